@@ -1,0 +1,94 @@
+"""The data set of a sweep: what its source gives, cut down and divided as configured."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+
+from hpjax.config import DataConfig
+from hpjax.data.sources import load_source
+from hpjax.data.splits import Source, Split, hold_out, subsample
+from hpjax.errors import DataError
+
+__all__ = ["Dataset", "Split", "load_dataset"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that a sweep learns from and is judged on.
+
+    Attributes:
+      name: the source that was really used, e.g. `synthetic_scenes`.
+      classes: names, in the order of the labels.
+      train: the examples to learn from.
+      validation: held out of the training examples to select on; None without a validation fraction.
+      test: the examples to be judged on.
+      fingerprint: SHA-256, in hex, of the content and of how it was divided.
+      notice: what the user must know about this data, or empty.
+      skipped: `file: reason` of each image left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split | None
+    test: Split
+    fingerprint: str
+    notice: str = ""
+    skipped: tuple[str, ...] = ()
+
+
+def load_dataset(data: DataConfig, seed: int) -> Dataset:
+    """Returns the configured data set.
+
+    Args:
+      data: the configuration.
+      seed: picks which training images are held out for validation.
+
+    Raises:
+      ConfigError: The source or a value of it is unknown.
+      DataError: The images can't be found or read; names the file or folder.
+    """
+    source = load_source(data)
+    train = subsample(source.train, data.max_train_examples)
+    test = subsample(source.test, data.max_test_examples)
+    train, validation = _divide(train, data.validation_fraction, seed, source)
+    _report(source)
+    return Dataset(
+        name=source.name,
+        classes=source.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        fingerprint=_fingerprint(source.digest, data, seed),
+        notice=source.notice,
+        skipped=source.skipped,
+    )
+
+
+def _divide(train: Split, fraction: float, seed: int, source: Source) -> tuple[Split, Split | None]:
+    if fraction <= 0:
+        return train, None
+    counts = {name: int((train.labels == i).sum()) for i, name in enumerate(source.classes)}
+    if lonely := [name for name, count in counts.items() if count < 2]:
+        raise DataError(
+            f"data.validation_fraction={fraction} needs at least 2 training images of each class: "
+            f"{lonely[0]!r} of {source.name} has {counts[lonely[0]]}"
+        )
+    return hold_out(train, fraction, seed)
+
+
+def _fingerprint(digest: str, data: DataConfig, seed: int) -> str:
+    parts = [digest, data.max_train_examples, data.max_test_examples, data.validation_fraction]
+    if data.validation_fraction > 0:
+        parts.append(seed)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _report(source: Source) -> None:
+    if source.notice:
+        _log.warning("%s", source.notice)
+    if source.skipped:
+        _log.warning("%d bad images skipped, the first: %s", len(source.skipped), source.skipped[0])

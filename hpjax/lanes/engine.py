@@ -1,0 +1,247 @@
+"""Lanes at work: shards of a population, one or more devices, one epoch at a time.
+
+A shard is a population that one call of the compiled program advances. All lanes in one shard are fused; a
+shard per lane is sequential training; a shard per device spreads the lanes. Whoever drives the engine sees
+lanes numbered from 0 and never a shard.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpjax.data.batches import epoch_order
+from hpjax.data.dataset import Split
+from hpjax.lanes.population import Population, concatenate, from_arrays, lane_weights, to_arrays
+from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.train.hparams import Hparams
+from hpjax.train.metrics import Sums, zero_sums
+from hpjax.train.state import purpose_key
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How lanes lie on the devices and how steps are called."""
+
+    lanes_per_shard: int  # lanes that one call advances
+    steps_per_call: int = 1  # 1: a call a step; more: a loop on the device
+    devices: int = 1  # shards go round these
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every trial of the group is trained on, and how an epoch is cut into steps."""
+
+    train: Split
+    evaluated: dict[str, Split]  # the splits that can be evaluated, by name
+    batch_size: int
+    seed: int  # of the shared order of examples
+    keep_remainder: bool = True  # train on the last, partial batch too
+    eval_batch_size: int = 250
+
+
+class EpochResult(NamedTuple):
+    """What an epoch gave; every array has one entry per lane."""
+
+    train: Sums
+    evaluated: dict[str, Sums]
+    diverged_step: np.ndarray  # -1: healthy
+
+
+class Stopped(Exception):
+    """An epoch was left unfinished because the engine's owner asked to stop."""
+
+
+class Engine:
+    """K lanes of one program.
+
+    Args:
+      program: the group's compiled functions.
+      task: data and batch size.
+      hparams: hyperparameters of idle lanes; any trial's will do.
+      num_lanes: K.
+      layout: shards, steps per call, devices.
+      should_stop: asked between two steps.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        task: Task,
+        hparams: Hparams,
+        num_lanes: int,
+        layout: Layout,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
+        self._devices = jax.devices()[: layout.devices]
+        self._data = [jax.device_put(_examples(task.train), d) for d in self._devices]
+        self._evaluated = [
+            {name: jax.device_put(_examples(split), d) for name, split in task.evaluated.items()}
+            for d in self._devices
+        ]
+        self._order = jax.jit(epoch_order, static_argnums=(1, 2))
+        self._lane_orders = jax.jit(_lane_orders, static_argnums=(2, 3))
+        sizes = _shard_sizes(num_lanes, layout.lanes_per_shard)
+        self._shards = self._place([create_population(program, hparams, size) for size in sizes])
+
+    @property
+    def num_lanes(self) -> int:
+        """How many lanes there are, busy or idle."""
+        return sum(map(_size, self._shards))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        full, rest = divmod(len(self.task.train), self.task.batch_size)
+        return full + bool(rest and self.task.keep_remainder)
+
+    def admit(self, lane: int, hparams: Hparams) -> None:
+        """Puts a fresh trial into `lane`."""
+        shard, index = self._find(lane)
+        trial = jax.device_put(self.program.create(hparams), self._device(shard))
+        self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+
+    def run_epoch(self, epoch: int, lane_epochs: list[int], splits: Sequence[str]) -> EpochResult:
+        """Trains all lanes for one epoch and evaluates them.
+
+        Args:
+          epoch: counts the group's epochs; picks the shared order of examples.
+          lane_epochs: each lane's own count, for orders of the lanes' own.
+          splits: which of `task.evaluated` to evaluate on.
+
+        Raises:
+          Stopped: `should_stop()` turned true between two steps; the lanes are then between two epochs
+            no more.
+        """
+        bounds = np.cumsum([0, *map(_size, self._shards)])
+        epochs = [jnp.asarray(lane_epochs[a:b], jnp.int32) for a, b in itertools.pairwise(bounds)]
+        train = [self._train_shard(i, epoch, epochs[i]) for i in range(len(self._shards))]
+        evaluated = {
+            name: [self._evaluate_shard(i, name) for i in range(len(self._shards))] for name in splits
+        }
+        diverged = np.concatenate([np.asarray(s.state.diverged_step) for s in self._shards])
+        return EpochResult(_join(train), {name: _join(sums) for name, sums in evaluated.items()}, diverged)
+
+    def keep_best(self, scores: np.ndarray) -> None:
+        """Notes the present weights of each lane whose score (higher is better) is its highest so far."""
+        for i, part in enumerate(self._split(scores)):
+            self._shards[i] = self.program.keep_best(self._shards[i], jnp.asarray(part, jnp.float32))
+
+    def weights(self, lane: int) -> dict:
+        """Returns a lane's best weights as nested dicts of host arrays."""
+        shard, index = self._find(lane)
+        return lane_weights(self._shards[shard], index)
+
+    def copy_lanes(self, sources: list[int], hparams: list[Hparams]) -> None:
+        """Makes lane i a copy of lane `sources[i]` with hyperparameters `hparams[i]`."""
+        self.rearrange(sources)
+        stacked = jax.tree.map(lambda *xs: np.stack(xs), *hparams)
+        start = 0
+        for i, shard in enumerate(self._shards):
+            part = jax.tree.map(lambda x, a=start, n=_size(shard): x[a : a + n], stacked)
+            self._shards[i] = shard._replace(hparams=jax.device_put(part, self._device(i)))
+            start += _size(shard)
+
+    def rearrange(self, sources: list[int]) -> None:
+        """Makes lane i what lane `sources[i]` was; fewer sources than lanes shrink the program."""
+        if len(self._shards) == 1:
+            self._shards = [self.program.take(self._shards[0], jnp.asarray(sources))]
+        else:
+            home = self._devices[0]
+            everything = concatenate([jax.device_put(s, home) for s in self._shards])
+            bounds = np.cumsum([0, *_shard_sizes(len(sources), self.layout.lanes_per_shard)])
+            parts = [sources[a:b] for a, b in itertools.pairwise(bounds)]
+            self._shards = self._place([self.program.take(everything, jnp.asarray(p)) for p in parts])
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns host copies of everything that `restore` needs."""
+        return to_arrays(concatenate([jax.device_put(s, self._devices[0]) for s in self._shards]))
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Puts back what `snapshot` returned, from any layout and number of lanes."""
+        population = from_arrays(self._shards[0], arrays)
+        bounds = np.cumsum([0, *_shard_sizes(_size(population), self.layout.lanes_per_shard)])
+        parts = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
+        self._shards = self._place([self.program.take(population, jnp.asarray(p)) for p in parts])
+
+    def _train_shard(self, i: int, epoch: int, lane_epochs) -> Sums:
+        program, task, shard = self.program, self.task, self._shards[i]
+        order = self._epoch_order(shard, epoch, lane_epochs)
+        key = augment_key(task.seed, epoch)
+        order, key, sums = jax.device_put((order, key, zero_sums((_size(shard),))), self._device(i))
+        data = self._data[i % len(self._devices)]
+        full, rest = divmod(len(task.train), task.batch_size)
+        state, hparams = shard.state, shard.hparams
+        for start in range(0, full, self.layout.steps_per_call):
+            if self._should_stop():
+                raise Stopped
+            stop = min(start + self.layout.steps_per_call, full)
+            state, sums = program.train(state, sums, hparams, data, order, key, start, stop)
+        if rest and task.keep_remainder:
+            mask = (np.arange(task.batch_size) < rest).astype(np.float32)
+            state, sums = program.train_masked(state, sums, hparams, data, order, key, full, mask)
+        self._shards[i] = shard._replace(state=state)
+        return sums
+
+    def _epoch_order(self, shard: Population, epoch: int, lane_epochs):
+        num, batch_size = len(self.task.train), self.task.batch_size
+        if self.program.own_order:
+            return self._lane_orders(shard.hparams.seed, lane_epochs, num, batch_size)
+        return self._order(order_key(self.task.seed, epoch), num, batch_size)
+
+    def _evaluate_shard(self, i: int, split: str) -> Sums:
+        state, task = self._shards[i].state, self.task
+        data = self._evaluated[i % len(self._devices)][split]
+        if self.layout.steps_per_call > 1:
+            return self.program.evaluate_many(state, data, task.eval_batch_size)
+        sums = jax.device_put(zero_sums((_size(self._shards[i]),)), self._device(i))
+        for step in range(-(-data.labels.shape[0] // task.eval_batch_size)):
+            sums = self.program.evaluate_one(state, sums, data, step, task.eval_batch_size)
+        return sums
+
+    def _place(self, shards: list[Population]) -> list[Population]:
+        return [jax.device_put(s, self._devices[i % len(self._devices)]) for i, s in enumerate(shards)]
+
+    def _device(self, shard: int) -> jax.Device:
+        return self._devices[shard % len(self._devices)]
+
+    def _find(self, lane: int) -> tuple[int, int]:
+        for i, shard in enumerate(self._shards):
+            if lane < _size(shard):
+                return i, lane
+            lane -= _size(shard)
+        raise IndexError(lane)
+
+    def _split(self, per_lane: np.ndarray) -> list[np.ndarray]:
+        return np.split(per_lane, np.cumsum([_size(s) for s in self._shards])[:-1])
+
+
+def order_key(seed: int, epoch) -> jax.Array:
+    """Returns the key that an epoch's order of examples is drawn from."""
+    return jax.random.fold_in(purpose_key(seed, "order"), epoch)
+
+
+def _lane_orders(seeds, epochs, num_examples: int, batch_size: int):
+    return jax.vmap(lambda s, e: epoch_order(order_key(s, e), num_examples, batch_size))(seeds, epochs)
+
+
+def _examples(split: Split) -> Examples:
+    return Examples(split.images, split.labels)
+
+
+def _join(sums: list[Sums]) -> Sums:
+    return Sums(*(np.concatenate([np.asarray(x) for x in field]) for field in zip(*sums, strict=True)))
+
+
+def _size(shard: Population) -> int:
+    return shard.state.step.shape[0]
+
+
+def _shard_sizes(num_lanes: int, lanes_per_shard: int) -> list[int]:
+    full, rest = divmod(num_lanes, lanes_per_shard)
+    return [lanes_per_shard] * full + [rest] * bool(rest)

@@ -1,0 +1,130 @@
+"""From a configuration to what is compiled: the program and the task of a group of trials."""
+
+import functools
+
+import jax
+from flax import nnx
+
+from hpjax.config import Config
+from hpjax.data.augment import make_augment
+from hpjax.data.dataset import Dataset
+from hpjax.errors import ConfigError
+from hpjax.lanes.engine import Task
+from hpjax.lanes.program import Program
+from hpjax.models.registry import create_model
+from hpjax.models.torch_weights import from_torch, load_state_dict
+from hpjax.train.hparams import Hparams, create_hparams
+from hpjax.train.optimizer import OptimizerRule
+from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
+
+
+def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task:
+    """Returns the group's task.
+
+    Args:
+      config: any trial's of the group.
+      dataset: what is learned.
+      test_each_epoch: whether the test split lies on the device too.
+
+    Raises:
+      ConfigError: The batch is larger than the training split.
+    """
+    num, batch_size = len(dataset.train), config.train.batch_size
+    if batch_size > num:
+        raise ConfigError(
+            "train.batch_size", batch_size, f"at most the {num} training images of {dataset.name}"
+        )
+    evaluated = {} if dataset.validation is None else {"validation": dataset.validation}
+    if test_each_epoch:
+        evaluated["test"] = dataset.test
+    return Task(dataset.train, evaluated, batch_size, config.seed, config.data.remainder == "pad")
+
+
+def create_program(config: Config, dataset: Dataset) -> Program:
+    """Returns the compiled functions of the group that `config` belongs to."""
+    create = model_factory(config, dataset)
+    model = nnx.eval_shape(lambda: create(init_rngs(0)))
+    recipe = create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision)
+    loaded = _loaded_weights(config, create)
+
+    def init(hparams: Hparams) -> TrainState:
+        state = create_state(create(init_rngs(hparams.seed)), recipe, hparams)
+        return _overlay(state, loaded)
+
+    name = config.data.augment
+    augment = None if name == "none" else make_augment(name)
+    return Program(recipe, init, augment, own_order=config.lanes.data_order == "own")
+
+
+def model_factory(config: Config, dataset: Dataset):
+    """Returns `create(rngs)`, which builds the configured model with fresh weights."""
+    arguments = {
+        "num_classes": len(dataset.classes),
+        "image_size": dataset.train.images.shape[1],
+        "kernel_widths": config.model.kernel_widths,
+        "padding": config.model.padding,
+    }
+    return lambda rngs: create_model(config.model.name, rngs=rngs, **arguments)
+
+
+def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
+    """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps."""
+    full, rest = divmod(num_examples, config.train.batch_size)
+    steps = full + bool(rest and config.data.remainder == "pad")
+    o = config.optimizer
+    return OptimizerRule(
+        o.name, o.weight_decay_mode, o.schedule, o.warmup_fraction, steps * config.train.epochs
+    )
+
+
+def trial_hparams(config: Config, seed: int) -> Hparams:
+    """Returns the dynamic hyperparameters of a trial."""
+    o, t = config.optimizer, config.train
+    return create_hparams(
+        learning_rate=o.learning_rate,
+        weight_decay=o.weight_decay,
+        momentum=o.momentum,
+        b1=o.b1,
+        b2=o.b2,
+        eps=o.eps,
+        clip_norm=o.clip_norm,
+        label_smoothing=t.label_smoothing,
+        dropout_rate=t.dropout_rate,
+        seed=seed,
+    )
+
+
+def _loaded_weights(config: Config, create) -> dict[str, jax.Array]:
+    """Returns the leaves that `model.pretrained` determines: those on which two seeds agree after loading."""
+    if not config.model.pretrained:
+        return {}
+    state_dict = load_state_dict(config.model.pretrained)
+    leaves = [_named_leaves(from_torch(create(init_rngs(seed)), state_dict)) for seed in (0, 1)]
+    return {name: a for name, a in leaves[0].items() if bool((a == leaves[1][name]).all())}
+
+
+def _named_leaves(model: nnx.Module) -> dict[str, jax.Array]:
+    _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    return {**_flat(params), **_flat(batch_stats)}
+
+
+def _flat(tree) -> dict[str, jax.Array]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _overlay(state: TrainState, loaded: dict[str, jax.Array]) -> TrainState:
+    if not loaded:
+        return state
+    replace = lambda path, leaf: loaded.get(jax.tree_util.keystr(path), leaf)  # noqa: E731
+    params = jax.tree_util.tree_map_with_path(replace, state.params)
+    batch_stats = jax.tree_util.tree_map_with_path(replace, state.batch_stats)
+    return TrainState(
+        state.step, state.diverged_step, params, batch_stats, state.rng, state.opt_state, state.recipe
+    )
+
+
+@functools.cache
+def device_name() -> str:
+    """Returns the kind of the first device, e.g. `cpu` or `NVIDIA H200`."""
+    return jax.devices()[0].device_kind

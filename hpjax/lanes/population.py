@@ -1,0 +1,104 @@
+"""The stacked state of K lanes, and what is done to single lanes of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int32
+
+from hpjax.errors import CheckpointError
+from hpjax.train.hparams import Hparams
+from hpjax.train.state import TrainState
+
+
+class Best(NamedTuple):
+    """The weights of the epoch that scored highest."""
+
+    score: Float[Array, ""]  # higher is better; -inf before the first epoch
+    params: nnx.State
+    batch_stats: nnx.State
+
+
+class Population(NamedTuple):
+    """K lanes; every leaf has a leading axis of length K."""
+
+    state: TrainState
+    hparams: Hparams
+    best: Best
+
+
+def create_lane(state: TrainState, hparams: Hparams) -> Population:
+    """Returns a lane (a population without the lane axis) for a trial that starts at `state`."""
+    copy = lambda tree: jax.tree.map(jnp.array, tree)  # noqa: E731
+    best = Best(jnp.asarray(-jnp.inf, jnp.float32), copy(state.params), copy(state.batch_stats))
+    return Population(state, hparams, best)
+
+
+def insert_lane(population: Population, lane: Int32[Array, ""], trial: Population) -> Population:
+    """Returns the population with `trial` (no lane axis) in place of `lane`."""
+    return jax.tree.map(lambda all_, one: all_.at[lane].set(one), population, trial)
+
+
+def take_lanes(population: Population, lanes: Int32[Array, " new"]) -> Population:
+    """Returns the population whose lane i is lane `lanes[i]` of the given one."""
+    return jax.tree.map(lambda x: x[lanes], population)
+
+
+def keep_best(population: Population, scores: Float[Array, " lanes"]) -> Population:
+    """Returns the population whose best weights are the present ones wherever the score is a new high."""
+    best = population.best
+    better = scores > best.score
+
+    def choose(new, old):
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
+
+    state = population.state
+    params = jax.tree.map(choose, state.params, best.params)
+    batch_stats = jax.tree.map(choose, state.batch_stats, best.batch_stats)
+    return population._replace(best=Best(choose(scores, best.score), params, batch_stats))
+
+
+def stack_lanes(trial: Population, num_lanes: int) -> Population:
+    """Returns a population of `num_lanes` equal lanes."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes, *x.shape)) + jnp.zeros((), x.dtype), trial)
+
+
+def concatenate(populations: list[Population]) -> Population:
+    """Returns one population with the lanes of all."""
+    return jax.tree.map(lambda *xs: jnp.concatenate(xs), *populations)
+
+
+def to_arrays(population: Population) -> dict[str, np.ndarray]:
+    """Returns host copies of all leaves under their tree paths; the inverse of `from_arrays`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(population)
+    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
+
+
+def from_arrays(template: Population, arrays: dict[str, np.ndarray]) -> Population:
+    """Returns a population of `template`'s structure with the given leaves.
+
+    Args:
+      template: a population (or its shapes) with any number of lanes.
+      arrays: what `to_arrays` returned.
+
+    Raises:
+      CheckpointError: A leaf is missing, unknown, or of another shape or dtype.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
+    names = [jax.tree_util.keystr(path) for path, _ in leaves]
+    if set(names) != set(arrays):
+        raise CheckpointError(
+            f"the saved lanes don't fit the model: {sorted(set(names) ^ set(arrays))[:3]} …"
+        )
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if arrays[name].shape[1:] != leaf.shape[1:] or arrays[name].dtype != leaf.dtype:
+            raise CheckpointError(f"saved {name} is {arrays[name].shape}, the model wants {leaf.shape}")
+    return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in names])
+
+
+def lane_weights(population: Population, lane: int) -> dict[str, Any]:
+    """Returns a lane's best weights: {"params", "batch_stats"} as nested dicts of host arrays."""
+    best = jax.tree.map(lambda x: np.array(x[lane]), population.best)
+    return {"params": nnx.to_pure_dict(best.params), "batch_stats": nnx.to_pure_dict(best.batch_stats)}

@@ -1,0 +1,210 @@
+"""The loop over epochs of one group: admit, train, record, decide, checkpoint.
+
+Everything that outlives a kill is in `GroupRun.ledger()` and the engine's snapshot; everything else is
+recomputed from them.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hpjax.config import Config
+from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.lanes.engine import Engine, EpochResult
+from hpjax.lanes.group import trial_hparams
+from hpjax.search.objective import Objective
+from hpjax.search.trial import Trial
+from hpjax.store.rows import EpochRow
+
+
+@dataclass
+class Slot:
+    """A busy lane."""
+
+    trial: Trial
+    epoch: int = 0  # epochs done
+    value: float = math.nan  # the objective after the last epoch
+    best: float = -math.inf  # highest score so far
+
+
+class Host(Protocol):
+    """What the loop asks of the sweep around it."""
+
+    def next_trial(self) -> Trial | None:
+        """Returns the group's next trial, or None when there is none (yet)."""
+
+    def start(self, trial: Trial, epoch_offset: int) -> None:
+        """A trial was admitted at the group's epoch `epoch_offset`."""
+
+    def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
+        """An epoch ended; returns whether the trial is to be pruned."""
+
+    def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
+        """A trial ended."""
+
+    def boundary(self, run: "GroupRun") -> None:
+        """All lanes are between two epochs."""
+
+
+class GroupRun:
+    """Lanes and the trials in them.
+
+    Args:
+      config: any trial's of the group.
+      engine: its lanes.
+      objective: what counts.
+      splits: which splits are evaluated each epoch.
+      host: the sweep.
+      explore: for population based training: `f(run) -> [(source lane, new hyperparameters)]` or None.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        objective: Objective,
+        splits: tuple[str, ...],
+        host: Host,
+        explore=None,
+    ):
+        self.config, self.engine, self.objective, self.splits, self.host = (
+            config,
+            engine,
+            objective,
+            splits,
+            host,
+        )
+        self.slots: list[Slot | None] = [None] * engine.num_lanes
+        self.epoch = 0
+        self.lane_epochs = self.busy_lane_epochs = 0
+        self.images_per_second = 0.0
+        self._explore = explore
+
+    def run(self) -> None:
+        """Runs until every lane is idle and no trial is left for the group."""
+        self.refill()
+        while any(self.slots):
+            self.run_epoch()
+            if self._explore is not None:
+                self._explore(self)
+            self.refill()
+            self.host.boundary(self)
+
+    def run_epoch(self) -> None:
+        """Trains and evaluates every lane once, and frees those whose trial ended."""
+        start = time.perf_counter()
+        epochs = [slot.epoch if slot else 0 for slot in self.slots]
+        result = self.engine.run_epoch(self.epoch, epochs, self.splits)
+        seconds = time.perf_counter() - start
+        self.epoch += 1
+        self.lane_epochs += len(self.slots)
+        self.busy_lane_epochs += len(self.busy)
+        self._record(result, seconds)
+
+    @property
+    def busy(self) -> list[Slot]:
+        """The slots in use."""
+        return [slot for slot in self.slots if slot is not None]
+
+    def refill(self) -> None:
+        """Admits trials to idle lanes, and shrinks the program when few are left."""
+        for lane, slot in enumerate(self.slots):
+            if slot is None and (trial := self.host.next_trial()) is not None:
+                self.engine.admit(lane, self.hparams(trial))
+                self.slots[lane] = Slot(trial)
+                self.host.start(trial, self.epoch)
+        self._shrink()
+
+    def hparams(self, trial: Trial):
+        """Returns a trial's dynamic hyperparameters."""
+        return trial_hparams(apply_hyperparameters(self.config, trial.hyperparameters), trial.seed)
+
+    def ledger(self) -> dict:
+        """Returns what `resume` needs besides the engine's snapshot, as JSON."""
+        slots = [dataclasses.asdict(slot) if slot else None for slot in self.slots]
+        return {
+            "epoch": self.epoch,
+            "slots": slots,
+            "lane_epochs": self.lane_epochs,
+            "busy_lane_epochs": self.busy_lane_epochs,
+        }
+
+    def resume(self, ledger: dict, arrays: dict[str, np.ndarray]) -> None:
+        """Goes on from `ledger` and the engine's snapshot `arrays`."""
+        self.engine.restore(arrays)
+        self.epoch = ledger["epoch"]
+        self.lane_epochs, self.busy_lane_epochs = ledger["lane_epochs"], ledger["busy_lane_epochs"]
+        self.slots = [Slot(**{**s, "trial": Trial(**s["trial"])}) if s else None for s in ledger["slots"]]
+
+    def _record(self, result: EpochResult, seconds: float) -> None:
+        busy = len(self.busy)
+        self.images_per_second = busy * len(self.engine.task.train) / seconds
+        scores = np.full(len(self.slots), -np.inf)
+        pruned = {}
+        for lane, slot in enumerate(self.slots):
+            if slot is None or result.diverged_step[lane] >= 0:
+                continue
+            slot.epoch += 1
+            row = _epoch_row(slot, lane, result, seconds, busy, len(self.engine.task.train))
+            slot.value = self.objective.value(_columns(row))
+            scores[lane] = self.objective.score(slot.value)
+            slot.best = max(slot.best, float(scores[lane]))
+            pruned[lane] = self.host.record(slot.trial, row, slot.value)
+        self.engine.keep_best(scores)
+        self._free(result, pruned)
+
+    def _free(self, result: EpochResult, pruned: dict[int, bool]) -> None:
+        for lane, slot in enumerate(self.slots):
+            if slot is None:
+                continue
+            status, message = self._status(slot, int(result.diverged_step[lane]), pruned.get(lane, False))
+            if status != "running":
+                self.host.finish(slot, status, message, lambda lane=lane: self.engine.weights(lane))
+                self.slots[lane] = None
+
+    def _status(self, slot: Slot, diverged_step: int, pruned: bool) -> tuple[str, str]:
+        if diverged_step >= 0:
+            return "diverged", f"loss or gradient not finite at step {diverged_step}"
+        if math.isnan(slot.value):
+            return "diverged", f"{self.objective.name} not finite after epoch {slot.epoch}"
+        if slot.epoch >= self.config.train.epochs:
+            return "complete", ""
+        return ("pruned", f"after epoch {slot.epoch}") if pruned else ("running", "")
+
+    def _shrink(self) -> None:
+        busy = [lane for lane, slot in enumerate(self.slots) if slot is not None]
+        size, per_shard = len(self.slots), self.engine.layout.lanes_per_shard
+        while busy and size // 2 >= len(busy):
+            size //= 2
+        size = min(size, -(-len(busy) // per_shard) * per_shard)  # a shard of idle lanes alone is dropped
+        if size < len(self.slots) and busy:
+            idle = [lane for lane in range(len(self.slots)) if lane not in busy]
+            keep = busy + idle[: size - len(busy)]
+            self.engine.rearrange(keep)
+            self.slots = [self.slots[lane] for lane in keep]
+
+
+def _epoch_row(
+    slot: Slot, lane: int, result: EpochResult, seconds: float, busy: int, images: int
+) -> EpochRow:
+    columns = {"train_loss": float(result.train.loss[lane] / result.train.count[lane])}
+    for name, sums in result.evaluated.items():
+        columns[f"{name}_loss"] = float(sums.loss[lane] / sums.count[lane])
+        columns[f"{name}_accuracy"] = float(sums.correct[lane] / sums.count[lane])
+    return EpochRow(
+        trial=slot.trial.number,
+        epoch=slot.epoch,
+        epoch_seconds=seconds,
+        lanes=busy,
+        images_per_second=images * busy / seconds,
+        **columns,
+    )
+
+
+def _columns(row: EpochRow) -> dict:
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}

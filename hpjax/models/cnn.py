@@ -1,0 +1,129 @@
+"""The three-convolution network of the article."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hpjax.errors import ConfigError
+from hpjax.models.layers import BatchNorm, Dropout, Padding, create_conv, create_linear, widen
+from hpjax.ops.pool import max_pool
+
+CHANNELS = (3, 10, 20, 10)
+PADDINGS = ("reference", "same")
+
+
+class CustomCNN(nnx.Module):
+    """Three times convolution, batch norm, ReLU and halving pool, then three dense layers.
+
+    Attribute names are those of the PyTorch original, so that its weights load by name.
+    """
+
+    HEAD = "linear3"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_size: int,
+        kernel_widths: Sequence[int] = (5, 5, 7),
+        padding: str = "reference",
+        rngs: nnx.Rngs,
+    ):
+        """Builds the network with PyTorch's default initialisation.
+
+        Raises:
+          ConfigError: Kernel widths or padding aren't allowed, or the image is too small for them.
+        """
+        widths = _checked_widths(kernel_widths)
+        pads = conv_paddings(widths, padding)
+        side = _checked_side(image_size, widths, padding)
+        (in1, in2, in3, out) = CHANNELS
+        self.conv1 = create_conv(in1, in2, widths[0], padding=pads[0], rngs=rngs)
+        self.batch_norm1 = BatchNorm(in2)
+        self.conv2 = create_conv(in2, in3, widths[1], padding=pads[1], rngs=rngs)
+        self.batch_norm2 = BatchNorm(in3)
+        self.conv3 = create_conv(in3, out, widths[2], padding=pads[2], rngs=rngs)
+        self.batch_norm3 = BatchNorm(out)
+        self.linear1 = create_linear(side * side * out, 1024, rngs=rngs)
+        self.linear2 = create_linear(1024, 512, rngs=rngs)
+        self.linear3 = create_linear(512, num_classes, rngs=rngs)
+        self.dropout = Dropout()
+        self.feature_map = (side, side, out)
+
+    def flattened_inputs(self) -> dict[str, tuple[int, int, int]]:
+        """Returns the dense layers that read a flattened map, with its height, width and channels."""
+        return {"linear1": self.feature_map}
+
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        mask: Float[Array, " batch"] | None = None,
+        dropout_rate: Float[Array, ""] | float = 0.5,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits, in float32 at least.
+
+        Args:
+          images: pixels in [0, 1].
+          mask: 1 for a real example; the others don't enter batch statistics.
+          dropout_rate: probability of dropping an activation of the dense layers; can be traced.
+          rngs: streams of which `dropout` is used; needed in training mode only.
+        """
+        x = self._features(images, mask)
+        x = self.linear1(x.reshape(x.shape[0], -1))
+        x = jax.nn.relu(self.dropout(x, rate=dropout_rate, rngs=rngs))
+        x = jax.nn.relu(self.linear2(x))
+        x = self.dropout(x, rate=dropout_rate, rngs=rngs)
+        return widen(self.linear3(x))
+
+    def _features(self, x: Array, mask: Array | None) -> Array:
+        x = max_pool(self.batch_norm1(self.conv1(x), mask=mask, relu=True), (2, 2), (2, 2))
+        x = max_pool(self.batch_norm2(self.conv2(x), mask=mask, relu=True), (2, 2), (2, 2))
+        return max_pool(self.batch_norm3(self.conv3(x), mask=mask, relu=True), (2, 2), (2, 2))
+
+
+def conv_paddings(kernel_widths: Sequence[int], padding: str) -> tuple[Padding, ...]:
+    """Returns the three convolutions' paddings: (1, 1, 0) whatever the widths, or what keeps the side.
+
+    Raises:
+      ConfigError: `padding` has another name.
+    """
+    if padding == "reference":
+        return (1, 1, 0)
+    if padding == "same":
+        return tuple((((w - 1) // 2, w // 2),) * 2 for w in kernel_widths)
+    raise ConfigError("model.padding", padding, " or ".join(PADDINGS))
+
+
+def feature_map_side(image_size: int, kernel_widths: Sequence[int], padding: str = "reference") -> int:
+    """Returns the side in pixels of the map that reaches the dense layers; 0 where none is left."""
+    side = image_size
+    for width, pad in zip(kernel_widths, conv_paddings(kernel_widths, padding), strict=True):
+        total = 2 * pad if isinstance(pad, int) else width - 1
+        side = max(side + total - width + 1, 0) // 2
+    return side
+
+
+def smallest_image_size(kernel_widths: Sequence[int], padding: str = "reference") -> int:
+    """Returns the smallest image side that leaves a feature map."""
+    return next(s for s in itertools.count(1) if feature_map_side(s, kernel_widths, padding) > 0)
+
+
+def _checked_widths(kernel_widths: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(int(w) for w in kernel_widths)
+    if len(widths) != 3 or min(widths) < 1:
+        raise ConfigError("model.kernel_widths", kernel_widths, "three widths of 1 or more")
+    return widths
+
+
+def _checked_side(image_size: int, widths: tuple[int, ...], padding: str) -> int:
+    side = feature_map_side(image_size, widths, padding)
+    if side < 1:
+        allowed = f"at least {smallest_image_size(widths, padding)} pixels"
+        reason = f"for custom_cnn with kernel widths {widths} and padding {padding}"
+        raise ConfigError("data.image_size", image_size, f"{allowed} {reason}")
+    return side

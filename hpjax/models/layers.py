@@ -1,0 +1,138 @@
+"""Layers that behave as PyTorch's, for one trial: initialisation, batch normalisation, dropout."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hpjax.errors import ModelError
+from hpjax.ops.batch_norm import batch_norm, normalize
+from hpjax.ops.conv import conv
+
+Padding = int | str | tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class UniformInit:
+    """Draws from U(-bound, bound); a value, not a closure, so that equal models have equal graphs."""
+
+    bound: float
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> Array:
+        """Returns an array drawn from `key`."""
+        del out_sharding
+        return jax.random.uniform(key, shape, dtype, -self.bound, self.bound)
+
+
+def torch_init(fan_in: int) -> UniformInit:
+    """Returns PyTorch's default, for weights and biases alike.
+
+    Kaiming-uniform with a = sqrt(5) is the bound sqrt(6 / ((1 + a^2) fan_in)) = 1 / sqrt(fan_in).
+    """
+    return UniformInit(1 / math.sqrt(fan_in))
+
+
+def create_conv(
+    in_features: int, out_features: int, width: int, *, stride: int = 1, padding: Padding = 0, rngs: nnx.Rngs
+) -> nnx.Conv:
+    """Returns a square convolution without bias."""
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (width, width),
+        stride,
+        padding=padding,
+        use_bias=False,
+        kernel_init=torch_init(in_features * width * width),
+        conv_general_dilated=conv,
+        rngs=rngs,
+    )
+
+
+def create_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """Returns a dense layer with bias."""
+    init = torch_init(in_features)
+    return nnx.Linear(in_features, out_features, kernel_init=init, bias_init=init, rngs=rngs)
+
+
+def widen(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns `x` in float32, or wider where it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class BatchNorm(nnx.Module):
+    """PyTorch's BatchNorm: running statistics move by 0.1, the running variance is unbiased.
+
+    Statistics are computed and kept in float32; the output has the dtype of the input.
+    """
+
+    def __init__(self, num_features: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
+        """Starts as the identity; `momentum` is the weight of the newest batch."""
+        self.scale = nnx.Param(jnp.ones(num_features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(num_features, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.use_running_average = False
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *space features"],
+        *,
+        mask: Float[Array, " batch"] | None = None,
+        relu: bool = False,
+    ) -> Float[Array, "batch *space features"]:
+        """Returns `x` normalised; in training mode the running statistics move.
+
+        Args:
+          x: activations, features last.
+          mask: 1 for a real example; the others don't enter the statistics.
+          relu: whether a ReLU follows; as part of this layer it costs no further pass.
+        """
+        scale, bias = self.scale[...], self.bias[...]
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+            return normalize(x, mean, var, scale, bias, epsilon=self.epsilon, relu=relu)
+        y, moments = batch_norm(x, scale, bias, mask, epsilon=self.epsilon, relu=relu)
+        unbiased = moments.variance * moments.count / jnp.maximum(moments.count - 1, 1)
+        self.mean[...] = self._moved(self.mean[...], moments.mean)
+        self.var[...] = self._moved(self.var[...], unbiased)
+        return y
+
+    def _moved(self, old: Array, new: Array) -> Array:
+        return ((1 - self.momentum) * old + self.momentum * new).astype(old.dtype)
+
+
+class Dropout(nnx.Module):
+    """Dropout whose rate is an argument, so that it can differ per lane; holds no random stream."""
+
+    def __init__(self):
+        """Starts in training mode."""
+        self.deterministic = False
+
+    def __call__(
+        self, x: Float[Array, "*shape"], *, rate: Float[Array, ""] | float, rngs: nnx.Rngs | None
+    ) -> Float[Array, "*shape"]:
+        """Returns `x` with each value dropped with probability `rate`, the rest scaled up by 1 / (1 - rate).
+
+        Args:
+          x: activations.
+          rate: in [0, 1); can be traced. A Python 0.0 drops nothing and draws nothing.
+          rngs: streams of which `dropout` is used; needed in training mode only.
+
+        Raises:
+          ModelError: Training mode without `rngs`.
+        """
+        if self.deterministic or (isinstance(rate, float) and rate == 0.0):
+            return x
+        if rngs is None:
+            raise ModelError(
+                "dropout in training mode needs rngs=nnx.Rngs(dropout=key); or call model.eval() first"
+            )
+        keep = 1.0 - rate
+        kept = jax.random.bernoulli(rngs.dropout(), keep, x.shape)
+        return jnp.where(kept, x / jnp.asarray(keep, x.dtype), 0)

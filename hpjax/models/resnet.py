@@ -1,0 +1,86 @@
+"""ResNet-18 (He et al., arXiv:1512.03385) as torchvision has it, with its attribute names."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hpjax.models.layers import BatchNorm, create_conv, create_linear, widen
+from hpjax.ops.pool import max_pool
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs):
+        """Builds a block that divides the side of the map by `stride`."""
+        self.conv1 = create_conv(in_features, out_features, 3, stride=stride, padding=1, rngs=rngs)
+        self.bn1 = BatchNorm(out_features)
+        self.conv2 = create_conv(out_features, out_features, 3, padding=1, rngs=rngs)
+        self.bn2 = BatchNorm(out_features)
+        self.downsample = nnx.List()
+        if stride != 1 or in_features != out_features:
+            self.downsample.append(create_conv(in_features, out_features, 1, stride=stride, rngs=rngs))
+            self.downsample.append(BatchNorm(out_features))
+
+    def __call__(
+        self, x: Float[Array, "batch height width features"], *, mask: Float[Array, " batch"] | None = None
+    ) -> Float[Array, "batch height2 width2 features2"]:
+        """Returns the block's activations; `mask` is 1 for a real example."""
+        y = self.bn1(self.conv1(x), mask=mask, relu=True)
+        y = self.bn2(self.conv2(y), mask=mask)
+        return jax.nn.relu(y + self._shortcut(x, mask))
+
+    def _shortcut(self, x: Array, mask: Array | None) -> Array:
+        if not self.downsample:
+            return x
+        conv, norm = self.downsample
+        return norm(conv(x), mask=mask)
+
+
+class ResNet18(nnx.Module):
+    """torchvision's resnet18; from scratch it starts from PyTorch's default initialisation of each layer.
+
+    (torchvision's own constructor draws convolutions from a normal distribution instead.)
+    """
+
+    HEAD = "fc"
+
+    def __init__(self, *, num_classes: int, rngs: nnx.Rngs):
+        """Builds the network with PyTorch's default initialisation; it takes images of any size."""
+        self.conv1 = create_conv(3, 64, 7, stride=2, padding=3, rngs=rngs)
+        self.bn1 = BatchNorm(64)
+        self.layer1 = _create_stage(64, 64, 1, rngs)
+        self.layer2 = _create_stage(64, 128, 2, rngs)
+        self.layer3 = _create_stage(128, 256, 2, rngs)
+        self.layer4 = _create_stage(256, 512, 2, rngs)
+        self.fc = create_linear(512, num_classes, rngs=rngs)
+
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 3"],
+        *,
+        mask: Float[Array, " batch"] | None = None,
+        dropout_rate: Float[Array, ""] | float = 0.5,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits, in float32 at least.
+
+        Args:
+          images: pixels in [0, 1].
+          mask: 1 for a real example; the others don't enter batch statistics.
+          dropout_rate: not used: this network has no dropout.
+          rngs: not used.
+        """
+        del dropout_rate, rngs
+        x = self.bn1(self.conv1(images), mask=mask, relu=True)
+        x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = block(x, mask=mask)
+        x = widen(x).mean((1, 2)).astype(x.dtype)
+        return widen(self.fc(x))
+
+
+def _create_stage(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List:
+    first = BasicBlock(in_features, out_features, stride, rngs=rngs)
+    return nnx.List([first, BasicBlock(out_features, out_features, 1, rngs=rngs)])

@@ -1,0 +1,121 @@
+"""Batch normalisation, with a ReLU on request, whose backward pass reads the activations only twice."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Moments(NamedTuple):
+    """Statistics of a batch, per feature; in float32 or wider, whatever the activations' dtype."""
+
+    mean: Float[Array, " features"]
+    variance: Float[Array, " features"]  # biased: the mean squared deviation
+    count: Float[Array, ""]  # values per feature that were counted
+
+
+def batch_norm(
+    x: Float[Array, "batch *space features"],
+    scale: Float[Array, " features"],
+    bias: Float[Array, " features"],
+    mask: Float[Array, " batch"] | None = None,
+    *,
+    epsilon: float = 1e-5,
+    relu: bool = False,
+) -> tuple[Float[Array, "batch *space features"], Moments]:
+    """Normalises each feature by the statistics of this batch (Ioffe & Szegedy, arXiv:1502.03167).
+
+    Args:
+      x: activations, features last.
+      scale: factor after normalisation.
+      bias: offset after normalisation.
+      mask: 1 for a real example; examples at 0 are normalised too but don't count, whatever they hold.
+      epsilon: added to the variance.
+      relu: whether a ReLU follows.
+
+    Returns:
+      The normalised activations in the dtype of `x`, and the batch's moments, which pass no gradient.
+    """
+    y, moments = _batch_norm(x, scale, bias, mask, epsilon, relu)
+    return y, jax.lax.stop_gradient(moments)
+
+
+def normalize(
+    x: Float[Array, "batch *space features"],
+    mean: Float[Array, " features"],
+    variance: Float[Array, " features"],
+    scale: Float[Array, " features"],
+    bias: Float[Array, " features"],
+    *,
+    epsilon: float = 1e-5,
+    relu: bool = False,
+) -> Float[Array, "batch *space features"]:
+    """Returns `x` normalised by given statistics, in its own dtype; for evaluation."""
+    wide = _wide(x)
+    y = (x.astype(wide) - mean) * _factor(variance, scale, epsilon) + bias.astype(wide)
+    return (jnp.maximum(y, 0) if relu else y).astype(x.dtype)
+
+
+def _primal(x, scale, bias, mask, epsilon: float, relu: bool) -> tuple[Array, Moments]:
+    moments = _moments(x, mask)
+    return normalize(x, moments.mean, moments.variance, scale, bias, epsilon=epsilon, relu=relu), moments
+
+
+def _forward(x, scale, bias, mask, epsilon, relu):
+    y, moments = _primal(x, scale, bias, mask, epsilon, relu)
+    return (y, moments), (x, scale, bias, mask, moments)
+
+
+def _backward(epsilon, relu, residuals, cotangents):
+    x, scale, bias, mask, moments = residuals
+    wide, axes = _wide(x), tuple(range(x.ndim - 1))
+    dy = cotangents[0].astype(wide)
+    factor = _factor(moments.variance, scale, epsilon)
+    centred = x.astype(wide) - moments.mean
+    if relu:
+        # Recomputing the sign from x saves keeping the output or a mask of it.
+        dy = jnp.where(centred * factor + bias.astype(wide) > 0, dy, 0)
+    inverse_deviation = jax.lax.rsqrt(moments.variance + epsilon)
+    d_bias = dy.sum(axes)
+    d_scale = (dy * centred).sum(axes) * inverse_deviation
+    shared = (d_bias + centred * (d_scale * inverse_deviation)) / moments.count
+    dx = factor * (dy - _only_real(shared, mask))
+    return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
+
+
+_batch_norm = jax.custom_vjp(_primal, nondiff_argnums=(4, 5))
+_batch_norm.defvjp(_forward, _backward)
+
+
+def _moments(x: Array, mask: Array | None) -> Moments:
+    axes = tuple(range(x.ndim - 1))
+    count = _count(x, mask)
+    # One pass over x; a value of the data itself as origin keeps E[x^2] - E[x]^2 from cancelling.
+    origin = jax.lax.stop_gradient(x[(0, *(size // 2 for size in x.shape[1:-1]))]).astype(_wide(x))
+    shifted = _only_real(x.astype(_wide(x)) - origin, mask)
+    mean = shifted.sum(axes) / count
+    mean_square = jnp.square(shifted).sum(axes) / count
+    # Keeps NaN: a maximum by comparison could turn a diverged lane's statistics into healthy ones.
+    variance = mean_square - jnp.square(mean)
+    return Moments(mean + origin, jnp.where(variance < 0, 0, variance), count)
+
+
+def _count(x: Array, mask: Array | None) -> Array:
+    examples = x.shape[0] if mask is None else (mask > 0).sum()
+    space = x[0, ..., 0].size
+    return jnp.maximum(jnp.asarray(examples, _wide(x)) * space, 1)
+
+
+def _only_real(values: Array, mask: Array | None) -> Array:
+    if mask is None:
+        return values
+    return jnp.where(mask.reshape(-1, *(1,) * (values.ndim - 1)) > 0, values, 0)
+
+
+def _factor(variance: Array, scale: Array, epsilon: float) -> Array:
+    return jax.lax.rsqrt(variance + epsilon) * scale.astype(variance.dtype)
+
+
+def _wide(x: Array):
+    return jnp.promote_types(x.dtype, jnp.float32)

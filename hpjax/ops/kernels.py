@@ -1,0 +1,218 @@
+"""Ways to compute one lane's convolution and its weight gradient; NHWC images, HWIO kernels.
+
+`native` leaves it to XLA. `im2col` copies every window into a row and multiplies once. `wide` copies along rows of
+the image only, multiplies by all rows of the kernel at once, and adds the shifted results: copies shrink from
+height x width of the kernel to its width, and few output channels still make a wide product. `*_scan` does the same
+for so few images at a time that the copies stay in the cache.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from hpjax.ops.geometry import Geometry
+
+Images = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "kernel_height kernel_width channels features"]
+# Copies of one step of a scan stay below this, so that two cores' level-2 caches hold them.
+BLOCK_BYTES = 1 << 20
+
+
+class Numerics(NamedTuple):
+    """Dtype of the result, and `lax.Precision` of the products; sums are float32 at least."""
+
+    dtype: jnp.dtype
+    precision: object = None
+
+
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype in which products of `dtype` are summed."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Images:
+    """Returns XLA's own convolution."""
+    return lax.conv_general_dilated(
+        x,
+        w,
+        geometry.strides,
+        geometry.padding,
+        geometry.input_dilation,
+        geometry.kernel_dilation,
+        ("NHWC", "HWIO", "NHWC"),
+        groups,
+        precision=numerics.precision,
+        preferred_element_type=numerics.dtype,
+    )
+
+
+def native_weight_gradient(
+    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int = 1
+) -> Kernel:
+    """Returns XLA's own gradient of the kernel; `dy` is the gradient of the output."""
+    shape = (*widths, x.shape[-1] // groups, dy.shape[-1])
+    own = Numerics(x.dtype, numerics.precision)
+    forward = functools.partial(native, geometry=geometry, numerics=own, groups=groups)
+    transpose = jax.linear_transpose(lambda w: forward(x, w), jax.ShapeDtypeStruct(shape, x.dtype))
+    (dw,) = transpose(dy)
+    return dw.astype(numerics.dtype)
+
+
+def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    """Returns the convolution as one product of copied windows with the kernel."""
+    height, width, _, features = w.shape
+    patches = _patches(x, (height, width), geometry)
+    return _dot(patches, w.reshape(-1, features), 1, numerics).astype(numerics.dtype)
+
+
+def im2col_weight_gradient(
+    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+) -> Kernel:
+    """Returns the kernel's gradient as one product of copied windows with the output's gradient."""
+    patches = _patches(x, widths, geometry)
+    dw = _dot_over_pixels(patches, dy, numerics)
+    return dw.reshape(*widths, x.shape[-1], dy.shape[-1]).astype(numerics.dtype)
+
+
+def wide(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    """Returns the convolution as the shifted sum of one product of row windows with all kernel rows."""
+    height, width, channels, features = w.shape
+    out_height = geometry.output_sizes(x.shape[1:3], (height, width))[0]
+    rows = _row_patches(_padded(x, geometry), width, geometry)
+    side_by_side = w.transpose(1, 2, 0, 3).reshape(width * channels, height * features)
+    products = _dot(rows, side_by_side, 1, numerics)
+    parts = (
+        _window(products[..., i * features : (i + 1) * features], 1, i, out_height, geometry)
+        for i in range(height)
+    )
+    return functools.reduce(jnp.add, parts).astype(numerics.dtype)
+
+
+def wide_weight_gradient(
+    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+) -> Kernel:
+    """Returns the kernel's gradient as one product of row windows with shifted output gradients."""
+    height, width = widths
+    channels, features = x.shape[-1], dy.shape[-1]
+    rows = _row_patches(_padded(x, geometry), width, geometry)
+    shifted = jnp.concatenate([_unwindow(dy, i, rows.shape[1], geometry) for i in range(height)], -1)
+    dw = _dot_over_pixels(rows, shifted, numerics).reshape(width, channels, height, features)
+    return dw.transpose(2, 0, 1, 3).astype(numerics.dtype)
+
+
+def blocked(kernel: Callable, copies: Callable) -> Callable:
+    """Returns `kernel`, a convolution, done for few images at a time; `copies` counts its values per image."""
+
+    def scanned(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+        block = _block_size(x, copies(x.shape, w.shape[:2], w.shape[-1], geometry))
+        images = x.reshape(-1, block, *x.shape[1:])
+        y = lax.map(lambda few: kernel(few, w, geometry, numerics), images)
+        return y.reshape(-1, *y.shape[2:])
+
+    return scanned
+
+
+def blocked_weight_gradient(kernel: Callable, copies: Callable) -> Callable:
+    """Returns `kernel`, a weight gradient, summed over few images at a time."""
+
+    def scanned(
+        x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+    ) -> Kernel:
+        block = _block_size(x, copies(x.shape, widths, dy.shape[-1], geometry))
+        wide_numerics = Numerics(accumulation_dtype(x.dtype), numerics.precision)
+
+        def add(total, few):
+            return total + kernel(*few, widths, geometry, wide_numerics), None
+
+        few = tuple(a.reshape(-1, block, *a.shape[1:]) for a in (x, dy))
+        zeros = jnp.zeros((*widths, x.shape[-1], dy.shape[-1]), wide_numerics.dtype)
+        return lax.scan(add, zeros, few)[0].astype(numerics.dtype)
+
+    return scanned
+
+
+def _output_copies(shape, widths, features, geometry) -> int:
+    return math.prod(geometry.output_sizes(shape[1:3], widths)) * features
+
+
+def _im2col_copies(shape, widths, features, geometry) -> int:
+    return math.prod(geometry.output_sizes(shape[1:3], widths)) * (math.prod(widths) * shape[-1] + features)
+
+
+def _wide_copies(shape, widths, features, geometry) -> int:
+    out_width = geometry.output_sizes(shape[1:3], widths)[1]
+    return shape[1] * out_width * (widths[1] * shape[-1] + widths[0] * features)
+
+
+FORWARD: dict[str, Callable] = {
+    "native": native,
+    "native_scan": blocked(native, _output_copies),
+    "im2col": im2col,
+    "im2col_scan": blocked(im2col, _im2col_copies),
+    "wide": wide,
+    "wide_scan": blocked(wide, _wide_copies),
+}
+WEIGHT_GRADIENT: dict[str, Callable] = {
+    "native": native_weight_gradient,
+    "im2col": im2col_weight_gradient,
+    "im2col_scan": blocked_weight_gradient(im2col_weight_gradient, _im2col_copies),
+    "wide": wide_weight_gradient,
+    "wide_scan": blocked_weight_gradient(wide_weight_gradient, _wide_copies),
+}
+
+
+def _block_size(x: Images, copies: int) -> int:
+    most = max(1, BLOCK_BYTES // (copies * x.dtype.itemsize))
+    return max(n for n in range(1, min(most, x.shape[0]) + 1) if x.shape[0] % n == 0)
+
+
+def _padded(x: Images, geometry: Geometry) -> Images:
+    spatial = zip(geometry.padding, geometry.input_dilation, strict=True)
+    config = [(0, 0, 0), *((before, after, gap - 1) for (before, after), gap in spatial), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _window(x: Array, axis: int, tap: int, count: int, geometry: Geometry) -> Array:
+    """Returns what tap `tap` of the kernel sees along `axis` in each of `count` windows."""
+    start, stride = tap * geometry.kernel_dilation[axis - 1], geometry.strides[axis - 1]
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
+
+
+def _unwindow(dy: Images, tap: int, rows: int, geometry: Geometry) -> Images:
+    """Returns `dy` with each row moved to the input row that kernel row `tap` sees; zeros elsewhere."""
+    start, stride = tap * geometry.kernel_dilation[0], geometry.strides[0]
+    after = rows - start - (dy.shape[1] - 1) * stride - 1
+    config = [(0, 0, 0), (start, after, stride - 1), (0, 0, 0), (0, 0, 0)]
+    return lax.pad(dy, jnp.zeros((), dy.dtype), config)
+
+
+def _row_patches(padded: Images, width: int, geometry: Geometry) -> Images:
+    reach = (width - 1) * geometry.kernel_dilation[1]
+    count = (padded.shape[2] - reach - 1) // geometry.strides[1] + 1
+    return jnp.concatenate([_window(padded, 2, j, count, geometry) for j in range(width)], -1)
+
+
+def _patches(x: Images, widths: tuple[int, int], geometry: Geometry) -> Images:
+    count = geometry.output_sizes(x.shape[1:3], widths)[0]
+    rows = _row_patches(_padded(x, geometry), widths[1], geometry)
+    return jnp.concatenate([_window(rows, 1, i, count, geometry) for i in range(widths[0])], -1)
+
+
+def _dot(a: Array, b: Array, contracted: int, numerics: Numerics) -> Array:
+    return jnp.tensordot(
+        a, b, contracted, precision=numerics.precision, preferred_element_type=accumulation_dtype(a.dtype)
+    )
+
+
+def _dot_over_pixels(a: Images, b: Images, numerics: Numerics) -> Array:
+    a, b = (v.reshape(-1, v.shape[-1]) for v in (a, b))
+    accumulation = accumulation_dtype(a.dtype)
+    return lax.dot_general(
+        a, b, (((0,), (0,)), ((), ())), precision=numerics.precision, preferred_element_type=accumulation
+    )

@@ -1,0 +1,92 @@
+"""Choices measured on this machine, kept on disk for the next start."""
+
+import functools
+import json
+import logging
+import os
+import pathlib
+import platform
+import re
+import tempfile
+
+import jax
+import jaxlib
+
+VERSION = 1
+
+
+def cache_dir() -> pathlib.Path:
+    """Returns where hpjax keeps what it measured: `$HPJAX_CACHE`, or `~/.cache/hpjax`."""
+    return pathlib.Path(os.environ.get("HPJAX_CACHE") or pathlib.Path.home() / ".cache" / "hpjax")
+
+
+def device_name() -> str:
+    """Returns backend and device kind; for a CPU, whose kind says nothing, its model and core count."""
+    backend = jax.default_backend()
+    kind = f"{_cpu_model()} x{os.cpu_count()}" if backend == "cpu" else jax.devices(backend)[0].device_kind
+    return f"{backend} {kind}"
+
+
+def cache_path() -> pathlib.Path:
+    """Returns the file of this device, jaxlib version and `XLA_FLAGS`: all change which lowering is fastest."""
+    name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in _maker()[:2])
+    flags = re.sub(r"[^A-Za-z0-9]+", "_", _maker()[2])[-80:]
+    return cache_dir() / f"lowerings-{name}{'-' if flags else ''}{flags}.json"
+
+
+def load() -> dict[str, str]:
+    """Returns the remembered lowering of each key; nothing where the file is missing, stale or corrupt."""
+    path = cache_path()
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        return {}
+    return {key: entry["lowering"] for key, entry in _entries(path, stamp).items()}
+
+
+def remember(key: str, lowering: str, milliseconds: dict[str, float]) -> None:
+    """Adds a measurement to the file, which is replaced at once; a folder that can't be written is only logged."""
+    path = cache_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = {**_read(path), key: {"lowering": lowering, "milliseconds": milliseconds}}
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump({"version": VERSION, "maker": _maker(), "entries": entries}, file, indent=1)
+        os.replace(file.name, path)
+    except OSError as error:
+        logging.getLogger(__name__).warning("measured lowerings can't be kept in %s: %s", path, error)
+
+
+@functools.lru_cache(maxsize=4)
+def _entries(path: pathlib.Path, stamp: int) -> dict[str, dict]:
+    del stamp
+    return _read(path)
+
+
+def _read(path: pathlib.Path) -> dict[str, dict]:
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != VERSION or content["maker"] != _maker():
+            return {}
+        return {k: e for k, e in content["entries"].items() if isinstance(e["lowering"], str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _maker() -> list[str]:
+    return [jaxlib.__version__, device_name(), os.environ.get("XLA_FLAGS", "")]
+
+
+@functools.cache
+def _cpu_model() -> str:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.MULTILINE))
+    parts = (
+        fields.get("model name", platform.machine()),
+        fields.get("cpu family", ""),
+        fields.get("model", ""),
+    )
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,157 @@
+"""Which lowering computes a convolution: what was measured for this shape and device, and a rule for the rest."""
+
+import contextlib
+import contextvars
+import functools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import jax
+from jax import Array
+
+from hpjax.ops import lowerings, memory
+from hpjax.ops.geometry import Geometry
+
+SHIPPED = pathlib.Path(__file__).with_name("measured.json")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a choice depends on; shapes are one lane's."""
+
+    op: str
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    widths: tuple[int, int]
+    own: tuple[bool, bool]
+    lanes: int
+    dtype: str
+    geometry: Geometry
+
+    def __str__(self) -> str:
+        """Returns the name under which a choice is remembered."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    def candidates(self) -> tuple[str, ...]:
+        """Returns the lowerings to choose from; none that is known to let one lane reach another."""
+        names = lowerings.lowering_names(self.op, self.lanes, self.own)
+        leaking = [lowerings.LEAKING]
+        if self.op == "weight_gradient" and jax.default_backend() == "cpu":
+            # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by products.
+            leaking.append("grouped")
+        return tuple(name for name in names if name.partition(":")[0] not in leaking)
+
+
+@dataclass
+class _Measuring:
+    on: bool = False
+    min_lanes: int = 1
+
+
+_MEASURING = _Measuring()
+_FORCED: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("forced_lowerings")
+
+
+def enable(on: bool = True, *, min_lanes: int = 1) -> None:
+    """Measures convolutions that were never measured here, when they are traced, and remembers the fastest.
+
+    Args:
+      on: whether to.
+      min_lanes: leaves convolutions of fewer lanes to the rule. A `vmap` traces each of its convolutions for one
+        lane too; 2 spares measuring those.
+    """
+    _MEASURING.on, _MEASURING.min_lanes = on, min_lanes
+
+
+@contextlib.contextmanager
+def override(names: Mapping[str, str]) -> Iterator[None]:
+    """Forces lowerings of what is traced inside the block; what was traced before keeps its own.
+
+    Args:
+      names: the lowering for an op, e.g. `{"forward": "unrolled:wide_scan"}`, or for `str(key)` of one convolution.
+        One lane takes the kernel alone. Where the lowering can't be had, the usual choice holds.
+    """
+    token = _FORCED.set({**_FORCED.get({}), **names})
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
+
+
+def create_key(
+    op: str, a: Array, b: Array, own: tuple[bool, bool], widths: tuple[int, int], geometry: Geometry
+) -> Key:
+    """Returns the key of `op` on operands with a leading lane axis where `own`."""
+    lanes = next((v.shape[0] for v, has in zip((a, b), own, strict=True) if has), 1)
+    shapes = [v.shape[1:] if has else v.shape for v, has in zip((a, b), own, strict=True)]
+    own = own if lanes > 1 else (False, False)
+    return Key(op, tuple(shapes[0]), tuple(shapes[1]), widths, own, lanes, str(a.dtype), geometry)
+
+
+def choose(key: Key) -> str:
+    """Returns the lowering for `key`: forced, remembered, shipped, measured now if enabled, or by rule."""
+    known = _forced(key) or memory.load().get(str(key)) or _shipped(memory.device_name()).get(str(key))
+    if known in lowerings.lowering_names(key.op, key.lanes, key.own):
+        return known
+    if _MEASURING.on and key.lanes >= _MEASURING.min_lanes:
+        return tune(key)
+    return by_rule(key)
+
+
+def tune(key: Key, *, repeats: int = 5) -> str:
+    """Measures the candidates for `key` on this device, remembers the fastest on disk and returns it."""
+    from hpjax.ops import measurement
+
+    milliseconds = measurement.measure(key, key.candidates(), repeats=repeats)
+    if not milliseconds:
+        return by_rule(key)
+    best = min(milliseconds, key=milliseconds.__getitem__)
+    memory.remember(str(key), best, milliseconds)
+    return best
+
+
+def by_rule(key: Key, backend: str | None = None) -> str:
+    """Returns the lowering that similar convolutions were found to do well with."""
+    backend = backend or jax.default_backend()
+    return _cpu_rule(key) if backend == "cpu" else _gpu_rule(key)
+
+
+def _forced(key: Key) -> str | None:
+    forced = _FORCED.get({})
+    name = forced.get(str(key), forced.get(key.op))
+    if name is None or name in lowerings.lowering_names(key.op, key.lanes, key.own):
+        return name
+    kernel = name.rpartition(":")[2]
+    return kernel if key.lanes == 1 else None
+
+
+@functools.cache
+def _shipped(device: str) -> dict[str, str]:
+    return json.loads(SHIPPED.read_text()).get(device, {}) if SHIPPED.exists() else {}
+
+
+def _cpu_rule(key: Key) -> str:
+    kernel = _cpu_kernel(key)
+    if key.lanes == 1:
+        return kernel
+    if key.op != "weight_gradient" and key.own == (True, False):
+        return f"merged:{kernel}"
+    return f"mapped:{kernel}"
+
+
+def _cpu_kernel(key: Key) -> str:
+    few_channels = max(key.a[-1], key.b[-1]) < 64
+    return "wide_scan" if few_channels and key.geometry.strides == (1, 1) else "native"
+
+
+def _gpu_rule(key: Key) -> str:
+    if key.lanes == 1:
+        return "native"
+    if key.own == (False, True):
+        return "dense:native"
+    if key.own == (True, False) and key.op != "weight_gradient":
+        return "merged:native"
+    # Whether cuDNN keeps the lanes of a grouped weight gradient apart to the bit is for a measurement to say.
+    return "unrolled:native" if key.op == "weight_gradient" else "grouped:native"

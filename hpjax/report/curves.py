@@ -1,0 +1,123 @@
+"""Curves of settings: epochs of replicates brought together, before anything is drawn."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hpjax.report.style import format_value, is_number, spell
+from hpjax.store.rows import EpochRow, TrialRow
+
+ENDS = ("pruned", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One setting's values of one metric over epochs.
+
+    Attributes:
+      label: the setting in words.
+      values: of the swept hyperparameters, by name.
+      epochs: those with at least one finite value.
+      mean: over the replicates that reached the epoch.
+      low: smallest of them.
+      high: largest of them.
+      seeds: replicates.
+      ended: how it ended early: pruned, diverged, failed; empty if it didn't, or not with every replicate.
+      note: how many replicates ended early, in words; empty if none did.
+      last_epoch: the last one begun; beyond `epochs[-1]` where the metric stopped being finite.
+
+    """
+
+    label: str
+    values: Mapping[str, object]
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: int
+    ended: str
+    note: str
+    last_epoch: int
+
+    @property
+    def final(self) -> float | None:
+        """The mean at the last epoch, None if nothing finite was measured."""
+        return self.mean[-1] if self.mean else None
+
+
+def label_trials(trials: Sequence[TrialRow], swept: Sequence[str]) -> dict[int, str]:
+    """Returns each trial's swept hyperparameters in words, e.g. `weight decay = 0.01, momentum = 0.9`."""
+    return {trial.trial: _label(trial, swept) or f"trial {trial.trial}" for trial in trials}
+
+
+def create_curves(
+    epochs: Sequence[EpochRow],
+    trials: Sequence[TrialRow],
+    labels: Mapping[int, str],
+    swept: Sequence[str],
+    metric: str,
+) -> list[Curve]:
+    """Returns a curve per setting that has epochs, ordered by the swept values (numbers as numbers)."""
+    rows: dict[int, list[EpochRow]] = defaultdict(list)
+    for row in epochs:
+        rows[row.trial].append(row)
+    settings: dict[int, list[TrialRow]] = defaultdict(list)
+    for trial in trials:
+        if rows[trial.trial]:
+            settings[trial.setting].append(trial)
+    curves = [_create_curve(replicates, rows, labels, swept, metric) for replicates in settings.values()]
+    return sorted(curves, key=lambda curve: [_sort_key(curve.values.get(name)) for name in swept])
+
+
+def _create_curve(
+    replicates: Sequence[TrialRow],
+    rows: Mapping[int, Sequence[EpochRow]],
+    labels: Mapping[int, str],
+    swept: Sequence[str],
+    metric: str,
+) -> Curve:
+    by_epoch: dict[int, list[float]] = defaultdict(list)
+    own = [row for trial in replicates for row in rows[trial.trial]]
+    for row in own:
+        value = getattr(row, metric)
+        if value is not None and math.isfinite(value):
+            by_epoch[row.epoch].append(value)
+    finite = sorted(by_epoch)
+    first = replicates[0]
+    return Curve(
+        label=labels.get(first.trial, f"trial {first.trial}"),
+        values={name: first.hyperparameters.get(name) for name in swept},
+        epochs=tuple(finite),
+        mean=tuple(sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in finite),
+        low=tuple(min(by_epoch[epoch]) for epoch in finite),
+        high=tuple(max(by_epoch[epoch]) for epoch in finite),
+        seeds=len(replicates),
+        ended=_find_end(replicates),
+        note=_describe_ends(replicates),
+        last_epoch=max(row.epoch for row in own),
+    )
+
+
+def _find_end(replicates: Sequence[TrialRow]) -> str:
+    if all(trial.status in ENDS for trial in replicates):
+        return replicates[0].status
+    return ""
+
+
+def _describe_ends(replicates: Sequence[TrialRow]) -> str:
+    early = [trial.status for trial in replicates if trial.status in ENDS]
+    if not early or len(replicates) == 1:
+        return "".join(early)
+    return f"{len(early)} of {len(replicates)} {'/'.join(sorted(set(early)))}"
+
+
+def _label(trial: TrialRow, swept: Sequence[str]) -> str:
+    known = [(name, trial.hyperparameters[name]) for name in swept if name in trial.hyperparameters]
+    return ", ".join(f"{spell(name)} = {format_value(value)}" for name, value in known)
+
+
+def _sort_key(value: object) -> tuple[int, float, str]:
+    if is_number(value):
+        return (0, float(value), "")  # pyright: ignore[reportArgumentType]
+    return (1, 0.0, format_value(value))

@@ -1,0 +1,242 @@
+"""Figures of a sweep: curves per epoch, accuracy against hyperparameters, lineage."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpjax.report.curves import Curve, create_curves
+from hpjax.report.lineage import draw_lineage
+from hpjax.report.response import draw_response
+from hpjax.report.style import (
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    MOST_LABELLED,
+    FigureInfo,
+    create_figure,
+    format_value,
+    is_log_like,
+    is_number,
+    join_names,
+    place_texts,
+    save_figure,
+    set_log_scale,
+    spell,
+    tidy_axes,
+)
+from hpjax.store.rows import CopyRow, EpochRow, TrialRow
+from hpjax.store.workdir import describe_os_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+METRICS = {
+    "train_loss": ("Training loss", "nats per image", "train loss"),
+    "test_loss": ("Test loss", "nats per image", "test loss"),
+    "test_accuracy": ("Test accuracy", "share of images", "test acc."),
+    "validation_loss": ("Validation loss", "nats per image", "val. loss"),
+    "validation_accuracy": ("Validation accuracy", "share of images", "val. acc."),
+}
+_HIGHLIGHTED = 5
+_WIDE = 50  # losses spread over more than this factor get a log scale
+_LONG_LABEL = 52
+
+
+def draw_figures(
+    epochs: Sequence[EpochRow],
+    trials: Sequence[TrialRow],
+    labels: Mapping[int, str],
+    info: FigureInfo,
+    out_dir: str | Path,
+    copies: Sequence[CopyRow] = (),
+) -> list[Path]:
+    """Draws every figure that the records give reason for.
+
+    Args:
+      epochs: all epochs.
+      trials: all trials; replicates of one setting become one line with a band.
+      labels: a setting in words for each trial; see `hpjax.report.curves.label_trials`.
+      info: what the figures say about the sweep.
+      out_dir: created if missing.
+      copies: PBT's copies.
+
+    Returns:
+      The files: `train_loss.png`, `test_loss.png`, `test_accuracy.png` (and of validation), and where
+      useful `final_accuracy.png` and `lineage.png`.
+
+    Raises:
+      WorkdirError: a file can't be written.
+
+    """
+    folder = _create_folder(Path(out_dir))
+    files = []
+    for metric in METRICS:
+        curves = create_curves(epochs, trials, labels, info.swept, metric)
+        if any(curve.mean for curve in curves):
+            files.append(draw_curves(curves, metric, info, folder / f"{metric}.png"))
+    files += draw_response(trials, info, folder / "final_accuracy.png")
+    files += draw_lineage(trials, copies, info, folder / "lineage.png")
+    return files
+
+
+def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Path) -> Path:
+    """Draws one metric over epochs, a line per setting, and returns the file."""
+    title, unit, short = METRICS[metric]
+    figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
+    axes = figure.add_subplot()
+    tidy_axes(axes, "epoch", f"{title.lower()} ({unit})")
+    if len(curves) <= MOST_LABELLED:
+        _draw_labelled(axes, curves, short)
+    elif name := _find_scale(curves, info.swept):
+        _draw_on_scale(axes, curves, name)
+    else:
+        _draw_best_of_many(axes, curves, metric, short)
+    _draw_chance(axes, metric, info)
+    _set_axes(axes, curves, metric)
+    _draw_legend(figure, axes, curves)
+    return save_figure(figure, path)
+
+
+def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str) -> None:
+    for number, curve in enumerate(curves):
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": LINES[number % len(LINES)],
+        }
+        _draw_curve(axes, curve, _describe(curve, short), **style)
+
+
+def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str) -> None:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = [float(curve.values[name]) for curve in curves]  # pyright: ignore[reportArgumentType]
+    logarithmic = min(values) > 0 and is_log_like(values)
+    norm = (LogNorm if logarithmic else Normalize)(min(values), max(values))
+    scale = ScalarMappable(norm, _cut_colours(colormaps["viridis"]))
+    for curve, value in zip(curves, values, strict=True):
+        _draw_curve(axes, curve, None, color=scale.cmap(norm(value)), marker="", linestyle="-")
+    bar = axes.figure.colorbar(scale, ax=axes, label=spell(name), pad=0.02)
+    if logarithmic:
+        set_log_scale(bar.ax.yaxis, values)
+
+
+def _cut_colours(colours: "Colormap") -> "Colormap":
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap([colours(i / 255) for i in range(230)])  # the last ones can't be seen on white
+
+
+def _draw_best_of_many(axes: "Axes", curves: Sequence[Curve], metric: str, short: str) -> None:
+    best = _rank(curves, metric)[:_HIGHLIGHTED]
+    for curve in curves:
+        if curve not in best:
+            _draw_curve(axes, curve, None, color=GREY, marker="", linestyle="-", alpha=0.35, linewidth=0.9)
+    _draw_labelled(axes, best, short)
+    axes.plot([], [], color=GREY, label=f"the other {len(curves) - len(best)}")
+
+
+def _draw_curve(axes: "Axes", curve: Curve, label: str | None, **style) -> None:
+    style = {"linewidth": 1.8, "markersize": 5, "markevery": max(1, len(curve.epochs) // 12), **style}
+    axes.plot(curve.epochs, curve.mean, label=label, **style)
+    if curve.seeds > 1:
+        axes.fill_between(curve.epochs, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
+    if curve.ended and curve.epochs:
+        marker = "|" if curve.ended == "pruned" else "x"
+        end = {"marker": marker, "markersize": 11, "markeredgewidth": 2.2, "zorder": 5}
+        axes.plot(curve.epochs[-1], curve.mean[-1], color=style["color"], alpha=style.get("alpha"), **end)
+
+
+def _draw_chance(axes: "Axes", metric: str, info: FigureInfo) -> None:
+    if metric.endswith("accuracy") and info.classes > 1:
+        axes.axhline(1 / info.classes, color="#666666", linestyle=(0, (1, 3)), linewidth=1.2, zorder=1)
+        axes.annotate(
+            "guessing",
+            (1, 1 / info.classes),
+            xycoords=("axes fraction", "data"),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            ha="right",
+            size=8,
+            color="#666666",
+        )
+
+
+def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    last = max(curve.last_epoch for curve in curves)
+    margin = max(0.3, 0.02 * last)
+    axes.set_xlim(1 - margin, last + margin)
+    values = [value for curve in curves for value in (*curve.low, *curve.high)]
+    if metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE:
+        set_log_scale(axes.yaxis, values)
+        axes.set_ylabel(f"{axes.get_ylabel()[:-1]}, log scale)")
+
+
+def _draw_legend(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> None:
+    ends = {curve.ended for curve in curves}
+    if "pruned" in ends:
+        axes.plot(
+            [], [], "|", color="#444444", markersize=10, markeredgewidth=2, label="stopped early (pruned)"
+        )
+    if ends & {"diverged", "failed"}:
+        axes.plot([], [], "x", color="#444444", markersize=8, markeredgewidth=2, label="diverged or failed")
+    if seeds := max(curve.seeds for curve in curves) - 1:
+        axes.fill_between(
+            [], [], color="#444444", alpha=0.15, label=f"lowest to highest of {seeds + 1} seeds"
+        )
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    labels = axes.get_legend_handles_labels()[1]
+    style = {"loc": "upper left", "frameon": False, "fontsize": 9, "borderaxespad": 0}
+    if len(figure.axes) == 1 and max(map(len, labels)) <= _LONG_LABEL:
+        axes.legend(bbox_to_anchor=(1.01, 1), **style)
+        return
+    columns = 1 if max(map(len, labels)) > _LONG_LABEL else 3
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(labels) // columns))
+    place_texts(figure)
+    axes.legend(bbox_to_anchor=(0, -0.15), ncols=columns, **style)
+
+
+def _describe(curve: Curve, short: str) -> str:
+    note = f", {curve.note}" if curve.note else ""
+    if curve.final is None:
+        return f"{curve.label} (nothing finite{note})"
+    return f"{curve.label} ({short} {_round(curve.final)}{note})"
+
+
+def _round(value: float) -> str:
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else format_value(value)
+
+
+def _find_scale(curves: Sequence[Curve], swept: Sequence[str]) -> str:
+    """Returns the only swept hyperparameter if lines can be coloured by its value, else nothing."""
+    if len(swept) == 1 and all(is_number(curve.values[swept[0]]) for curve in curves):
+        return swept[0] if len({curve.values[swept[0]] for curve in curves}) > 1 else ""
+    return ""
+
+
+def _rank(curves: Sequence[Curve], metric: str) -> list[Curve]:
+    sign = 1 if metric.endswith("loss") else -1
+    # A curve cut off early is no rival of those that ran to the end.
+    return sorted(
+        (curve for curve in curves if curve.final is not None),
+        key=lambda curve: (bool(curve.ended), sign * (curve.final or 0.0)),
+    )
+
+
+def _create_folder(path: Path) -> Path:
+    from hpjax.errors import WorkdirError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("create", path, error)) from error
+    return path

@@ -1,0 +1,134 @@
+"""How far a sweep is: one living line on a terminal, plain lines elsewhere."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+
+class Progress:
+    """Shows a sweep's progress; a context manager that ends the line.
+
+    On a terminal one line is rewritten; elsewhere (a log file) a line is written at most every
+    `interval` seconds, and one at the end.
+
+    Args:
+      total: epochs of all trials together, the measure of the bar; may be changed by `set_total`.
+      stream: where to; stderr by default.
+      interval: seconds between plain lines; 0 writes every update.
+      clock: returns seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total, self._stream = max(1, total), stream or sys.stderr
+        self._interval, self._clock = interval, clock
+        self._terminal = self._stream.isatty()
+        self._done, self._first_done = 0, None
+        self._start = self._clock()
+        self._last = -math.inf
+        self._line = ""
+        self._unwritten = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def set_total(self, total: int) -> None:
+        """Changes how many trial epochs there are, e.g. after trials were pruned."""
+        self._total = max(1, total)
+
+    def update(
+        self,
+        done: int,
+        running: int,
+        images_per_second: float | None = None,
+        best: str = "",
+        detail: str = "",
+    ) -> None:
+        """Shows a new state.
+
+        Args:
+          done: trial epochs done since the sweep began, earlier processes included.
+          running: trials that train now.
+          images_per_second: training images of all lanes together.
+          best: the best trial so far, e.g. `trial 3, test acc. 0.91`.
+          detail: what else is worth a word, e.g. `epoch 3/10`.
+        """
+        if self._first_done is None:
+            # Epochs of an earlier process and the one that compiled say little about the pace.
+            self._first_done, self._start = done, self._clock()
+        self._done = done
+        self._line = self._describe(running, images_per_second, best, detail)
+        if self._terminal:
+            self._rewrite(self._line)
+        elif self._clock() - self._last >= self._interval:
+            self._print_line()
+        else:
+            self._unwritten = True
+
+    def message(self, text: str) -> None:
+        """Writes a line that stays, above the living one."""
+        if self._terminal:
+            self._stream.write(f"\r\x1b[K{text}\n")
+            self._rewrite(self._line)
+        else:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the last state standing; a second call does nothing."""
+        if self._terminal and self._line:
+            self._stream.write("\n")
+        elif self._unwritten:
+            self._print_line()
+        self._line = ""
+        self._stream.flush()
+
+    def _describe(self, running: int, images_per_second: float | None, best: str, detail: str) -> str:
+        share = min(1.0, self._done / self._total)
+        parts = [f"{share:4.0%} {self._done}/{self._total} trial epochs", detail]
+        parts += [f"{running} running" if running else "", f"best: {best}" if best else ""]
+        parts += [f"{images_per_second:,.0f} images/s" if images_per_second else "", self._describe_left()]
+        return " | ".join(part for part in parts if part)
+
+    def _describe_left(self) -> str:
+        assert self._first_done is not None
+        seen = self._done - self._first_done
+        if self._done >= self._total:
+            return ""
+        if seen <= 0:
+            return "time left unknown"
+        seconds = (self._clock() - self._start) / seen * (self._total - self._done)
+        return f"{format_seconds(seconds)} left"
+
+    def _rewrite(self, line: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write(f"\r\x1b[K{line[:width]}")
+        self._stream.flush()
+
+    def _print_line(self) -> None:
+        self._last, self._unwritten = self._clock(), False
+        self._stream.write(f"{self._line}\n")
+        self._stream.flush()
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as a person would say it: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,147 @@
+"""How figures look: colours told apart by everyone, plain numbers, titles that stand alone."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), "Color Universal Design"; their yellow is left out: it can't be seen as a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+LINES = ("-", "--", "-.", ":")
+GREY = "#9a9a9a"
+NOTICE_COLOUR = "#9c2f00"
+MOST_LABELLED = 10
+
+
+@dataclass(frozen=True)
+class FigureInfo:
+    """What every figure says about its sweep.
+
+    Attributes:
+      dataset: e.g. `intel_scenes, 150 px`.
+      model: e.g. `custom_cnn`.
+      swept: the hyperparameters that vary, by name.
+      details: what else was fixed, e.g. `batch size 450, learning rate 1e-4`.
+      notice: shown in full on every figure, e.g. that synthetic scenes stand in for images.
+      classes: how many; draws the accuracy of guessing. 0: unknown.
+
+    """
+
+    dataset: str
+    model: str
+    swept: tuple[str, ...]
+    details: str = ""
+    notice: str = ""
+    classes: int = 0
+
+
+def spell(name: str) -> str:
+    """Returns a column or hyperparameter as words: `weight_decay` becomes `weight decay`."""
+    return name.replace("_", " ")
+
+
+def format_value(value: object) -> str:
+    """Returns a value as a person would write it: 0.0001 becomes `1e-4`, True becomes `yes`."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        mantissa, _, exponent = f"{value:.4g}".partition("e")
+        if not exponent and value and abs(value) < 1e-3:
+            mantissa, _, exponent = f"{value:.3e}".partition("e")
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return str(value)
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a value has a place on a numeric axis."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_log_like(values: Iterable[float]) -> bool:
+    """Returns whether values crowd at the low end of a wide range: a log scale spreads them better."""
+    positive = sorted(value for value in values if value > 0)
+    if len(positive) < 2 or positive[-1] < 30 * positive[0]:
+        return False
+    middle = positive[(len(positive) - 1) // 2]
+    return middle - positive[0] < 0.25 * (positive[-1] - positive[0])
+
+
+def join_names(names: Sequence[str], most: int = 3) -> str:
+    """Returns hyperparameters as words for a title; only their number where they are many."""
+    return ", ".join(map(spell, names)) if len(names) <= most else f"{len(names)} hyperparameters"
+
+
+def create_figure(title: str, info: FigureInfo, width: float = 10.0, height: float = 5.0) -> "Figure":
+    """Returns an empty figure with title, subtitle and notice; drawn without any global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120)
+    FigureCanvasAgg(figure)
+    subtitle = ", ".join(part for part in (f"{info.model} on {info.dataset}", info.details) if part)
+    figure.text(0.02, 1, title, va="top", size=13, weight="bold")
+    figure.text(0.02, 1, textwrap.fill(subtitle, int(width * 13)), va="top", size=9, color="#444444")
+    figure.text(
+        0.02, 0, textwrap.fill(info.notice, int(width * 15)), va="bottom", size=8, color=NOTICE_COLOUR
+    )
+    place_texts(figure)
+    return figure
+
+
+def place_texts(figure: "Figure", head: float = 0.0) -> None:
+    """Puts texts at fixed distances from the edges and the axes between them, `head` inches lower."""
+    title, subtitle, notice = figure.texts[:3]
+    height = figure.get_figheight()
+    title.set_y(1 - 0.12 / height)
+    subtitle.set_y(1 - 0.4 / height)
+    notice.set_y(0.06 / height)
+    top = 1 - (head + 0.45 + 0.17 * (subtitle.get_text().count("\n") + 1)) / height
+    lines = notice.get_text().count("\n") + 1 if notice.get_text() else 0
+    bottom = (0.06 + 0.16 * lines) / height
+    figure.set_layout_engine("constrained", rect=(0.01, bottom, 0.98, top - bottom), h_pad=0.05)
+
+
+def tidy_axes(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    """Labels both axes, and takes away what carries no information."""
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def set_log_scale(axis: Any, values: Sequence[float]) -> None:
+    """Makes an axis (`axes.xaxis` or `axes.yaxis`) logarithmic with plain labels; zero keeps its place."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    positive = [value for value in values if value > 0]
+    if min(values) <= 0:
+        axis._set_axes_scale("symlog", linthresh=min(positive), linscale=0.5)
+    else:
+        axis._set_axes_scale("log")
+        decades = math.log10(max(positive) / min(positive))
+        axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_value(float(value))))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Writes a figure as PNG at once, and returns its path."""
+    import io
+
+    from hpjax.store.workdir import atomic_write
+
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    atomic_write(path, image.getvalue())
+    return path

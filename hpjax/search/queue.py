@@ -1,0 +1,63 @@
+"""Which trial comes next, so that few programs live at once: trials wait here for their group's turn."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from hpjax.search.trial import Trial
+
+LOOKAHEAD = 64  # trials that may wait while a group's next one is looked for
+
+
+class Asks(Protocol):
+    """Where trials come from."""
+
+    def ask(self) -> Trial | None:
+        """Returns the next trial; None once the budget is spent."""
+        ...
+
+
+class GroupQueue:
+    """Trials that were asked for and haven't been admitted, in order.
+
+    Args:
+      key: the group that a trial belongs to.
+      waiting: trials as `to_list` gave them.
+    """
+
+    def __init__(self, key: Callable[[Trial], str], waiting: list[dict] | tuple = ()):
+        self._key = key
+        self._waiting = [Trial(**entry) for entry in waiting]
+
+    def to_list(self) -> list[dict]:
+        """Returns the waiting trials as JSON values."""
+        return [vars(trial) for trial in self._waiting]
+
+    def next_group(self, study: Asks) -> str | None:
+        """Returns the group in which most trials wait (the one that has waited longest among equals), or None."""
+        if not self._waiting:
+            trial = study.ask()
+            if trial is None:
+                return None
+            self._waiting.append(trial)
+        keys = [self._key(trial) for trial in self._waiting]
+        return max(dict.fromkeys(keys), key=keys.count)
+
+    def look_ahead(self, study: Asks, most: int) -> None:
+        """Asks for trials until `most` wait or the budget is spent."""
+        while len(self._waiting) < most and (trial := study.ask()) is not None:
+            self._waiting.append(trial)
+
+    def peek(self, group: str) -> list[Trial]:
+        """Returns the group's waiting trials."""
+        return [trial for trial in self._waiting if self._key(trial) == group]
+
+    def take(self, group: str, study: Asks) -> Trial | None:
+        """Returns the group's next trial and removes it; None if none is found within the lookahead."""
+        for i, trial in enumerate(self._waiting):
+            if self._key(trial) == group:
+                return self._waiting.pop(i)
+        while len(self._waiting) < LOOKAHEAD and (trial := study.ask()) is not None:
+            if self._key(trial) == group:
+                return trial
+            self._waiting.append(trial)
+        return None

@@ -1,0 +1,197 @@
+"""The study: Optuna asks and is told; its journal on disk is all the state there is."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpjax.config import Config
+from hpjax.errors import WorkdirError
+from hpjax.search.objective import Objective
+from hpjax.search.samplers import create_pruner, create_sampler
+from hpjax.search.space import Axis, Space
+from hpjax.search.trial import Trial
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY_NAME = "hpjax"
+
+
+class Study:
+    """Trials to run, one after the other; use `open_study`.
+
+    Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting.
+    """
+
+    def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path):
+        self._config, self._space, self._study, self._path = config, space, study, path
+        self._pruner = create_pruner(config.sweep)
+        past = study.get_trials(deepcopy=False)
+        self._asked = len(past)
+        self._setting = dict(past[-1].params) if past else {}
+        self._planned = [dict(setting) for setting in config.sweep.enqueue]
+        if config.sweep.sampler == "grid":
+            self._planned += [s for s in space.grid() if s not in self._planned]
+        self._running: dict[int, optuna.Trial] = {}
+
+    @property
+    def budget(self) -> int:
+        """How many trials there will be."""
+        sweep = self._config.sweep
+        settings = sweep.trials or len(self._planned)
+        if sweep.sampler == "grid":
+            settings = min(settings, len(self._planned))
+        return settings * sweep.seeds
+
+    @property
+    def asked(self) -> int:
+        """How many trials were asked for so far."""
+        return self._asked
+
+    def ask(self) -> Trial | None:
+        """Returns the next trial; None once the budget is spent."""
+        if self._asked >= self.budget:
+            return None
+        number, seeds = self._asked, self._config.sweep.seeds
+        seed_index = number % seeds
+        trial = self._ask(number, fixed=self._setting if seed_index else self._plan(number // seeds))
+        self._setting = dict(trial.params)
+        return self._admit(trial, self._config.seed + seed_index, number - seed_index, seed_index)
+
+    def ask_again(self, setting: Mapping[str, Any], number_of_setting: int, seed_index: int) -> Trial:
+        """Returns one more trial of a setting that has been run, with another seed."""
+        trial = self._ask(self._asked, fixed=dict(setting))
+        return self._admit(trial, self._config.seed + seed_index, number_of_setting, seed_index)
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Notes the objective after an epoch (from 1); returns whether the trial should be pruned."""
+        handle = self._handle(trial)
+        handle.report(value, epoch)
+        return self._pruner is not None and handle.should_prune()
+
+    def tell(self, trial: Trial, status: str, value: float | None) -> None:
+        """Ends a trial.
+
+        Args:
+          trial: the trial.
+          status: complete, pruned, diverged or failed.
+          value: the objective; needed when complete. A pruned or diverged trial counts as worse than every
+            complete one, at the last value that was reported; a failed one is not learned from.
+        """
+        from optuna.trial import TrialState
+
+        states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+        handle = self._handle(trial)
+        handle.set_user_attr("status", status)
+        state = states.get(status, TrialState.PRUNED)
+        self._study.tell(handle, value if status == "complete" else None, state=state)
+        del self._running[trial.number]
+
+    def offset(self) -> int:
+        """Returns the journal's length in bytes; `open_study` goes on from there."""
+        return self._path.stat().st_size
+
+    def _plan(self, setting: int) -> dict[str, Any] | None:
+        return self._planned[setting] if setting < len(self._planned) else None
+
+    def _ask(self, number: int, fixed: dict[str, Any] | None) -> "optuna.Trial":
+        from optuna.samplers import PartialFixedSampler
+
+        sampler = create_sampler(self._config.sweep, self._config.seed, number)
+        # A fixed setting is no reason to let a sampler do the work of choosing.
+        self._study.sampler = sampler if fixed is None else PartialFixedSampler(fixed, _random(number))
+        always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
+        trial = self._study.ask(always)
+        for axis in self._space.axes:
+            if axis.when and axis.applies(trial.params):
+                _suggest(trial, axis)
+        self._asked += 1
+        return trial
+
+    def _admit(self, trial: "optuna.Trial", seed: int, setting: int, seed_index: int) -> Trial:
+        trial.set_user_attr("seed", seed)
+        self._running[trial.number] = trial
+        return Trial(trial.number, dict(trial.params), seed, setting, seed_index)
+
+    def _handle(self, trial: Trial) -> "optuna.Trial":
+        if trial.number not in self._running:
+            import optuna
+
+            frozen = self._study.get_trials(deepcopy=False)[trial.number]
+            self._study.sampler = _random(trial.number)
+            self._running[trial.number] = optuna.Trial(self._study, frozen._trial_id)
+        return self._running[trial.number]
+
+
+def open_study(
+    config: Config, space: Space, objective: Objective, path: str | Path, offset: int = 0
+) -> Study:
+    """Opens the journal of a study, and forgets everything after `offset`.
+
+    Args:
+      config: the sweep's.
+      space: what is searched.
+      objective: its direction.
+      path: the journal; created if missing. Optuna and its dashboard read it.
+      offset: what `Study.offset` returned when the checkpoint that is continued was taken; 0 starts anew.
+
+    Raises:
+      WorkdirError: The journal doesn't reach up to `offset`, or can't be written.
+    """
+    path = Path(path)
+    _cut(path, offset)
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
+        study_name=STUDY_NAME,
+        direction="maximize" if objective.maximize else "minimize",
+        pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    return Study(config, space, study, path)
+
+
+def _cut(path: Path, offset: int) -> None:
+    for suffix in (".lock", ".lock.rename"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        if size < offset:
+            raise WorkdirError(
+                f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there"
+            )
+        if size:
+            os.truncate(path, offset)
+    except OSError as error:
+        raise WorkdirError(f"can't write {path}: {error.strerror}") from error
+
+
+def _random(number: int) -> "optuna.samplers.BaseSampler":
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=number)
+
+
+def _distribution(axis: Axis) -> "optuna.distributions.BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if axis.choices:
+        return CategoricalDistribution(axis.choices)
+    if isinstance(axis.low, int):
+        return IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
+    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def _suggest(trial: "optuna.Trial", axis: Axis) -> None:
+    if axis.choices:
+        trial.suggest_categorical(axis.name, axis.choices)
+    elif isinstance(axis.low, int):
+        trial.suggest_int(axis.name, axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
+    else:
+        trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log, step=axis.step)

@@ -1,0 +1,201 @@
+"""A tree of arrays and a JSON dict in one verified folder, written by Orbax."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from hpjax.errors import CheckpointError, WorkdirError
+from hpjax.store.manifest import check_manifest, write_manifest
+from hpjax.store.workdir import atomic_write, describe_os_error, sync_folder
+
+_ARRAYS, _LEDGER = "arrays", "ledger.json"
+TEMPORARY = ".tmp"
+Nested = dict[str, Any]
+
+
+def copy_to_host(tree: PyTree) -> Nested:
+    """Returns a tree of arrays as nested dicts of numpy copies, safe from donation of the originals.
+
+    All transfers from the device are started before the first is waited for.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    for _, leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    nested: Nested = {}
+    for path, leaf in leaves:
+        # On CPU np.asarray is a view of the device's buffer, which the next step overwrites.
+        _insert(nested, _name_path(path), np.array(leaf, copy=True))
+    return nested
+
+
+def fit_template(nested: Nested, template: PyTree, where: object) -> PyTree:
+    """Returns the arrays in the template's structure.
+
+    Args:
+      nested: what `load_folder` returned.
+      template: a tree of anything with `shape` and `dtype`: arrays or `jax.ShapeDtypeStruct`.
+      where: the checkpoint, for the message.
+
+    Raises:
+      CheckpointError: names every array that is missing, extra, or of another shape or dtype.
+
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
+    found = dict(_walk(nested))
+    expected = {_name_path(path): leaf for path, leaf in leaves}
+    problems = [f"{'/'.join(path)} is missing" for path in expected if path not in found]
+    problems += [f"{'/'.join(path)} is not expected" for path in found if path not in expected]
+    for path in expected.keys() & found.keys():
+        have, want = _describe(found[path]), _describe(expected[path])
+        if have != want:
+            problems.append(f"{'/'.join(path)} is {have} instead of {want}")
+    if problems:
+        raise CheckpointError(f"checkpoint {where} doesn't fit: {'; '.join(sorted(problems))}")
+    return jax.tree_util.tree_unflatten(treedef, [found[path] for path in expected])
+
+
+def save_folder(folder: Path, arrays: Nested, ledger: Mapping) -> None:
+    """Writes arrays and ledger to a folder that appears at once, whole, or not at all.
+
+    Raises:
+      WorkdirError: the disk is full, read-only or refuses; the folder's old content stays.
+
+    """
+    temporary = folder.with_name(f"{folder.name}{TEMPORARY}")
+    try:
+        _remove(temporary)
+        temporary.mkdir(parents=True)
+        _save_arrays(temporary, arrays)
+        empty = {
+            "/".join(path): [leaf.shape, leaf.dtype.name] for path, leaf in _walk(arrays) if not leaf.size
+        }
+        atomic_write(temporary / _LEDGER, json.dumps({"ledger": ledger, "empty": empty}))
+        write_manifest(temporary)
+        _replace_folder(temporary, folder)
+    except WorkdirError:
+        raise
+    except OSError as error:
+        raise WorkdirError(describe_os_error("write checkpoint", folder, error)) from error
+    except Exception as error:  # Orbax and TensorStore report a full disk as ValueError and others
+        raise WorkdirError(f"can't write checkpoint {folder}: {_explain(error)}") from error
+    finally:
+        _remove(temporary)
+
+
+def load_folder(folder: Path) -> tuple[Nested, dict]:
+    """Returns a folder's arrays as nested dicts of numpy, and its ledger, after checking every byte.
+
+    Raises:
+      CheckpointError: the folder is missing, torn, truncated or changed.
+
+    """
+    import orbax.checkpoint as ocp
+
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint {folder}")
+    check_manifest(folder)
+    try:
+        content = json.loads((folder / _LEDGER).read_text())
+        nested: Nested = {}
+        if (folder / _ARRAYS).exists():
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                nested = checkpointer.restore((folder / _ARRAYS).absolute())
+    except Exception as error:  # whole files that Orbax can't read: saved by an incompatible version
+        raise CheckpointError(f"checkpoint {folder} can't be read: {_explain(error)}") from error
+    for name, (shape, dtype) in content["empty"].items():
+        _insert(nested, tuple(name.split("/")), np.zeros(shape, dtype))
+    return nested, content["ledger"]
+
+
+def read_ledger(folder: Path) -> dict:
+    """Returns a folder's ledger without checking its arrays.
+
+    Raises:
+      CheckpointError: it can't be read.
+
+    """
+    try:
+        return json.loads((folder / _LEDGER).read_text())["ledger"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {_LEDGER} can't be read") from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Removes what saves that were cut off left in a directory."""
+    for leftover in directory.glob(f"*{TEMPORARY}*"):
+        _remove(leftover)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a checkpoint so that no part of it can pass for a whole."""
+    doomed = folder.with_name(f"{folder.name}{TEMPORARY}-old")
+    with contextlib.suppress(OSError):
+        _remove(doomed)
+        os.rename(folder, doomed)
+    _remove(doomed)
+
+
+def _save_arrays(folder: Path, arrays: Nested) -> None:
+    import orbax.checkpoint as ocp
+
+    filled: Nested = {}
+    for path, leaf in _walk(arrays):
+        if leaf.size:  # Orbax refuses arrays without elements; the ledger keeps their shapes
+            _insert(filled, path, leaf)
+    if filled:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save((folder / _ARRAYS).absolute(), args=ocp.args.PyTreeSave(filled))
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    # Folders can't be swapped in one call everywhere; the old one is whole until the new one is.
+    if folder.exists():
+        remove_folder(folder)
+    os.rename(new, folder)
+    sync_folder(folder.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _explain(error: Exception) -> str:
+    code = re.search(r"os[ _]error(?:_code)?\W*(\d+)", str(error), re.IGNORECASE)
+    if code:
+        return os.strerror(int(code[1]))
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _name_path(path: tuple) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("value",)
+
+
+def _insert(nested: Nested, path: tuple[str, ...], leaf: np.ndarray) -> None:
+    for name in path[:-1]:
+        nested = nested.setdefault(name, {})
+    nested[path[-1]] = leaf
+
+
+def _walk(nested: Nested, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    pairs = []
+    for name, item in nested.items():
+        pairs += _walk(item, (*prefix, name)) if isinstance(item, dict) else [((*prefix, name), item)]
+    return pairs
+
+
+def _describe(leaf: Any) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"

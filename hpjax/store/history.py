@@ -1,0 +1,133 @@
+"""The events of a sweep, replayed into its trials and epochs."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpjax.errors import WorkdirError
+from hpjax.store.rows import CopyRow, EpochRow, TrialRow, Value
+
+
+def plain_number(value: object) -> object:
+    """Returns a scalar as a plain Python value; a float32 of 0.1 becomes 0.1, not 0.10000000149."""
+    if getattr(value, "dtype", None) == np.float32:
+        return float(str(np.float32(value)))  # pyright: ignore[reportArgumentType]
+    if hasattr(value, "item"):
+        return value.item()  # pyright: ignore[reportAttributeAccessIssue]
+    return value
+
+
+def plain(row: Mapping[str, object]) -> dict[str, object]:
+    """Returns a row with plain Python values, fit for JSON."""
+    return {name: plain_number(value) for name, value in row.items()}
+
+
+@dataclass(slots=True)
+class _Trial:
+    seed: int
+    hyperparameters: dict[str, Value]
+    setting: int
+    seed_index: int
+    group: int
+    order_offset: int
+    initial: dict[str, Value]
+    status: str = "running"
+    message: str = ""
+    epochs: dict[int, EpochRow] = field(default_factory=dict)
+    copies: list[CopyRow] = field(default_factory=list)
+    test: tuple[float, float] | None = None
+
+
+class History:
+    """Trials and epochs in memory, built event by event."""
+
+    def __init__(self) -> None:
+        self._trials: dict[int, _Trial] = {}
+
+    @classmethod
+    def parse(cls, path: Path, content: bytes) -> "History":
+        """Returns the history of a file's whole lines.
+
+        Raises:
+          WorkdirError: a line isn't an event; names file and line.
+
+        """
+        history = cls()
+        for number, line in enumerate(content.splitlines(), 1):
+            try:
+                history.apply(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                message = f"{path} is damaged in line {number}: restore it or choose another workdir"
+                raise WorkdirError(message) from error
+        return history
+
+    def apply(self, event: Mapping) -> None:
+        """Adds one event: `start`, `epoch`, `copy`, `test` or `finish`."""
+        row = {name: value for name, value in event.items() if name != "kind"}
+        if event["kind"] == "start":
+            number = row.pop("trial")
+            self._trials[number] = _Trial(**row, initial=row["hyperparameters"])
+            return
+        trial = self._trials[row["trial"]]
+        if event["kind"] == "epoch":
+            trial.epochs[row["epoch"]] = EpochRow(**row)
+        elif event["kind"] == "copy":
+            trial.copies.append(CopyRow(**row))
+            trial.hyperparameters = {**trial.hyperparameters, **row["hyperparameters"]}
+        elif event["kind"] == "test":
+            trial.test = (row["loss"], row["accuracy"])
+        elif event["kind"] == "finish":
+            trial.status, trial.message = row["status"], row["message"]
+        else:
+            raise KeyError(event["kind"])
+
+    def trials(self) -> list[TrialRow]:
+        """Returns every trial with its results so far, by number."""
+        return [_create_trial_row(number, self._trials[number]) for number in sorted(self._trials)]
+
+    def epochs(self) -> list[EpochRow]:
+        """Returns every epoch, by (trial, epoch)."""
+        trials = (self._trials[number] for number in sorted(self._trials))
+        return [trial.epochs[epoch] for trial in trials for epoch in sorted(trial.epochs)]
+
+    def copies(self) -> list[CopyRow]:
+        """Returns every copy, by (trial, epoch)."""
+        return [row for number in sorted(self._trials) for row in self._trials[number].copies]
+
+
+def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
+    rows = [trial.epochs[epoch] for epoch in sorted(trial.epochs)]
+    last = rows[-1] if rows else None
+    test = trial.test or (last and last.test_loss, last and last.test_accuracy)
+    return TrialRow(
+        trial=number,
+        status=trial.status,
+        seed=trial.seed,
+        hyperparameters=trial.hyperparameters,
+        epochs=len(rows),
+        final_train_loss=last and last.train_loss,
+        final_test_loss=test[0],
+        final_test_accuracy=test[1],
+        best_test_loss=_best(min, [*(row.test_loss for row in rows), test[0]]),
+        best_test_accuracy=_best(max, [*(row.test_accuracy for row in rows), test[1]]),
+        final_validation_loss=last and last.validation_loss,
+        final_validation_accuracy=last and last.validation_accuracy,
+        best_validation_loss=_best(min, (row.validation_loss for row in rows)),
+        best_validation_accuracy=_best(max, (row.validation_accuracy for row in rows)),
+        average_epoch_seconds=sum(row.epoch_seconds for row in rows) / len(rows) if rows else None,
+        setting=trial.setting,
+        seed_index=trial.seed_index,
+        group=trial.group,
+        order_offset=trial.order_offset,
+        message=trial.message,
+        initial=trial.initial,
+    )
+
+
+def _best(choose: Callable, values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    measured = [value for value in numbers if value == value]
+    return choose(measured) if measured else (numbers[0] if numbers else None)

@@ -1,0 +1,225 @@
+"""What happened in a sweep: an append-only history on disk, and the tables derived from it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from hpjax.errors import WorkdirError
+from hpjax.store.history import History, plain, plain_number
+from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.tables import finite, format_copies, format_epochs, format_trials, summarize
+from hpjax.store.workdir import SUMMARY_NAME, atomic_write, describe_os_error
+
+__all__ = [
+    "CopyRow",
+    "EpochRow",
+    "Records",
+    "TrialRow",
+    "load_copies",
+    "load_epochs",
+    "load_trials",
+    "open_records",
+]
+
+HISTORY_NAME = "history.jsonl"
+
+
+class Records:
+    """A sweep's history, open for appending; use `open_records`.
+
+    Every `add_*`, `start_*` and `finish_*` is a line appended to `history.jsonl`; tables are written from
+    memory by `write_tables`. Disk errors raise `WorkdirError` and lose nothing: what couldn't be written
+    is kept and tried again by the next call.
+    """
+
+    def __init__(self, path: Path, fd: int, hyperparameters: Sequence[str], history: History, size: int):
+        self._path, self._fd, self._size = path, fd, size
+        self._hyperparameters, self._history = tuple(hyperparameters), history
+        self._pending: list[bytes] = []
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start_trial(
+        self,
+        trial: int,
+        hyperparameters: Mapping[str, Value],
+        seed: int,
+        setting: int | None = None,
+        seed_index: int = 0,
+        group: int = 0,
+        order_offset: int = 0,
+    ) -> None:
+        """Records that a trial runs from now on, with these hyperparameters."""
+        row = {"trial": trial, "hyperparameters": plain(hyperparameters), "seed": int(seed)}
+        row |= {"setting": trial if setting is None else setting, "seed_index": seed_index}
+        row |= {"group": group, "order_offset": order_offset}
+        self._append("start", row)
+
+    def add_epoch(self, row: EpochRow) -> None:
+        """Records a trial's epoch."""
+        self._append("epoch", plain({item.name: getattr(row, item.name) for item in fields(row)}))
+
+    def add_copy(self, row: CopyRow) -> None:
+        """Records that a trial took over another's state, and goes on with other hyperparameters."""
+        self._append("copy", asdict(row) | {"hyperparameters": plain(row.hyperparameters)})
+
+    def set_test(self, trial: int, loss: float, accuracy: float) -> None:
+        """Records the one evaluation on the test split of a trial that was selected on validation."""
+        self._append("test", {"trial": trial, "loss": plain_number(loss), "accuracy": plain_number(accuracy)})
+
+    def finish_trial(self, trial: int, status: str, message: str = "") -> None:
+        """Records how a trial ended: complete, pruned, diverged or failed."""
+        assert status in STATUSES, status
+        self._append("finish", {"trial": trial, "status": status, "message": message})
+
+    def trials(self) -> list[TrialRow]:
+        """Returns every trial with its results so far, by number."""
+        return self._history.trials()
+
+    def epochs(self) -> list[EpochRow]:
+        """Returns every epoch, by (trial, epoch)."""
+        return self._history.epochs()
+
+    def copies(self) -> list[CopyRow]:
+        """Returns every copy of one trial's state to another, by (trial, epoch)."""
+        return self._history.copies()
+
+    def offset(self) -> int:
+        """Makes the history durable and returns its size in bytes, to be kept in a checkpoint."""
+        self._flush()
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
+        return self._size
+
+    def write_tables(
+        self, metric: str = "test_accuracy", finished: bool = False, summary: Mapping | None = None
+    ) -> None:
+        """Writes `trials.csv`, `epochs.csv`, `summary.json` (and `lineage.csv`), each atomically.
+
+        Args:
+          metric: an epoch's column that ranks trials; those that end with `loss` are better when small.
+          finished: the sweep ran to its end; said in the summary, where the next run looks for it.
+          summary: further entries of `summary.json`.
+
+        """
+        self._flush()
+        trials, copies = self.trials(), self.copies()
+        atomic_write(self._path / "trials.csv", format_trials(trials, self._hyperparameters))
+        atomic_write(self._path / "epochs.csv", format_epochs(self.epochs()))
+        if copies:
+            atomic_write(self._path / "lineage.csv", format_copies(copies))
+        entries = {"finished": finished, **summarize(trials, metric), **(summary or {})}
+        atomic_write(self._path / SUMMARY_NAME, json.dumps(finite(entries), indent=2, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """Writes what is pending and closes the history; a second call does nothing."""
+        if self._fd < 0:
+            return
+        try:
+            self._flush()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _append(self, kind: str, row: Mapping) -> None:
+        event = {"kind": kind, **row}
+        self._history.apply(event)
+        self._pending.append(json.dumps(event).encode() + b"\n")
+
+    def _flush(self) -> None:
+        data = b"".join(self._pending)
+        if not data:
+            return
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            os.ftruncate(self._fd, self._size)  # shrinking needs no room; the rows stay pending
+            raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
+        self._size += len(data)
+        self._pending.clear()
+
+
+def open_records(workdir: str | Path, hyperparameters: Sequence[str] = (), offset: int = 0) -> Records:
+    """Opens a workdir's history for appending and forgets everything after `offset`.
+
+    Args:
+      workdir: the folder of the sweep, locked by this process.
+      hyperparameters: columns of `trials.csv`, in order; learning rate and weight decay are always there.
+      offset: what `Records.offset` returned when the checkpoint that is continued was taken; 0 starts anew.
+
+    Raises:
+      WorkdirError: the history can't be written, or doesn't reach up to `offset`.
+
+    """
+    path = Path(workdir)
+    file = path / HISTORY_NAME
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("write", file, error)) from error
+    try:
+        kept = file.read_bytes()[:offset]
+        if len(kept) < offset or (kept and not kept.endswith(b"\n")):
+            raise WorkdirError(f"{file} is damaged: {offset} bytes belong to the checkpoint, {len(kept)} fit")
+        history = History.parse(file, kept)
+        os.ftruncate(fd, offset)
+    except OSError as error:
+        os.close(fd)
+        raise WorkdirError(describe_os_error("write", file, error)) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return Records(path, fd, hyperparameters, history, offset)
+
+
+def load_trials(workdir: str | Path) -> list[TrialRow]:
+    """Returns a workdir's trials by number; works while the sweep runs.
+
+    Raises:
+      WorkdirError: there is no history, or it is damaged.
+
+    """
+    return _load_history(workdir).trials()
+
+
+def load_epochs(workdir: str | Path) -> list[EpochRow]:
+    """Returns a workdir's epochs by (trial, epoch); works while the sweep runs.
+
+    Raises:
+      WorkdirError: there is no history, or it is damaged.
+
+    """
+    return _load_history(workdir).epochs()
+
+
+def load_copies(workdir: str | Path) -> list[CopyRow]:
+    """Returns a workdir's copies of one trial's state to another (PBT), by (trial, epoch).
+
+    Raises:
+      WorkdirError: there is no history, or it is damaged.
+
+    """
+    return _load_history(workdir).copies()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _load_history(workdir: str | Path) -> History:
+    file = Path(workdir) / HISTORY_NAME
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", file, error)) from error
+    return History.parse(file, content[: content.rfind(b"\n") + 1])  # a line may be half written just now

@@ -1,0 +1,100 @@
+"""Rows of a sweep's tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+STATUSES = ("running", "complete", "pruned", "diverged", "failed")
+Value = float | int | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One trial's epoch: a row of `epochs.csv`.
+
+    Attributes:
+      trial: the trial's number, from 0.
+      epoch: from 1.
+      train_loss: mean over the epoch's examples, in training mode.
+      test_loss: mean over the test split; None where it wasn't evaluated.
+      test_accuracy: share of the test split in [0, 1]; None where it wasn't evaluated.
+      validation_loss: as `test_loss`, on the validation split.
+      validation_accuracy: as `test_accuracy`, on the validation split.
+      epoch_seconds: wall time of the epoch of the whole program, training and evaluation.
+      lanes: trials that shared those seconds.
+      images_per_second: training images of all lanes together per second; None if unknown.
+
+    """
+
+    trial: int
+    epoch: int
+    train_loss: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    epoch_seconds: float = 0.0
+    lanes: int = 1
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRow:
+    """A trial took over another's state and hyperparameters (PBT): a row of `lineage.csv`.
+
+    Attributes:
+      trial: the trial that was overwritten.
+      epoch: the epoch after which it happened, from 1.
+      source: the trial whose state it took.
+      hyperparameters: those the trial goes on with.
+
+    """
+
+    trial: int
+    epoch: int
+    source: int
+    hyperparameters: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One trial with its results so far: a row of `trials.csv`.
+
+    Attributes:
+      trial: its number, from 0.
+      status: running, complete, pruned, diverged or failed.
+      seed: seeds its initialisation, dropout and augmentation.
+      hyperparameters: by name, those it ended with.
+      epochs: epochs done.
+      final_train_loss: of its last epoch, as every `final_*`; None where never measured.
+      best_test_loss: over its epochs, as every `best_*`.
+      average_epoch_seconds: mean wall time of its epochs.
+      setting: replicates of one setting share this number.
+      seed_index: which replicate it is, from 0.
+      group: the compiled program it ran in.
+      order_offset: epoch of the group's shared data order at which it was admitted.
+      message: why it ended early; empty otherwise.
+      initial: the hyperparameters it started with; other than `hyperparameters` only after copies (PBT).
+
+    """
+
+    trial: int
+    status: str
+    seed: int
+    hyperparameters: Mapping[str, Value]
+    epochs: int = 0
+    final_train_loss: float | None = None
+    final_test_loss: float | None = None
+    final_test_accuracy: float | None = None
+    best_test_loss: float | None = None
+    best_test_accuracy: float | None = None
+    final_validation_loss: float | None = None
+    final_validation_accuracy: float | None = None
+    best_validation_loss: float | None = None
+    best_validation_accuracy: float | None = None
+    average_epoch_seconds: float | None = None
+    setting: int = 0
+    seed_index: int = 0
+    group: int = 0
+    order_offset: int = 0
+    message: str = ""
+    initial: Mapping[str, Value] = field(default_factory=dict)

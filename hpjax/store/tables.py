@@ -1,0 +1,119 @@
+"""Text of a sweep's tables: CSV that reads back to the same numbers, and the summary."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+
+from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+
+ALWAYS = ("learning_rate", "weight_decay")
+_FIRST = ("trial", "status", "seed")
+_NOT_COLUMNS = ("hyperparameters", "initial")
+
+
+def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) -> str:
+    """Returns `trials.csv`: a row per trial; validation columns only where something was validated.
+
+    A hyperparameter whose name is already a column (`epochs`) stands under `set_<name>`; `seed` is the seed.
+    """
+    names = list(dict.fromkeys([*hyperparameters, *ALWAYS]))
+    names = [name for name in names if name != "seed"]
+    results = [name for name in _used_columns(trials, TrialRow) if name not in (*_FIRST, *_NOT_COLUMNS)]
+    header = [*_FIRST, *(f"set_{name}" if name in results else name for name in names), *results]
+    rows = (
+        [*(getattr(trial, name) for name in _FIRST)]
+        + [trial.hyperparameters.get(name) for name in names]
+        + [getattr(trial, name) for name in results]
+        for trial in trials
+    )
+    return _format_csv(header, rows)
+
+
+def format_epochs(epochs: Sequence[EpochRow]) -> str:
+    """Returns `epochs.csv`: a row per trial and epoch; validation columns only where they hold something."""
+    header = _used_columns(epochs, EpochRow)
+    return _format_csv(header, ([getattr(row, name) for name in header] for row in epochs))
+
+
+def format_copies(copies: Sequence[CopyRow]) -> str:
+    """Returns `lineage.csv`: a row per copy of one trial's state to another."""
+    names = list(dict.fromkeys(name for row in copies for name in row.hyperparameters))
+    rows = ([row.trial, row.epoch, row.source, *map(row.hyperparameters.get, names)] for row in copies)
+    return _format_csv(["trial", "epoch", "source", *names], rows)
+
+
+def find_best(trials: Iterable[TrialRow], metric: str) -> TrialRow | None:
+    """Returns the trial with the best value of an epoch's column; None if nothing was measured.
+
+    Ranked by its best epoch, whose weights are kept; a column without a best one by its last.
+
+    Losses are better when small, everything else when large; the lower number wins a tie. Failed and
+    diverged trials are never the best.
+    """
+    sign = 1 if metric.endswith("loss") else -1
+    ranked = [
+        (sign * value, trial.trial, trial)
+        for trial in trials
+        if trial.status not in ("failed", "diverged")
+        and (value := _best_value(trial, metric)) is not None
+        and math.isfinite(value)
+    ]
+    return min(ranked)[2] if ranked else None
+
+
+def _best_value(trial: TrialRow, metric: str) -> float | None:
+    best = getattr(trial, f"best_{metric}", None)
+    return getattr(trial, f"final_{metric}", None) if best is None else best
+
+
+def summarize(trials: Sequence[TrialRow], metric: str) -> dict[str, object]:
+    """Returns the summary's entries: how many trials of each status, and the best by a metric."""
+    counts = Counter(trial.status for trial in trials)
+    best = find_best(trials, metric)
+    return {
+        "trials": {"total": len(trials), **{status: counts[status] for status in STATUSES if counts[status]}},
+        "trial_epochs": sum(trial.epochs for trial in trials),
+        "metric": metric,
+        "best": best and {field.name: getattr(best, field.name) for field in fields(best)},
+    }
+
+
+def finite(value: object) -> object:
+    """Returns JSON values with NaN and infinities as null: strict readers refuse them."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _used_columns(rows: Sequence[TrialRow] | Sequence[EpochRow], kind: type) -> list[str]:
+    names = [field.name for field in fields(kind)]
+    optional = ("validation", "images_per_second")
+    return [
+        name
+        for name in names
+        if not any(part in name for part in optional) or any(getattr(row, name) is not None for row in rows)
+    ]
+
+
+def _format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_format_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _format_cell(value: Value | object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)  # the shortest text that reads back to the same number
+    return value if isinstance(value, str) else json.dumps(value)

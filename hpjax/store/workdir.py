@@ -1,0 +1,285 @@
+"""A sweep's folder: one writer at a time, one config, files replaced atomically."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpjax.errors import WorkdirError
+
+Resume = Literal["auto", "never", "must"]
+
+CONFIG_NAME = "config.json"
+SUMMARY_NAME = "summary.json"
+LOCK_NAME = ".lock"
+RECORD_NAMES = ("history.jsonl", "checkpoints")
+
+# These change how a sweep is run and kept, not what its trials compute.
+MAY_DIFFER = (
+    "lanes.count",
+    "lanes.strategy",
+    "lanes.devices",
+    "lanes.tune",
+    "checkpoint.every_epochs",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
+    "trackers",
+)
+
+_held_locks: set[int] = set()
+
+
+def _close_inherited_locks() -> None:
+    # A forked data worker that outlives its parent would otherwise keep the parent's lock.
+    for fd in _held_locks:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _held_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def describe_os_error(action: str, path: str | Path, error: OSError) -> str:
+    """Returns one line naming what failed, where and why, e.g. `can't write a/b: No space left on device`."""
+    return f"can't {action} {path}: {error.strerror or error}"
+
+
+def sync_folder(path: str | Path) -> None:
+    """Makes renames inside a folder durable; a no-op where the file system can't sync folders."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Replaces a file at once: a reader or a crash sees the old content or the new, never a part.
+
+    Args:
+      path: the file; its folder must exist.
+      data: the whole content; text is written as UTF-8.
+
+    Raises:
+      WorkdirError: the file can't be written (disk full, read-only, no permission); the old one stays.
+
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("write", path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    sync_folder(path.parent)
+
+
+def read_json(path: Path) -> dict:
+    """Returns a JSON file's object.
+
+    Raises:
+      WorkdirError: the file can't be read or isn't a JSON object.
+
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", path, error)) from error
+    except ValueError as error:
+        raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another workdir") from error
+    if not isinstance(value, dict):
+        raise WorkdirError(f"{path} is damaged (not a JSON object): restore it or choose another workdir")
+    return value
+
+
+@dataclass
+class Workdir:
+    """An open, locked workdir; a context manager that releases the lock.
+
+    Attributes:
+      path: the folder.
+      resumed: a sweep was there before; its records and checkpoints are to be continued.
+      finished: that sweep ran to its end; nothing is left to do.
+
+    """
+
+    path: Path
+    resumed: bool
+    finished: bool
+    _lock: int
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the lock; a second call does nothing."""
+        if self._lock >= 0:
+            _release_lock(self._lock)
+            self._lock = -1
+
+
+def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> Workdir:
+    """Creates a workdir, or opens the sweep in it, and locks it against every other process.
+
+    Args:
+      path: the folder; missing parents are created.
+      config: the sweep's whole configuration as plain JSON values.
+      resume: auto continues a sweep that is there, never refuses one, must insists on one.
+
+    Returns:
+      The workdir; `resumed` and `finished` say what was found.
+
+    Raises:
+      WorkdirError: another process writes it, it belongs to another config, `resume` forbids what was
+        found, or the folder can't be created or written.
+
+    """
+    path = Path(path)
+    _create_folder(path)
+    lock = _take_lock(path)
+    try:
+        _remove_leftovers(path)
+        resumed = _check_sweep(path, config, resume)
+        text = json.dumps(config, indent=2) + "\n"
+        if not resumed or text != (path / CONFIG_NAME).read_text():
+            atomic_write(path / CONFIG_NAME, text)
+        return Workdir(path, resumed, resumed and is_finished(path), lock)
+    except BaseException:
+        _release_lock(lock)
+        raise
+
+
+def is_finished(path: str | Path) -> bool:
+    """Returns whether the sweep in a workdir says that it ran to its end."""
+    try:
+        return read_json(Path(path) / SUMMARY_NAME).get("finished") is True
+    except WorkdirError:
+        return False  # the summary is rebuilt from the records by a run that finds nothing left to do
+
+
+def _create_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise WorkdirError(f"workdir {path} is a file: choose a folder") from error
+    except NotADirectoryError as error:
+        raise WorkdirError(f"workdir {path} lies under a file: choose another folder") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkdirError(f"can't create workdir {path}: {reason}") from error
+
+
+def _take_lock(path: Path) -> int:
+    file = path / LOCK_NAME
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("write", file, error)) from error
+    try:
+        # The kernel drops the lock with its process, however that dies: no stale lock to judge.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, json.dumps(_describe_process()).encode())
+    except OSError as error:
+        holder = os.pread(fd, 4096, 0)
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise WorkdirError(_describe_holder(path, holder)) from error
+        raise WorkdirError(describe_os_error("lock", file, error)) from error
+    _held_locks.add(fd)
+    return fd
+
+
+def _describe_process() -> dict:
+    start = time.strftime("%Y-%m-%d %H:%M:%S%z")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "start": start}
+
+
+def _describe_holder(path: Path, content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        who = f"process {holder['pid']} on {holder['host']} (since {holder['start']})"
+    except (ValueError, KeyError, TypeError):
+        who = "another process"  # it holds the lock but hasn't written its name yet
+    return f"workdir {path} is in use by {who}: wait for it, stop it, or choose another workdir"
+
+
+def _release_lock(fd: int) -> None:
+    _held_locks.discard(fd)
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing alone leaves it to children that are being forked just now
+    os.close(fd)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.glob(".*.tmp-*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
+    if not (path / CONFIG_NAME).exists():
+        _check_no_records(path)
+        if resume == "must":
+            raise WorkdirError(f"workdir {path} holds no sweep to resume: check the path, or use resume=auto")
+        return False
+    if resume == "never":
+        raise WorkdirError(
+            f"workdir {path} already holds a sweep: choose another workdir, or use resume=auto"
+        )
+    _check_same_config(path, config)
+    return True
+
+
+def _check_no_records(path: Path) -> None:
+    found = [name for name in RECORD_NAMES if (path / name).exists()]
+    if found:
+        raise WorkdirError(
+            f"workdir {path} holds {', '.join(found)} but no {CONFIG_NAME}: choose another workdir"
+        )
+
+
+def _check_same_config(path: Path, config: Mapping) -> None:
+    old = _flatten(read_json(path / CONFIG_NAME))
+    new = _flatten(json.loads(json.dumps(config)))
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
+    keys = [key for key in keys if key not in MAY_DIFFER]
+    if keys:
+        changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
+        raise WorkdirError(
+            f"workdir {path} holds a sweep of another config ({changes}): "
+            "use that config or choose another workdir"
+        )
+
+
+def _flatten(value: Mapping, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat |= _flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def _show(flat: Mapping[str, object], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "nothing"

@@ -1,0 +1,105 @@
+"""A sweep: a study of trials, run group by group in fused lanes, in one workdir."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpjax.config import Config, to_dict
+from hpjax.report.curves import label_trials
+from hpjax.report.figures import draw_figures
+from hpjax.report.style import FigureInfo
+from hpjax.session import Interrupted, Session
+from hpjax.store.records import load_copies, load_epochs, load_trials
+from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.tables import find_best
+from hpjax.store.workdir import SUMMARY_NAME, Resume, open_workdir, read_json
+
+__all__ = ["Interrupted", "SweepResult", "load_result", "run_sweep"]
+
+log = logging.getLogger("hpjax")
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep gave.
+
+    Attributes:
+      workdir: where everything lies.
+      trials: one row per trial.
+      epochs: one row per trial and epoch.
+      best: the trial that the metric ranks first; None if none ended well.
+    """
+
+    workdir: Path
+    trials: list[TrialRow]
+    epochs: list[EpochRow]
+    best: TrialRow | None
+
+
+def run_sweep(
+    config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False
+) -> SweepResult:
+    """Runs a sweep to its end, or goes on with the one in `workdir`.
+
+    Args:
+      config: what is run; see `hpjax.config`.
+      workdir: a folder of the sweep's own.
+      resume: auto continues a sweep that is there, never refuses one, must insists on one.
+      progress: shows a progress bar on a terminal, plain lines elsewhere.
+
+    Returns:
+      All trials and epochs, and the best trial.
+
+    Raises:
+      HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
+      Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+    """
+    with open_workdir(workdir, to_dict(config), resume) as opened:
+        if opened.finished:
+            log.info("the sweep in %s is finished already", opened.path)
+        else:
+            with Session(config, opened, progress) as session:
+                session.run()
+                _draw(session)
+                session.write_tables(finished=True)
+        return load_result(opened.path)
+
+
+def load_result(workdir: str | Path) -> SweepResult:
+    """Returns what a sweep has given so far.
+
+    Raises:
+      WorkdirError: There is no sweep in `workdir`.
+    """
+    path = Path(workdir)
+    trials = load_trials(path)
+    return SweepResult(
+        path, trials, load_epochs(path), find_best(trials, read_json(path / SUMMARY_NAME)["metric"])
+    )
+
+
+def _draw(session: Session) -> None:
+    config, path = session.config, session.workdir.path
+    dataset = session.dataset(config)
+    trials, swept = load_trials(path), session.space.names
+    info = FigureInfo(
+        dataset=f"{dataset.name}, {dataset.train.images.shape[1]} px",
+        model=config.model.name,
+        swept=swept,
+        details=_describe_fixed(config, swept),
+        notice=dataset.notice,
+        classes=len(dataset.classes),
+    )
+    draw_figures(
+        load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)
+    )
+
+
+def _describe_fixed(config: Config, swept: tuple[str, ...]) -> str:
+    fixed = {
+        "batch_size": f"batch size {config.train.batch_size}",
+        "optimizer": config.optimizer.name,
+        "learning_rate": f"learning rate {config.optimizer.learning_rate:g}",
+        "weight_decay": f"weight decay {config.optimizer.weight_decay:g}",
+    }
+    return ", ".join(text for name, text in fixed.items() if name not in swept)

@@ -1,0 +1,38 @@
+"""The dynamic hyperparameters of one trial: numbers inside a compiled program."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt32
+
+
+class Hparams(NamedTuple):
+    """One trial's dynamic hyperparameters; every field is a scalar array and can be traced."""
+
+    learning_rate: Float[Array, ""]  # peak rate; the schedule multiplies it by a factor in [0, 1]
+    weight_decay: Float[Array, ""]  # L2 coefficient, coupled or decoupled as the rule says
+    momentum: Float[Array, ""]  # sgd's momentum and rmsprop's, in [0, 1)
+    b1: Float[Array, ""]  # decay of the first moment
+    b2: Float[Array, ""]  # decay of the second moment
+    eps: Float[Array, ""]  # added to the denominator
+    clip_norm: Float[Array, ""]  # largest global gradient norm; 0 means no clipping
+    label_smoothing: Float[Array, ""]  # mass moved from the true class to all classes, in [0, 1)
+    dropout_rate: Float[Array, ""]  # probability of dropping an activation, in [0, 1)
+    seed: UInt32[Array, ""]  # seeds initialisation, dropout and augmentation
+
+
+def create_hparams(
+    learning_rate: float = 1e-4,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    clip_norm: float = 0.0,
+    label_smoothing: float = 0.0,
+    dropout_rate: float = 0.5,
+    seed: int = 0,
+) -> Hparams:
+    """Returns one trial's `Hparams` as float32 scalars (and a uint32 seed)."""
+    numbers = (learning_rate, weight_decay, momentum, b1, b2, eps, clip_norm, label_smoothing, dropout_rate)
+    return Hparams(*(jnp.asarray(x, jnp.float32) for x in numbers), seed=jnp.asarray(seed, jnp.uint32))

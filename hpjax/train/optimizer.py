@@ -1,0 +1,147 @@
+"""Optimizers from optax, every number of which is a traced scalar."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hpjax.errors import ConfigError
+from hpjax.train.hparams import Hparams
+
+OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
+SCHEDULE_NAMES = ("constant", "cosine", "linear")
+WEIGHT_DECAY_MODES = ("coupled", "decoupled")
+ALWAYS_DECOUPLED = ("adamw", "lamb", "lion")
+
+
+@dataclass(frozen=True)
+class OptimizerRule:
+    """The static half of an optimizer: what it does, not how strongly.
+
+    `adamw`, `lamb` and `lion` are decoupled by definition, whatever `weight_decay_mode` says.
+    """
+
+    name: str = "adam"
+    weight_decay_mode: str = "coupled"  # coupled: decay joins the gradient; decoupled: it shrinks the weights
+    schedule: str = "constant"
+    warmup_fraction: float = 0.0  # share of total_steps with a linear warm-up, in [0, 1)
+    total_steps: int = 1  # over which the schedule is stretched
+
+    def __post_init__(self):
+        """Raises ConfigError for a name that doesn't exist."""
+        _check_choice("optimizer.name", self.name, OPTIMIZER_NAMES)
+        _check_choice("optimizer.weight_decay_mode", self.weight_decay_mode, WEIGHT_DECAY_MODES)
+        _check_choice("optimizer.schedule", self.schedule, SCHEDULE_NAMES)
+        if not 0 <= self.warmup_fraction < 1:
+            raise ConfigError("optimizer.warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether weight decay bypasses the gradient's moments."""
+        return self.name in ALWAYS_DECOUPLED or self.weight_decay_mode == "decoupled"
+
+
+def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTransformation:
+    """Returns the optimizer; make it inside the traced function, from one trial's scalars.
+
+    In order: the gradient is clipped to `clip_norm`, coupled decay is added, the rule is applied,
+    decoupled decay is added, and the result is scaled by the learning rate at this step. So `sgd`,
+    `momentum`, `nesterov`, `adam`, `adamw` and `rmsprop` follow PyTorch's definitions. `rmsprop` decays
+    its mean square by `b2` (PyTorch's `alpha`) and uses `momentum`; `adafactor` uses none of `momentum`,
+    `b1`, `b2` and `eps`.
+
+    Args:
+      rule: what it does.
+      hparams: how strongly; every field can be traced.
+    """
+    decay = optax.add_decayed_weights(hparams.weight_decay)
+    after = [decay] if rule.decoupled else []
+    if rule.name == "lamb":
+        after.append(optax.scale_by_trust_ratio())
+    return optax.chain(
+        clip_by_global_norm(hparams.clip_norm),
+        *([] if rule.decoupled else [decay]),
+        *_direction(rule.name, hparams),
+        *after,
+        _scale_by_learning_rate(rule, hparams.learning_rate),
+    )
+
+
+def clip_by_global_norm(max_norm: Float[Array, ""] | float) -> optax.GradientTransformation:
+    """Returns a transformation that scales gradients down to a global norm of `max_norm`.
+
+    Unlike optax's own, `max_norm` can be traced, and 0 leaves gradients as they are.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        norm = optax.tree.norm(updates)
+        too_long = (max_norm > 0) & (norm > max_norm)
+        factor = jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
+        return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def make_schedule(rule: OptimizerRule) -> Callable[[ArrayLike], Float[Array, ""]]:
+    """Returns `factor(step)` in [0, 1], by which the learning rate is multiplied; steps count from 0.
+
+    Warm-up rises linearly and reaches 1 at its last step; `cosine` and `linear` then fall to 0 at
+    `total_steps`.
+    """
+    warmup = round(rule.warmup_fraction * rule.total_steps)
+    rest = max(rule.total_steps - warmup, 1)
+
+    def factor(step: ArrayLike) -> Array:
+        step = jnp.asarray(step)
+        progress = jnp.clip((step - warmup) / rest, 0, 1)
+        shape = {"constant": jnp.ones_like, "cosine": _cosine, "linear": lambda p: 1 - p}[rule.schedule](
+            progress
+        )
+        return shape if warmup == 0 else shape * jnp.minimum((step + 1) / warmup, 1)
+
+    return factor
+
+
+def _direction(name: str, hparams: Hparams) -> list[optax.GradientTransformation]:
+    """Returns what turns a gradient into a direction, before decoupled decay and the learning rate."""
+    adam = lambda: optax.scale_by_adam(hparams.b1, hparams.b2, hparams.eps)  # noqa: E731
+    directions = {
+        "sgd": lambda: [],
+        "momentum": lambda: [optax.trace(hparams.momentum)],
+        "nesterov": lambda: [optax.trace(hparams.momentum, nesterov=True)],
+        "adam": lambda: [adam()],
+        "adamw": lambda: [adam()],
+        "lamb": lambda: [adam()],
+        "lion": lambda: [optax.scale_by_lion(hparams.b1, hparams.b2)],
+        "rmsprop": lambda: [
+            optax.scale_by_rms(hparams.b2, hparams.eps, eps_in_sqrt=False),
+            optax.trace(hparams.momentum),
+        ],
+        "adafactor": lambda: [
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.scale_by_param_block_rms(),
+        ],
+    }
+    return directions[name]()
+
+
+def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.GradientTransformation:
+    if rule.schedule == "constant" and rule.warmup_fraction == 0:
+        return optax.scale(-learning_rate)
+    factor = make_schedule(rule)
+    return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
+
+
+def _cosine(progress: Array) -> Array:
+    return 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(key, value, "one of " + ", ".join(choices))

@@ -1,0 +1,98 @@
+"""The training state of one trial, and the recipe that all trials of a group share."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Int32
+
+from hpjax.train.hparams import Hparams
+from hpjax.train.optimizer import OptimizerRule, make_optimizer
+
+NEVER = -1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What shapes the program and is the same for every trial of a group; hashable."""
+
+    graphdef: nnx.GraphDef
+    optimizer: OptimizerRule
+    precision: str = "float32"
+    accepts: frozenset[str] = frozenset()  # keyword arguments that the model's __call__ takes
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """One trial between two steps; every leaf is an array, `recipe` is static."""
+
+    step: Int32[Array, ""]  # steps taken
+    diverged_step: Int32[Array, ""]  # the step at which the loss or gradient stopped being finite, or -1
+    params: nnx.State  # nnx.Param, float32
+    batch_stats: nnx.State  # everything else that training updates, float32
+    rng: nnx.State  # raw keys of modules that hold streams of their own; reseeded at every step
+    opt_state: Any  # optax's state
+    recipe: Recipe = dataclasses.field(metadata={"static": True})
+
+
+def create_recipe(model: nnx.Module, optimizer: OptimizerRule, precision: str = "float32") -> Recipe:
+    """Returns the recipe of `model`: its structure, the optimizer's rule and the precision."""
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    names = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= {"mask", "dropout_rate", "rngs"}
+    return Recipe(nnx.graphdef(model), optimizer, precision, names & {"mask", "dropout_rate", "rngs"})
+
+
+def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainState:
+    """Returns the state of a trial that starts from `model`'s weights."""
+    _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    opt_state = make_optimizer(recipe.optimizer, hparams).init(params)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, zero + NEVER, params, batch_stats, _raw_keys(rng), opt_state, recipe)
+
+
+def make_init(create: Callable[[nnx.Rngs], nnx.Module], recipe: Recipe) -> Callable[[Hparams], TrainState]:
+    """Returns `init(hparams)`: a fresh trial, its weights drawn from `hparams.seed`; can be traced."""
+
+    def init(hparams: Hparams) -> TrainState:
+        model = create(init_rngs(hparams.seed))
+        return create_state(model, recipe, hparams)
+
+    return init
+
+
+def init_rngs(seed) -> nnx.Rngs:
+    """Returns the streams that a trial's weights are drawn from; `seed` can be traced."""
+    key = purpose_key(seed, "init")
+    return nnx.Rngs(params=key, dropout=jax.random.fold_in(key, 1))
+
+
+def purpose_key(seed, purpose: str) -> Array:
+    """Returns the key for one purpose of randomness: init, order, dropout, augment or probe."""
+    purposes = ("init", "order", "dropout", "augment", "probe")
+    return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))
+
+
+def merge_model(state: TrainState, params=None) -> nnx.Module:
+    """Returns the Flax model of `state` (with `params` instead of its own, if given)."""
+    params = state.params if params is None else params
+    rng = _typed_keys(state.rng)
+    return nnx.merge(state.recipe.graphdef, params, rng, state.batch_stats, copy=True)
+
+
+def _raw_keys(tree):
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def _typed_keys(rng: nnx.State) -> nnx.State:
+    wrap = lambda v: v.replace(jax.random.wrap_key_data(v.get_value()))  # noqa: E731
+    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+    return jax.tree.map(lambda v: wrap(v) if isinstance(v, nnx.RngKey) else v, rng, is_leaf=is_variable)

@@ -1,0 +1,87 @@
+"""One training step and one evaluation step of one trial."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int32, UInt8
+
+from hpjax.train.hparams import Hparams
+from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
+from hpjax.train.optimizer import make_optimizer
+from hpjax.train.state import TrainState, merge_model, purpose_key
+
+
+class Batch(NamedTuple):
+    """Images and labels of one step."""
+
+    images: UInt8[Array, "batch height width 3"]  # floats are taken as they are, uint8 is scaled to [0, 1]
+    labels: Int32[Array, " batch"]
+    mask: Float[Array, " batch"] | None = None  # 1 for a real example, 0 for padding; None: all are real
+
+
+def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[TrainState, Sums]:
+    """Takes one optimizer step.
+
+    A state whose loss or gradient isn't finite keeps its weights from then on, and notes the step in
+    `diverged_step`; its sums are no longer meaningful.
+
+    Returns:
+      The state after the step, and the batch's sums with dropout on and BN in training mode.
+    """
+    gradient = jax.value_and_grad(_loss, has_aux=True)
+    (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
+    optimizer = make_optimizer(state.recipe.optimizer, hparams)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    healthy = (
+        (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
+    )
+    new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+    old = (state.params, state.batch_stats, state.opt_state)
+    params, batch_stats, opt_state = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+    diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
+    return TrainState(
+        state.step + 1, diverged_step, params, batch_stats, state.rng, opt_state, state.recipe
+    ), sums
+
+
+def eval_step(state: TrainState, batch: Batch) -> Sums:
+    """Returns the batch's sums with dropout off and BN's running statistics, without label smoothing."""
+    model = merge_model(state, _cast(state.params, _dtype(state)))
+    model.eval()
+    logits = model(decode_images(batch.images, _dtype(state)))
+    losses = cross_entropy(logits, batch.labels)
+    return sum_metrics(logits, batch.labels, losses, batch.mask)
+
+
+def decode_images(images: Array, dtype=jnp.float32) -> Array:
+    """Returns uint8 images scaled to [0, 1] as `dtype`; floats are only cast."""
+    if images.dtype == jnp.uint8:
+        return images.astype(dtype) * jnp.asarray(1 / 255, dtype)
+    return images.astype(dtype)
+
+
+def _loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
+    dtype = _dtype(state)
+    model = merge_model(state, _cast(params, dtype))
+    model.train()
+    key = jax.random.fold_in(purpose_key(hparams.seed, "dropout"), state.step)
+    nnx.reseed(model, default=key, dropout=key)
+    arguments = {"mask": batch.mask, "dropout_rate": hparams.dropout_rate, "rngs": nnx.Rngs(dropout=key)}
+    accepted = {k: v for k, v in arguments.items() if k in state.recipe.accepts and v is not None}
+    logits = model(decode_images(batch.images, dtype), **accepted)
+    losses = cross_entropy(logits, batch.labels, hparams.label_smoothing)
+    sums = sum_metrics(logits, batch.labels, losses, batch.mask)
+    _, _, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    batch_stats = jax.tree.map(lambda new, old: new.astype(old.dtype), batch_stats, state.batch_stats)
+    return sums.loss / sums.count, (sums, batch_stats)
+
+
+def _dtype(state: TrainState):
+    return jnp.dtype(state.recipe.precision)
+
+
+def _cast(params: nnx.State, dtype) -> nnx.State:
+    return params if dtype == jnp.float32 else jax.tree.map(lambda x: x.astype(dtype), params)

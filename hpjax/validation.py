@@ -1,0 +1,203 @@
+"""What each field of the configuration may hold."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hpjax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpjax.config import Config
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
+MODELS = ("custom_cnn", "resnet18")
+SOURCES = ("auto", "intel_scenes", "folder", "digits", "synthetic_scenes")
+TRACKERS = ("tensorboard",)
+METRICS = ("auto", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy", "train_loss")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.padding": ("reference", "same"),
+    "data.augment": ("none", "flip", "flip_crop"),
+    "data.residency": ("auto", "device", "stream"),
+    "data.remainder": ("pad", "drop"),
+    "data.on_bad_image": ("fail", "skip"),
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.weight_decay_mode": ("coupled", "decoupled"),
+    "optimizer.schedule": ("constant", "cosine", "linear"),
+    "train.precision": ("float32", "bfloat16"),
+    "sweep.sampler": ("grid", "random", "qmc", "tpe", "gp", "cmaes"),
+    "sweep.pruner": ("none", "median", "successive_halving", "hyperband", "wilcoxon", "threshold", "patient"),
+    "lanes.strategy": ("auto", "fused", "sequential"),
+    "lanes.data_order": ("shared", "own"),
+}
+
+_Check = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Check = (lambda x: x > 0, "a number greater than 0")
+_NOT_NEGATIVE: _Check = (lambda x: x >= 0, "a number of at least 0")
+_FRACTION: _Check = (lambda x: 0 <= x < 1, "a number in [0, 1)")
+_COUNT: _Check = (lambda x: x >= 1, "a whole number of at least 1")
+_MAX_FLOAT = 3.4028234e38
+_MIN_FLOAT = 1.1754944e-38
+_MAX_INT = 2**31 - 1
+_COUNT_OR_0: _Check = (lambda x: x >= 0, "a whole number of at least 0")
+
+RANGES: dict[str, _Check] = {
+    "seed": (lambda x: 0 <= x < 2**31, "a whole number from 0 to 2147483647"),
+    "model.kernel_widths": (
+        lambda x: len(x) == 3 and all(_is_int(w) and 1 <= w <= 63 and w % 2 for w in x),
+        "three odd whole numbers from 1 to 63",
+    ),
+    "data.image_size": (lambda x: x == 0 or 8 <= x <= 1024, "0 (the source's own) or 8 to 1024 pixels"),
+    "data.validation_fraction": _FRACTION,
+    "data.max_train_examples": _COUNT_OR_0,
+    "data.max_test_examples": _COUNT_OR_0,
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.momentum": _FRACTION,
+    "optimizer.b1": _FRACTION,
+    "optimizer.b2": _FRACTION,
+    "optimizer.eps": _POSITIVE,
+    "optimizer.clip_norm": _NOT_NEGATIVE,
+    "optimizer.warmup_fraction": _FRACTION,
+    "train.epochs": _COUNT,
+    "train.batch_size": (lambda x: x >= 2, "a whole number of at least 2 (BN needs two images)"),
+    "train.label_smoothing": _FRACTION,
+    "train.dropout_rate": _FRACTION,
+    "sweep.trials": _COUNT_OR_0,
+    "sweep.seeds": _COUNT,
+    "sweep.final_seeds": _COUNT_OR_0,
+    "lanes.count": _COUNT_OR_0,
+    "lanes.devices": _COUNT_OR_0,
+    "checkpoint.every_epochs": _COUNT_OR_0,
+    "checkpoint.every_minutes": _NOT_NEGATIVE,
+    "checkpoint.keep": _COUNT_OR_0,
+}
+
+PBT: dict[str, _Check] = {
+    "every_epochs": (lambda x: _is_int(x) and x >= 1, "a whole number of at least 1"),
+    "fraction": (lambda x: 0 < x <= 0.5, "a number in (0, 0.5]"),
+    "perturb": (lambda x: x > 1, "a factor greater than 1"),
+}
+
+
+def check_field(key: str, value: Any, default: Any) -> Any:
+    """Returns `value` in its field's type.
+
+    Args:
+      key: the dotted key.
+      value: what was given.
+      default: the field's default; shows its type.
+
+    Raises:
+      ConfigError: The value is of another type or out of range.
+    """
+    value = _check_type(key, value, default)
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(key, value, f"one of {', '.join(CHOICES[key])}")
+    if key in RANGES and not RANGES[key][0](value):
+        raise ConfigError(key, value, RANGES[key][1])
+    return _check_name(key, value)
+
+
+def check_together(config: "Config") -> None:
+    """Checks fields that depend on each other.
+
+    Raises:
+      ConfigError: Two fields contradict each other.
+    """
+    sweep = config.sweep
+    if sweep.sampler != "grid" and not sweep.trials:
+        raise ConfigError("sweep.trials", sweep.trials, f"at least 1 with sampler {sweep.sampler}")
+    if sweep.sampler != "grid" and not sweep.space:
+        raise ConfigError(
+            "sweep.space", sweep.space, f"at least one hyperparameter with sampler {sweep.sampler}"
+        )
+    if sweep.sampler == "grid" and sweep.trials and not sweep.space:
+        raise ConfigError(
+            "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
+        )
+    if config.data.name == "folder" and not config.data.dir:
+        raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
+
+
+def _check_type(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, float):
+        return _check_float(key, value)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ConfigError(key, value, "true or false")
+        return value
+    if isinstance(default, int):
+        if not _is_int(value) or abs(value) > _MAX_INT:
+            raise ConfigError(key, value, f"a whole number, at most {_MAX_INT}")
+        return value
+    if isinstance(default, str):
+        if not isinstance(value, str) or not value.isprintable():
+            raise ConfigError(key, value, "text without control characters")
+        return value
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(key, value, "a tuple")
+        return tuple(_check_plain(key, v) for v in value)
+    if not _is_mapping(value):
+        raise ConfigError(key, value, "a mapping")
+    return _check_plain(key, value)
+
+
+def _check_plain(key: str, value: Any) -> Any:
+    """Takes what JSON can hold, so that a workdir can; lists become tuples."""
+    if _is_mapping(value):
+        if bad := [name for name in value if not isinstance(name, str)]:
+            raise ConfigError(key, bad[0], "names that are text")
+        return {name: _check_plain(f"{key}.{name}", v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_check_plain(key, v) for v in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, value, "a finite number")
+    if value is not None and not isinstance(value, str | int | float):
+        raise ConfigError(key, value, "numbers, text, tuples and mappings")
+    return value
+
+
+def _check_float(key: str, value: Any) -> float:
+    """Takes what float32 holds: a lane's hyperparameters are float32."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _MAX_FLOAT:
+        raise ConfigError(key, value, "a finite number")
+    if 0 < abs(value) < _MIN_FLOAT:
+        raise ConfigError(key, value, f"0, or a number of at least {_MIN_FLOAT:g}")
+    return float(value)
+
+
+def _check_name(key: str, value: Any) -> Any:
+    if key == "model.name" and value not in MODELS and ".py:" not in value:
+        raise ConfigError(key, value, f"one of {', '.join(MODELS)}, or FILE.py:CLASS")
+    if key == "data.name" and value not in SOURCES and not value.startswith("tfds:"):
+        raise ConfigError(key, value, f"one of {', '.join(SOURCES)}, or tfds:NAME")
+    if key == "sweep.metric" and value not in METRICS and ".py:" not in value:
+        raise ConfigError(key, value, f"one of {', '.join(METRICS)}, or FILE.py:FUNCTION")
+    if key == "sweep.space" and (empty := [name for name, axis in value.items() if axis in ((), {})]):
+        raise ConfigError(f"{key}.{empty[0]}", value[empty[0]], "at least one value")
+    if key == "sweep.enqueue" and (wrong := [s for s in value if not isinstance(s, Mapping)]):
+        raise ConfigError(key, wrong[0], "a tuple of {hyperparameter: value}")
+    if key == "sweep.pbt":
+        _check_pbt(value)
+    if key == "trackers" and (unknown := [t for t in value if t not in TRACKERS]):
+        raise ConfigError(key, unknown[0], f"among {', '.join(TRACKERS)}")
+    return value
+
+
+def _check_pbt(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in PBT:
+            raise ConfigError(f"sweep.pbt.{name}", value, f"one of {', '.join(PBT)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not PBT[name][0](value):
+            raise ConfigError(f"sweep.pbt.{name}", value, PBT[name][1])
+
+
+def _is_mapping(value: Any) -> bool:
+    return hasattr(value, "items")  # a ConfigDict is no Mapping
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,188 @@
+"""The promises about lanes, on a network small enough to compile quickly."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from hpjax.data.splits import Split
+from hpjax.lanes.engine import Engine, Layout, Task
+from hpjax.lanes.program import Program
+from hpjax.models.registry import create_model
+from hpjax.train.hparams import create_hparams
+from hpjax.train.optimizer import OptimizerRule
+from hpjax.train.state import create_recipe, init_rngs, make_init
+
+EPOCHS = 2
+TRIALS = [
+    create_hparams(learning_rate=1e-3, weight_decay=0.01, seed=0),
+    create_hparams(learning_rate=3e-3, weight_decay=0.0, seed=1, dropout_rate=0.2),
+    create_hparams(learning_rate=1e-4, weight_decay=1.0, seed=2, label_smoothing=0.1),
+    create_hparams(learning_rate=1e-2, weight_decay=0.1, seed=3, clip_norm=1.0),
+]
+WILD = create_hparams(learning_rate=1e30, seed=1)
+
+
+def _split(num, seed):
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(num) % 6).astype(np.int32)
+    images = rng.integers(0, 200, (num, 30, 30, 3), dtype=np.uint8)
+    images[np.arange(num), labels * 4, :, 0] = 255
+    return Split(images, labels)
+
+
+def _program(own_order=False):
+    def create(rngs):
+        return create_model("custom_cnn", num_classes=6, image_size=30, kernel_widths=(3, 3, 3), rngs=rngs)
+
+    model = nnx.eval_shape(lambda: create(init_rngs(0)))
+    recipe = create_recipe(model, OptimizerRule("adam", "coupled", "constant", 0.0, 12))
+    return Program(recipe, make_init(create, recipe), own_order=own_order)
+
+
+@pytest.fixture(scope="module")
+def program():
+    return _program()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Task(_split(44, 0), {"test": _split(20, 1)}, 16, seed=5, eval_batch_size=8)
+
+
+def _train(program, task, trials, layout=None, epochs=EPOCHS):
+    engine = Engine(program, task, TRIALS[0], len(trials), layout or Layout(len(trials)))
+    for lane, trial in enumerate(trials):
+        engine.admit(lane, trial)
+    results = [engine.run_epoch(e, [e] * len(trials), tuple(task.evaluated)) for e in range(epochs)]
+    return engine, results
+
+
+def _loss(results, lane):
+    return [float(r.train.loss[lane] / r.train.count[lane]) for r in results]
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_a_lane_equals_the_trial_alone(program, task, lane):
+    _, together = _train(program, task, TRIALS)
+    _, alone = _train(program, task, [TRIALS[lane]])
+    # Sums are taken in another order with more lanes; Adam carries that on for six steps.
+    np.testing.assert_allclose(_loss(together, lane), _loss(alone, 0), rtol=1e-4)
+    np.testing.assert_allclose(
+        together[-1].evaluated["test"].loss[lane], alone[-1].evaluated["test"].loss[0], rtol=1e-3
+    )
+
+
+def test_position_and_neighbours_do_not_matter(program, task):
+    _, a = _train(program, task, TRIALS)
+    _, b = _train(program, task, [TRIALS[3], WILD, TRIALS[0], TRIALS[1]])
+    np.testing.assert_allclose(_loss(a, 0), _loss(b, 2), rtol=1e-5)
+    np.testing.assert_allclose(_loss(a, 3), _loss(b, 0), rtol=1e-5)
+
+
+def test_a_diverging_lane_changes_no_other_to_the_bit(program, task):
+    calm, _ = _train(program, task, TRIALS)
+    wild, results = _train(program, task, [TRIALS[0], WILD, *TRIALS[2:]])
+    assert results[-1].diverged_step[1] >= 0
+    assert (np.delete(results[-1].diverged_step, 1) == -1).all()
+    for name, array in calm.snapshot().items():
+        for lane in (0, 2, 3):
+            np.testing.assert_array_equal(array[lane], wild.snapshot()[name][lane], err_msg=name)
+
+
+def test_twice_gives_the_same_bits(program, task):
+    first, _ = _train(program, task, TRIALS)
+    second, _ = _train(program, task, TRIALS)
+    for name, array in first.snapshot().items():
+        np.testing.assert_array_equal(array, second.snapshot()[name], err_msg=name)
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(1), Layout(4, steps_per_call=2), Layout(3)])
+def test_layouts_agree(program, task, layout):
+    _, fused = _train(program, task, TRIALS)
+    _, other = _train(program, task, TRIALS, layout)
+    for lane in range(4):
+        np.testing.assert_allclose(_loss(fused, lane), _loss(other, lane), rtol=1e-4)
+        np.testing.assert_array_equal(fused[-1].train.count, other[-1].train.count)
+
+
+def test_counts_every_example_once(program, task):
+    _, results = _train(program, task, TRIALS)
+    assert (results[0].train.count == 44).all()
+    assert (results[0].evaluated["test"].count == 20).all()
+
+
+def test_dropping_the_remainder(program):
+    task = Task(_split(44, 0), {}, 16, seed=5, keep_remainder=False)
+    engine, results = _train(program, task, TRIALS[:2])
+    assert (results[0].train.count == 32).all()
+    assert engine.steps_per_epoch == 2
+
+
+def test_snapshot_and_restore_go_on_exactly(program, task):
+    engine, _ = _train(program, task, TRIALS)
+    arrays = engine.snapshot()
+    expected = engine.run_epoch(2, [2] * 4, ("test",))
+    other = Engine(program, task, TRIALS[0], 4, Layout(4))
+    other.restore(arrays)
+    result = other.run_epoch(2, [2] * 4, ("test",))
+    np.testing.assert_array_equal(result.train.loss, expected.train.loss)
+    np.testing.assert_array_equal(result.evaluated["test"].loss, expected.evaluated["test"].loss)
+
+
+def test_a_recycled_lane_equals_the_trial_alone(program, task):
+    engine, _ = _train(program, task, TRIALS)
+    engine.admit(1, TRIALS[3])
+    recycled = [engine.run_epoch(e, [e, e - 2, e, e], ()) for e in (2, 3)]
+    alone = Engine(program, task, TRIALS[0], 1, Layout(1))
+    alone.admit(0, TRIALS[3])
+    expected = [alone.run_epoch(e, [e - 2], ()) for e in (2, 3)]
+    np.testing.assert_allclose(_loss(recycled, 1), _loss(expected, 0), rtol=1e-4)
+
+
+def test_rearranging_keeps_and_copies_lanes(program, task):
+    engine, _ = _train(program, task, TRIALS)
+    before = engine.snapshot()
+    engine.rearrange([3, 0])
+    after = engine.snapshot()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array[[3, 0]])
+    engine.copy_lanes([1, 1], [TRIALS[2], TRIALS[3]])
+    copied = engine.snapshot()
+    np.testing.assert_array_equal(copied[".state.step"], after[".state.step"][[1, 1]])
+    np.testing.assert_array_equal(copied[".hparams.seed"], [2, 3])
+
+
+def test_best_weights_stay_when_scores_fall(program, task):
+    engine, _ = _train(program, task, TRIALS[:2], epochs=1)
+    engine.keep_best(np.array([0.5, 0.1]))
+    kept = engine.weights(0)
+    engine.run_epoch(1, [1, 1], ())
+    engine.keep_best(np.array([0.4, 0.2]))
+    jax.tree.map(np.testing.assert_array_equal, engine.weights(0), kept)
+    assert any(
+        (np.asarray(a) != np.asarray(b)).any()
+        for a, b in zip(jax.tree.leaves(engine.weights(1)), jax.tree.leaves(kept), strict=True)
+    )
+
+
+def test_own_order_follows_the_trial_not_the_offset(task):
+    program = _program(own_order=True)
+    engine = Engine(program, task, TRIALS[0], 2, Layout(2))
+    engine.admit(0, TRIALS[0])
+    engine.admit(1, TRIALS[1])
+    early = engine.run_epoch(0, [0, 0], ())
+    late_engine = Engine(program, task, TRIALS[0], 2, Layout(2))
+    late_engine.admit(0, TRIALS[1])
+    late_engine.admit(1, TRIALS[0])
+    late = late_engine.run_epoch(7, [0, 0], ())
+    np.testing.assert_allclose(early.train.loss[1], late.train.loss[0], rtol=1e-5)
+
+
+def test_one_trace_however_many_trials(task):
+    program = _program()
+    engine = Engine(program, task, TRIALS[0], 2, Layout(2))
+    for epoch in range(4):
+        engine.admit(epoch % 2, TRIALS[epoch])
+        engine.run_epoch(epoch, [0, 0], ("test",))
+    assert program.traces == {("train", 2): 1, ("train_masked", 2): 1, ("evaluate", 2): 1}

@@ -1,0 +1,330 @@
+"""Every lowering against `lax.conv_general_dilated` in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from hpjax.ops import conv, lowering_names, tuning
+from hpjax.ops.geometry import create_geometry
+from hpjax.ops.kernels import Numerics
+from hpjax.ops.lowerings import OPS, lower_lane, lower_lanes
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# float32 sums of up to a few hundred products of order one.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+FLOAT32 = Numerics(np.dtype("float32"))
+# One bfloat16 rounding of the result (2^-8), sums being float32.
+BFLOAT16_TOLERANCE = {"rtol": 8e-3, "atol": 2e-2}
+PROFILE = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+@st.composite
+def cases(draw):
+    """Draws sizes, widths, channels, features, strides, padding and dilation with at least one window."""
+    axis = st.integers(1, 3)
+    widths = draw(st.tuples(axis, axis))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    least = [(w - 1) * d + 1 for w, d in zip(widths, dilation, strict=True)]
+    sizes = tuple(n + draw(st.integers(0, 4)) for n in least)
+    pads = st.tuples(st.integers(-1, 3), st.integers(0, 3))
+    padding = draw(st.one_of(st.sampled_from(["VALID", "SAME"]), st.tuples(pads, pads)))
+    padding = padding if isinstance(padding, str) else tuple((max(a, -b), b) for a, b in padding)
+    channels, features = draw(st.tuples(axis, axis))
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return sizes, widths, channels, features, strides, padding, dilation
+
+
+def draw_normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def padded_slices(sizes, padding):
+    """Returns where the pixels that survive negative padding lie, in the image and in the padded image."""
+    inside = [slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(sizes, padding, strict=True)]
+    outside = [slice(max(0, b), n + b + a - max(0, a)) for n, (b, a) in zip(sizes, padding, strict=True)]
+    return (slice(None), *inside), (slice(None), *outside)
+
+
+def reference(x, w, draw_dy, strides, padding, dilation):
+    """Returns output, input gradient and weight gradient in float64, tap by tap."""
+    x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
+    sizes, widths = x.shape[1:3], w.shape[:2]
+    geometry = create_geometry(sizes, widths, strides, padding, dilation)
+    out = geometry.output_sizes(sizes, widths)
+    inside, outside = padded_slices(sizes, geometry.padding)
+    padded = np.zeros(
+        (x.shape[0], *(n + sum(p) for n, p in zip(sizes, geometry.padding, strict=True)), x.shape[3])
+    )
+    padded[outside] = x[inside]
+    y = np.zeros((x.shape[0], *out, w.shape[3]))
+    dy = np.asarray(draw_dy(y.shape), np.float64)
+    d_padded, dw, dx = np.zeros_like(padded), np.zeros_like(w), np.zeros_like(x)
+    for i, j in np.ndindex(*widths):
+        starts = (i * geometry.kernel_dilation[0], j * geometry.kernel_dilation[1])
+        seen = (
+            slice(None),
+            *(slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(starts, out, strides, strict=True)),
+        )
+        y += padded[seen] @ w[i, j]
+        d_padded[seen] += dy @ w[i, j].T
+        dw[i, j] = np.tensordot(padded[seen], dy, ((0, 1, 2), (0, 1, 2)))
+    dx[inside] = d_padded[outside]
+    return y, dx, dw
+
+
+@pytest.mark.parametrize("padding", ["SAME", ((2, 1), (-1, 3))])
+def test_reference_is_lax_in_float64(padding):
+    x, w = draw_normal(0, 2, 7, 6, 3).astype(np.float64), draw_normal(1, 3, 2, 3, 4).astype(np.float64)
+    with jax.enable_x64(True):
+        y, vjp = jax.vjp(
+            lambda x, w: lax.conv_general_dilated(x, w, (2, 1), padding, None, (1, 2), NHWC),
+            jnp.asarray(x),
+            jnp.asarray(w),
+        )
+        want = (y, *vjp(jnp.asarray(draw_normal(2, *y.shape), jnp.float64)))
+        got = reference(x, w, lambda shape: draw_normal(2, *shape), (2, 1), padding, (1, 2))
+        for mine, lax_result in zip(got, want, strict=True):
+            np.testing.assert_allclose(mine, lax_result, rtol=1e-12, atol=1e-12)
+
+
+def lane_reference(x, w, own, lanes, *rest):
+    each = [reference(x[k] if own[0] else x, w[k] if own[1] else w, *rest) for k in range(lanes)]
+    return [np.stack(v) for v in zip(*each, strict=True)]
+
+
+def operands_of(op, own, x, w, dy):
+    """Returns the op's operands and which of them are own; output gradients are always own."""
+    return {
+        "forward": ((x, w), own),
+        "input_gradient": ((dy, w), (True, own[1])),
+        "weight_gradient": ((x, dy), (own[0], True)),
+    }[op]
+
+
+def draw_dy(shape):
+    return draw_normal(2, *shape)
+
+
+@pytest.mark.parametrize("op", OPS)
+@PROFILE
+@given(data=st.data(), case=cases(), batch=st.integers(1, 3), own=st.sampled_from([(0, 1), (1, 0), (1, 1)]))
+def test_lowerings_of_lanes(op, data, case, batch, own):
+    sizes, widths, channels, features, strides, padding, dilation = case
+    own, lanes = (bool(own[0]), bool(own[1])), 2
+    x = draw_normal(0, *(lanes,) * own[0], batch, *sizes, channels)
+    w = draw_normal(1, *(lanes,) * own[1], *widths, channels, features)
+    geometry = create_geometry(sizes, widths, strides, padding, dilation)
+    want = lane_reference(x, w, own, lanes, draw_dy, strides, padding, dilation)
+    dy = np.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
+    (a, b), flags = operands_of(op, own, x, w, dy)
+    windows = geometry.transposed(sizes, widths) if op == "input_gradient" else geometry
+    name = data.draw(st.sampled_from(lowering_names(op, lanes, flags)))
+    lower = jax.jit(lambda a, b: lower_lanes(name, op, a, b, flags, widths, windows, FLOAT32))
+    np.testing.assert_allclose(lower(a, b), want[OPS.index(op)], **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", lowering_names())
+@pytest.mark.parametrize("op", OPS)
+@settings(PROFILE, max_examples=6)
+@given(case=cases(), batch=st.integers(1, 4))
+def test_kernels_of_one_lane(op, name, case, batch):
+    sizes, widths, channels, features, strides, padding, dilation = case
+    if name not in lowering_names(op):
+        return
+    x, w = draw_normal(0, batch, *sizes, channels), draw_normal(1, *widths, channels, features)
+    geometry = create_geometry(sizes, widths, strides, padding, dilation)
+    want = reference(x, w, draw_dy, strides, padding, dilation)
+    (a, b), _ = operands_of(op, (True, True), x, w, draw_dy(want[0].shape))
+    windows = geometry.transposed(sizes, widths) if op == "input_gradient" else geometry
+    lower = jax.jit(lambda a, b: lower_lane(name, op, a, b, widths, windows, FLOAT32))
+    np.testing.assert_allclose(lower(a, b), want[OPS.index(op)], **TOLERANCE)
+
+
+# Each strategy once more on one plain case, so that none depends on what hypothesis happens to draw.
+@pytest.mark.parametrize("own", [(False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("op", OPS)
+def test_every_strategy(op, own):
+    x = draw_normal(0, *(2,) * own[0], 2, 5, 6, 2)
+    w = draw_normal(1, *(2,) * own[1], 3, 2, 2, 3)
+    geometry = create_geometry((5, 6), (3, 2), (1, 1), "SAME", None)
+    want = lane_reference(x, w, own, 2, draw_dy, (1, 1), "SAME", None)
+    dy = np.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
+    (a, b), flags = operands_of(op, own, x, w, dy)
+    windows = geometry.transposed((5, 6), (3, 2)) if op == "input_gradient" else geometry
+    names = [n for n in lowering_names(op, 2, flags) if n.partition(":")[2] in ("native", "wide")]
+
+    def every(a, b):
+        return [lower_lanes(name, op, a, b, flags, (3, 2), windows, FLOAT32) for name in names]
+
+    for name, got in zip(names, jax.jit(every)(a, b), strict=True):
+        np.testing.assert_allclose(got, want[OPS.index(op)], **TOLERANCE, err_msg=name)
+
+
+def loss_of(strides, padding, dilation, dy):
+    def loss(x, w):
+        y = conv(x, w, strides, padding, None, dilation, NHWC)
+        return (y.astype(jnp.float32) * dy(y.shape)).sum()
+
+    return loss
+
+
+@PROFILE
+@given(case=cases(), own=st.sampled_from([(0, 1), (1, 0), (1, 1)]))
+def test_gradients_under_vmap(case, own):
+    sizes, widths, channels, features, strides, padding, dilation = case
+    x = draw_normal(0, *(2,) * own[0], 2, *sizes, channels)
+    w = draw_normal(1, *(2,) * own[1], *widths, channels, features)
+
+    loss = loss_of(strides, padding, dilation, draw_dy)
+    axes = tuple(0 if has else None for has in own)
+    dx, dw = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), axes))(x, w)
+    want = lane_reference(x, w, own, 2, draw_dy, strides, padding, dilation)
+    np.testing.assert_allclose(dx, want[1], **TOLERANCE)
+    np.testing.assert_allclose(dw, want[2], **TOLERANCE)
+
+
+@pytest.mark.parametrize("x_axes", [(None, None), (0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("w_axes", [(0, 0), (None, 0), (0, None)])
+def test_nested_vmap(x_axes, w_axes):
+    x = draw_normal(0, *(2 for a in x_axes if a == 0), 2, 6, 5, 3)
+    w = draw_normal(1, *(2 for a in w_axes if a == 0), 3, 2, 3, 4)
+    loss = loss_of((1, 2), "SAME", None, draw_dy)
+    ours = jax.value_and_grad(loss, (0, 1))
+
+    def theirs(x, w):
+        y = lax.conv_general_dilated(x, w, (1, 2), "SAME", dimension_numbers=NHWC)
+        return (y * draw_normal(2, *y.shape)).sum()
+
+    def twice(f):
+        for x_axis, w_axis in zip(x_axes[::-1], w_axes[::-1], strict=True):
+            if (x_axis, w_axis) != (None, None):
+                f = jax.vmap(f, (x_axis, w_axis))
+        return jax.jit(f)
+
+    got, want = twice(ours)(x, w), twice(jax.value_and_grad(theirs, (0, 1)))(x, w)
+    jax.tree.map(lambda g, v: np.testing.assert_allclose(g, v, **TOLERANCE), got, want)
+
+
+@pytest.mark.parametrize("wrap", ["remat", "scan"])
+def test_transformations(wrap):
+    x, w = draw_normal(0, 2, 6, 6, 3), draw_normal(1, 2, 3, 3, 3, 3)
+
+    def layer(x, w):
+        return conv(x, w, (1, 1), "SAME", dimension_numbers=NHWC)
+
+    def scanned(x, w):
+        return lax.scan(lambda c, _: (layer(c, w), None), x, None, length=2)[0]
+
+    def plain(x, w):
+        return layer(layer(x, w), w)
+
+    f = scanned if wrap == "scan" else jax.checkpoint(plain)
+    grads = [jax.jit(jax.vmap(jax.grad(lambda w, g=g: jnp.square(g(x, w)).sum())))(w) for g in (f, plain)]
+    np.testing.assert_allclose(*grads, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("op", OPS)
+def test_a_lane_of_nan_changes_no_other_bit(op, shared):
+    geometry = create_geometry((6, 6), (3, 3), (1, 1), "SAME", None)
+    own = (op == "input_gradient" or not shared, True)
+    a = draw_normal(0, *(3,) * own[0], 2, 6, 6, 4)
+    b = draw_normal(1, 3, *((2, 6, 6, 4) if op == "weight_gradient" else (3, 3, 4, 4)))
+    bad_a, bad_b = a.copy(), b.copy()
+    bad_b[1] = np.nan
+    if own[0]:
+        bad_a[1] = np.inf
+    key = tuning.create_key(op, jnp.asarray(a), jnp.asarray(b), own, (3, 3), geometry)
+    for name in key.candidates():
+        f = jax.jit(lambda a, b, n=name: lower_lanes(n, op, a, b, own, (3, 3), geometry, FLOAT32))
+        healthy, ill = np.asarray(f(a, b)), np.asarray(f(bad_a, bad_b))
+        assert not np.isfinite(ill[1]).any(), name
+        assert healthy[[0, 2]].tobytes() == ill[[0, 2]].tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["native", "im2col_scan", "wide", "wide_scan"])
+@pytest.mark.parametrize("op", OPS)
+def test_bfloat16(op, name):
+    x, w = (
+        jnp.asarray(v, jnp.bfloat16) for v in (draw_normal(0, 4, 9, 9, 5), draw_normal(1, 3, 3, 5, 6) / 7)
+    )
+    want = reference(
+        x,
+        w,
+        lambda shape: np.asarray(jnp.asarray(draw_normal(2, *shape), jnp.bfloat16)),
+        (1, 1),
+        "SAME",
+        None,
+    )
+    dy = jnp.asarray(draw_normal(2, *want[0].shape), jnp.bfloat16)
+    geometry = create_geometry((9, 9), (3, 3), (1, 1), "SAME", None)
+    (a, b), _ = operands_of(op, (True, True), x, w, dy)
+    windows = geometry.transposed((9, 9), (3, 3)) if op == "input_gradient" else geometry
+    got = lower_lane(name, op, a, b, (3, 3), windows, Numerics(jnp.dtype("bfloat16")))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float64), want[OPS.index(op)], **BFLOAT16_TOLERANCE)
+
+
+def test_preferred_element_type():
+    x, w = (jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 2), jnp.bfloat16))
+    y, vjp = jax.vjp(
+        lambda x, w: conv(x, w, (1, 1), "SAME", dimension_numbers=NHWC, preferred_element_type=jnp.float32),
+        x,
+        w,
+    )
+    assert y.dtype == jnp.float32
+    assert [g.dtype for g in vjp(y)] == [jnp.bfloat16, jnp.bfloat16]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dimension_numbers": ("NCHW", "OIHW", "NCHW")},
+        {"dimension_numbers": NHWC, "feature_group_count": 2},
+        {"dimension_numbers": NHWC, "lhs_dilation": (2, 1)},
+    ],
+    ids=["layout", "groups", "input_dilation"],
+)
+def test_what_is_not_ours_is_lax(arguments):
+    x, w = draw_normal(0, 4, 4, 4, 4), draw_normal(1, 4, 4, 4 // arguments.get("feature_group_count", 1), 4)
+    got, want = (f(x, w, (1, 1), ((1, 1), (2, 1)), **arguments) for f in (conv, lax.conv_general_dilated))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_mismatched_channels_raise_as_lax_does():
+    with pytest.raises((TypeError, ValueError), match="feature"):
+        conv(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 4)), (1, 1), "SAME", dimension_numbers=NHWC)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_inside_nnx_conv(dtype):
+    x = jnp.asarray(draw_normal(0, 2, 7, 7, 3))
+    models = [
+        nnx.Conv(3, 4, (3, 3), 2, dtype=dtype, rngs=nnx.Rngs(0), **extra)
+        for extra in ({}, {"conv_general_dilated": conv})
+    ]
+
+    def loss(model):
+        return jnp.square(model(x).astype(jnp.float32)).sum()
+
+    (want, want_grads), (got, got_grads) = (nnx.value_and_grad(loss)(m) for m in models)
+    np.testing.assert_allclose(got, want, rtol=2e-2 if dtype == jnp.bfloat16 else 1e-5)
+    want_kernel, got_kernel = want_grads["kernel"][...], got_grads["kernel"][...]
+    scale = float(jnp.abs(want_kernel).max())
+    np.testing.assert_allclose(
+        got_kernel, want_kernel, atol=scale * (2e-2 if dtype == jnp.bfloat16 else 1e-5)
+    )
+
+
+@pytest.mark.parametrize("name", ["unrolled:im2col", "mapped:wide_scan", "dense:native", "grouped:native"])
+def test_overridden_lowerings_agree(name):
+    x, w = draw_normal(0, 4, 8, 8, 3), draw_normal(1, 3, 3, 3, 3, 2)
+    f = jax.vmap(jax.grad(loss_of((1, 1), "SAME", None, draw_dy), 1), (None, 0))
+    want = jax.jit(f)(x, w)
+    with tuning.override(dict.fromkeys(OPS, name)):
+        np.testing.assert_allclose(jax.jit(lambda *a: f(*a))(x, w), want, **TOLERANCE)

@@ -1,0 +1,120 @@
+"""The choice of a lowering: forced, remembered, measured, by rule."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hpjax.ops import conv, measurement, memory, tuning
+from hpjax.ops.geometry import Geometry
+from hpjax.ops.lowerings import OPS
+
+X, W = (2, 6, 6, 3), (3, 3, 3, 4)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPJAX_CACHE", str(tmp_path))
+    yield tmp_path
+    tuning.enable(False)
+
+
+def create_key(lanes=2, own=(False, True)):
+    shapes = [(lanes, *s) if has else s for s, has in zip((X, W), own, strict=True)]
+    a, b = (jnp.zeros(s) for s in shapes)
+    return tuning.create_key("forward", a, b, own, (3, 3), Geometry())
+
+
+def count_measurements(monkeypatch, answer):
+    seen = []
+
+    def measure(key, names, **_):
+        seen.append(key)
+        return {answer if answer in names else names[0]: 1.0}
+
+    monkeypatch.setattr(measurement, "measure", measure)
+    return seen
+
+
+def test_measured_choice_is_remembered(monkeypatch, cache):
+    seen = count_measurements(monkeypatch, "unrolled:im2col")
+    tuning.enable(True)
+    key = create_key()
+    assert [tuning.choose(key), tuning.choose(key)] == ["unrolled:im2col"] * 2
+    tuning.enable(False)
+    assert tuning.choose(key) == "unrolled:im2col"
+    assert len(seen) == 1
+    assert [p.suffix for p in cache.iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 1}', '{"version": 99, "maker": [], "entries": {}}']
+)
+def test_corrupt_file_is_ignored_and_replaced(monkeypatch, content):
+    count_measurements(monkeypatch, "unrolled:native")
+    key = create_key()
+    memory.cache_path().write_text(content)
+    assert tuning.choose(key) == tuning.by_rule(key)
+    tuning.tune(key)
+    assert tuning.choose(key) == "unrolled:native"
+
+
+@pytest.mark.parametrize("entry", [{"lowering": "no_such:thing"}, {"lowering": 3}, {}, None])
+def test_bad_entry_is_ignored(entry):
+    key = create_key()
+    memory.remember("other", "native", {})
+    content = json.loads(memory.cache_path().read_text())
+    content["entries"][str(key)] = entry
+    memory.cache_path().write_text(json.dumps(content))
+    assert tuning.choose(key) == tuning.by_rule(key)
+
+
+def test_entries_of_another_jaxlib_are_stale(monkeypatch):
+    key = create_key()
+    memory.remember(str(key), "unrolled:native", {})
+    content = json.loads(memory.cache_path().read_text())
+    content["maker"][0] = "0.0.1"
+    memory.cache_path().write_text(json.dumps(content))
+    assert tuning.choose(key) == tuning.by_rule(key)
+
+
+def test_unwritable_cache_is_only_logged(monkeypatch, cache, caplog):
+    (cache / "file").write_text("")
+    monkeypatch.setenv("HPJAX_CACHE", str(cache / "file"))
+    memory.remember("key", "native", {})
+    assert "can't be kept" in caplog.text
+
+
+def test_override_nests_and_strips_lanes():
+    with tuning.override({"forward": "unrolled:im2col"}):
+        assert tuning.choose(create_key()) == "unrolled:im2col"
+        assert tuning.choose(create_key(1, (False, False))) == "im2col"
+        with tuning.override({str(create_key()): "dense:wide"}):
+            assert tuning.choose(create_key()) == "dense:wide"
+    assert tuning.choose(create_key()) == tuning.by_rule(create_key())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("own", [(True, True), (False, True), (True, False)])
+def test_rule_names_a_safe_candidate(backend, op, own):
+    for lanes in (1, 4):
+        key = tuning.Key(op, (2, 6, 6, 3), (3, 3, 3, 4), (3, 3), own, lanes, "float32", Geometry())
+        assert tuning.by_rule(key, backend) in key.candidates()
+
+
+def test_enabled_tuning_measures_inside_a_trace():
+    tuning.enable(True, min_lanes=2)
+
+    def loss(w, x):
+        return jnp.square(conv(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))).sum()
+
+    w, x = jnp.ones((2, *W)), jnp.ones(X)
+    got = jax.jit(jax.vmap(jax.grad(loss), (0, None)))(w, x)
+    tuned = json.loads(memory.cache_path().read_text())["entries"]
+    assert {json.loads(k)["op"] for k in tuned} == {"forward", "weight_gradient"}
+    assert {json.loads(k)["lanes"] for k in tuned} == {2}
+    tuning.enable(False)
+    np.testing.assert_allclose(got[0], jax.grad(loss)(w[0], x), rtol=1e-4)

@@ -1,0 +1,167 @@
+"""Figures: what is drawn and said, checked on the figure's own objects and on the files."""
+
+import math
+import sys
+
+import pytest
+from PIL import Image
+
+from hpjax.errors import WorkdirError
+from hpjax.report import figures as figures_module
+from hpjax.report.curves import create_curves, label_trials
+from hpjax.report.figures import draw_figures
+from hpjax.report.lineage import trace_ancestry
+from hpjax.report.style import FigureInfo, format_value, is_log_like
+from hpjax.store.rows import CopyRow, EpochRow, TrialRow
+
+NOTICE = "Synthetic scenes stand in for the images."
+
+
+def _sweep(name, values, seeds=1, epochs=4, status="complete"):
+    rows, trials = [], []
+    for setting, value in enumerate(values):
+        for seed in range(seeds):
+            number = len(trials)
+            accuracy = [0.2 + 0.1 * epoch + 0.01 * seed for epoch in range(epochs)]
+            for epoch, share in enumerate(accuracy, 1):
+                rows.append(EpochRow(number, epoch, 2.0 / epoch, 1.9 / epoch, share))
+            hyperparameters = {name: value}
+            trials.append(
+                TrialRow(number, status, seed, hyperparameters, epochs, final_test_accuracy=accuracy[-1],
+                         setting=setting, seed_index=seed, initial=hyperparameters)
+            )  # fmt: skip
+    return rows, trials
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures by file name, caught on their way to disk."""
+    caught = {}
+
+    def save(figure, path):
+        caught[path.name] = figure
+        return path
+
+    for module in ("figures", "response", "lineage"):
+        monkeypatch.setattr(sys.modules[f"hpjax.report.{module}"], "save_figure", save)
+    return caught
+
+
+def _draw(rows, trials, swept, tmp_path, copies=(), notice=""):
+    info = FigureInfo("digits, 48 px", "custom_cnn", swept, "batch size 32", notice, classes=10)
+    return draw_figures(rows, trials, label_trials(trials, swept), info, tmp_path, copies)
+
+
+def _legend(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_files_are_images(tmp_path):
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    files = _draw(rows, trials, ("learning_rate",), tmp_path / "figures", notice=NOTICE)
+    assert [file.name for file in files] == [
+        "train_loss.png", "test_loss.png", "test_accuracy.png", "final_accuracy.png",
+    ]  # fmt: skip
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+            assert min(image.size) >= 500
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_figure_stands_alone(tmp_path, drawn):
+    rows, trials = _sweep("weight_decay", (1.0, 0.01))
+    _draw(rows, trials, ("weight_decay",), tmp_path, notice=NOTICE)
+    assert set(drawn) == {"train_loss.png", "test_loss.png", "test_accuracy.png"}
+    figure = drawn["test_accuracy.png"]
+    assert [text.get_text() for text in figure.texts] == [
+        "Test accuracy per epoch, by weight decay", "custom_cnn on digits, 48 px, batch size 32", NOTICE,
+    ]  # fmt: skip
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "test accuracy (share of images)")
+    assert _legend(figure) == ["weight decay = 0.01 (test acc. 0.500)", "weight decay = 1 (test acc. 0.500)"]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    lines = axes.get_lines()[:2]
+    for read in ("get_color", "get_marker", "get_linestyle"):
+        assert len({getattr(line, read)() for line in lines}) == 2
+
+
+def test_seeds_become_mean_and_band(tmp_path, drawn):
+    rows, trials = _sweep("batch_size", (10, 450), seeds=3)
+    curves = create_curves(
+        rows, trials, label_trials(trials, ("batch_size",)), ("batch_size",), "test_accuracy"
+    )
+    assert [curve.seeds for curve in curves] == [3, 3]
+    assert curves[0].mean[-1] == pytest.approx(0.51) and curves[0].high[-1] == pytest.approx(0.52)
+    _draw(rows, trials, ("batch_size",), tmp_path)
+    figure = drawn["test_loss.png"]
+    assert len(figure.axes[0].collections) == 3 and _legend(figure)[-1] == "lowest to highest of 3 seeds"
+
+
+def test_diverged_trial_is_marked_and_the_axis_shows_it_all(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", (1e-4,))
+    rows += [EpochRow(1, 1, 50.0, 1e6, 0.1), EpochRow(1, 2, math.nan, math.inf, 0.1)]
+    trials.append(TrialRow(1, "diverged", 0, {"learning_rate": 1.0}, 2, setting=1))
+    rows.append(EpochRow(2, 1, math.nan, math.nan, 0.1))
+    trials.append(TrialRow(2, "diverged", 0, {"learning_rate": 10.0}, 1, setting=2))
+    _draw(rows, trials, ("learning_rate",), tmp_path)
+    axes = drawn["test_loss.png"].axes[0]
+    assert axes.get_yscale() == "log" and axes.get_ylim()[1] >= 1e6
+    assert "learning rate = 1 (test loss 1e6, diverged)" in _legend(drawn["test_loss.png"])
+    assert "learning rate = 10 (nothing finite, diverged)" in _legend(drawn["test_loss.png"])
+    assert "x" in [line.get_marker() for line in axes.get_lines()]
+
+
+def test_many_trials_of_one_number_are_coloured_on_a_scale(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", [10 ** (-5 + i / 5) for i in range(20)])
+    _draw(rows, trials, ("learning_rate",), tmp_path)
+    figure = drawn["test_accuracy.png"]
+    assert len(figure.axes) == 2 and figure.axes[1].get_ylabel() == "learning rate"
+    assert drawn["final_accuracy.png"].axes[0].get_xscale() == "log"
+
+
+def test_many_trials_of_several_hyperparameters_show_the_best(tmp_path, drawn):
+    rows, trials = _sweep("optimizer", [f"o{i}" for i in range(12)])
+    _draw(rows, trials, ("optimizer",), tmp_path)
+    labels = _legend(drawn["test_accuracy.png"])
+    assert len(labels) == 6 and labels[-1] == "the other 7"
+
+
+def test_lineage_follows_the_best(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    trials[2] = TrialRow(2, "complete", 0, {"learning_rate": 2e-3}, 4, final_test_accuracy=0.9, setting=2,
+                         initial={"learning_rate": 1e-2})  # fmt: skip
+    copies = [CopyRow(1, 1, 0, {"learning_rate": 5e-4}), CopyRow(2, 2, 1, {"learning_rate": 2e-3})]
+    assert trace_ancestry(trials, copies) == [(2, 2, 4), (1, 1, 2), (0, 0, 1)]
+    _draw(rows, trials, ("learning_rate",), tmp_path, copies)
+    axes = drawn["lineage.png"].axes[0]
+    best = next(line for line in axes.get_lines() if "ancestry" in str(line.get_label()))
+    assert best.get_xydata().tolist() == [[0, 1e-4], [1, 1e-4], [1, 5e-4], [2, 5e-4], [2, 2e-3], [4, 2e-3]]
+
+
+def test_nothing_to_draw(tmp_path):
+    assert _draw([], [], (), tmp_path) == []
+    rows, trials = _sweep("x", (1,), epochs=1)
+    assert len(_draw(rows, trials, (), tmp_path)) == 3
+
+
+def test_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="can't create"):
+        _draw([], [], (), tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-4, "1e-4"), (0.01, "0.01"), (1.0, "1"), (5.767e-4, "5.767e-4"), (256, "256"), (1e6, "1e6"),
+     (True, "yes"), ("adam", "adam"), (None, "–"), (0.0, "0"), (-2.5e-7, "-2.5e-7")],
+)  # fmt: skip
+def test_format_value(value, text):
+    assert format_value(value) == text
+
+
+def test_log_scale_only_where_it_spreads_values():
+    assert is_log_like([1e-7, 1e-4, 1e-2])
+    assert not is_log_like([10, 256, 450])
+    assert not is_log_like([0.0, 0.5])
+    assert figures_module.METRICS.keys() >= {"train_loss", "test_loss", "test_accuracy"}

@@ -1,0 +1,67 @@
+"""Progress: a living line on a terminal, sparse plain lines elsewhere."""
+
+import io
+
+import pytest
+
+from hpjax.report.progress import Progress, format_seconds
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class _Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_elsewhere_than_on_a_terminal():
+    stream, clock = io.StringIO(), _Clock()
+    with Progress(40, stream, interval=10, clock=clock) as progress:
+        for done in range(4, 41, 4):
+            progress.update(done, 4, 1234.5, "trial 3, test acc. 0.91", f"epoch {done // 4}/10")
+            clock.now += 3
+        progress.message("trial 7 diverged")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == (
+        " 10% 4/40 trial epochs | epoch 1/10 | 4 running | best: trial 3, test acc. 0.91 | "
+        "1,234 images/s | time left unknown"
+    )
+    assert lines[1].endswith("15 s left") and "\r" not in stream.getvalue()
+    assert lines[-2:] == ["trial 7 diverged", lines[-1]] and lines[-1].startswith("100% 40/40")
+    assert len(lines) == 5
+
+
+def test_one_line_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = _Terminal()
+    with Progress(2, stream) as progress:
+        progress.update(1, 1, best="x" * 100)
+        progress.message("note")
+        progress.update(2, 1)
+    written = stream.getvalue()
+    assert written.count("\n") == 2 and written.endswith("\n")
+    assert all(len(part) <= 39 for part in written.replace("\n", "").split("\r\x1b[K"))
+
+
+def test_resumed_epochs_do_not_count_as_speed():
+    stream, clock = io.StringIO(), _Clock()
+    progress = Progress(100, stream, interval=0, clock=clock)
+    progress.update(50, 1)
+    clock.now += 10
+    progress.update(60, 1)
+    progress.close()
+    assert stream.getvalue().splitlines()[1].endswith("| 40 s left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (89, "89 s"), (90, "2 min"), (5400, "1 h 30 min"), (200_000, "2 d 7 h")],
+)
+def test_format_seconds(seconds, text):
+    assert format_seconds(seconds) == text

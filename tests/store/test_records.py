@@ -1,0 +1,189 @@
+"""Records: append-only history, exact truncation, tables that read back."""
+
+import csv
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from hpjax.errors import WorkdirError
+from hpjax.store.records import (
+    CopyRow,
+    EpochRow,
+    load_copies,
+    load_epochs,
+    load_trials,
+    open_records,
+)
+
+HPARAMS = {"weight_decay": 0.01, "learning_rate": 1e-4, "optimizer": "adam", "nesterov": True}
+
+
+def _fill(records, trials=(1, 0), epochs=2):
+    for trial in trials:
+        records.start_trial(trial, {**HPARAMS, "weight_decay": 0.1 + trial}, seed=7)
+    for epoch in range(1, epochs + 1):
+        for trial in trials:
+            records.add_epoch(
+                EpochRow(trial, epoch, 2.0 / epoch, 1.5 / epoch, 0.3 * epoch, epoch_seconds=0.5)
+            )
+
+
+def _read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_hold_what_was_recorded(tmp_path):
+    with open_records(tmp_path, ("weight_decay", "optimizer", "nesterov", "momentum")) as records:
+        _fill(records)
+        records.finish_trial(0, "complete")
+        records.write_tables(finished=True, summary={"note": math.nan})
+    trials = _read(tmp_path / "trials.csv")
+    assert list(trials[0])[:9] == [
+        "trial", "status", "seed",
+        "weight_decay", "optimizer", "nesterov", "momentum", "learning_rate", "epochs",
+    ]  # fmt: skip
+    assert [row["status"] for row in trials] == ["complete", "running"]
+    first = trials[0]
+    assert (first["nesterov"], first["momentum"], first["learning_rate"]) == ("true", "", "0.0001")
+    assert float(first["weight_decay"]) == 0.1 and float(trials[1]["weight_decay"]) == 1.1
+    assert (first["final_test_loss"], first["best_test_accuracy"], first["epochs"]) == ("0.75", "0.6", "2")
+    assert not any("validation" in name for name in first)
+    epochs = _read(tmp_path / "epochs.csv")
+    assert [(row["trial"], row["epoch"]) for row in epochs] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "1"),
+        ("1", "2"),
+    ]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["finished"] is True and summary["note"] is None
+    assert summary["trials"] == {"total": 2, "running": 1, "complete": 1}
+    assert summary["best"]["trial"] == 0
+
+
+def test_rows_read_back_with_their_types(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records)
+        records.add_epoch(EpochRow(0, 3, np.float32(0.1), math.nan, np.float64(0.25), None, None, 1.0, 2))
+        records.offset()
+        rows = load_epochs(tmp_path)
+        assert rows[:2] + rows[3:] == records.epochs()[:2] + records.epochs()[3:]
+        assert rows[2].train_loss == 0.1 and math.isnan(rows[2].test_loss) and rows[2].lanes == 2
+        trial = load_trials(tmp_path)[0]
+    assert trial.hyperparameters["nesterov"] is True and trial.hyperparameters["optimizer"] == "adam"
+    assert math.isnan(trial.final_test_loss) and trial.best_test_loss == 0.75 and trial.epochs == 3
+
+
+def test_history_is_cut_to_the_offset(tmp_path):
+    records = open_records(tmp_path)
+    _fill(records)
+    offset = records.offset()
+    expected = records.epochs()
+    records.add_epoch(EpochRow(0, 3, 0.1))
+    records.start_trial(9, {}, seed=1)
+    records.close()
+    with open(tmp_path / "history.jsonl", "ab") as file:
+        file.write(b'{"kind": "epo')  # torn by a kill
+    assert [row.trial for row in load_trials(tmp_path)] == [0, 1, 9]
+    with open_records(tmp_path, offset=offset) as records:
+        assert records.epochs() == expected and records.offset() == offset
+        records.add_epoch(EpochRow(0, 3, 0.2))
+    assert load_epochs(tmp_path)[2].train_loss == 0.2
+    with open_records(tmp_path) as records:
+        assert records.trials() == []
+
+
+def test_resumed_tables_are_the_uninterrupted_ones(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    with open_records(tmp_path / "a") as records:
+        _fill(records, epochs=4)
+        records.write_tables()
+    with open_records(tmp_path / "b") as records:
+        _fill(records, epochs=2)
+        offset = records.offset()
+        records.add_epoch(EpochRow(1, 3, 9.0))
+        records.write_tables()
+    with open_records(tmp_path / "b", offset=offset) as records:
+        for epoch in (3, 4):
+            for trial in (0, 1):
+                records.add_epoch(
+                    EpochRow(trial, epoch, 2.0 / epoch, 1.5 / epoch, 0.3 * epoch, epoch_seconds=0.5)
+                )
+        records.write_tables()
+    for name in ("trials.csv", "epochs.csv", "summary.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_damage_is_named(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records)
+        offset = records.offset()
+    for wrong in (offset + 1, offset - 1):
+        with pytest.raises(WorkdirError, match=r"history.jsonl is damaged: \d+ bytes"):
+            open_records(tmp_path, offset=wrong)
+    content = (tmp_path / "history.jsonl").read_bytes()
+    (tmp_path / "history.jsonl").write_bytes(content.replace(b'"train_loss"', b'"train_lots"', 1))
+    with pytest.raises(WorkdirError, match="damaged in line 3"):
+        load_trials(tmp_path)
+    with pytest.raises(WorkdirError, match="can't read"):
+        load_trials(tmp_path / "nowhere")
+
+
+def test_copies_make_lineage_and_change_hyperparameters(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records)
+        records.add_copy(CopyRow(0, 2, 1, {"learning_rate": 0.5}))
+        records.write_tables()
+    assert (tmp_path / "lineage.csv").read_text() == "trial,epoch,source,learning_rate\n0,2,1,0.5\n"
+    assert load_copies(tmp_path) == [CopyRow(0, 2, 1, {"learning_rate": 0.5})]
+    assert load_trials(tmp_path)[0].hyperparameters["learning_rate"] == 0.5
+
+
+def test_validation_and_one_test_at_the_end(tmp_path):
+    with open_records(tmp_path) as records:
+        records.start_trial(0, {"epochs": 4, "seed": 3}, seed=3)
+        records.add_epoch(EpochRow(0, 1, 1.0, validation_loss=0.5, validation_accuracy=0.8))
+        records.set_test(0, 0.6, 0.75)
+        records.write_tables("validation_loss")
+        assert (records.trials()[0].final_test_accuracy, records.trials()[0].best_validation_loss) == (
+            0.75,
+            0.5,
+        )
+    row = _read(tmp_path / "trials.csv")[0]
+    assert row["final_validation_accuracy"] == "0.8" and row["seed"] == "3"
+    with open_records(tmp_path, ("epochs", "seed")) as records:
+        records.start_trial(0, {"epochs": 4, "seed": 3}, seed=3)
+        records.write_tables()
+    row = _read(tmp_path / "trials.csv")[0]
+    assert (row["set_epochs"], row["epochs"]) == ("4", "0")
+
+
+def test_full_disk_loses_nothing(tmp_path, small_disk):
+    records = open_records(small_disk)
+    _fill(records, trials=range(10))
+    offset = records.offset()
+    (small_disk / "filler").write_bytes(
+        b"x" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize)
+    )
+    for trial in range(10, 60):
+        records.start_trial(trial, HPARAMS, seed=0)
+    with pytest.raises(WorkdirError, match=r"can't write .*history.jsonl: No space left on device"):
+        records.offset()
+    with pytest.raises(WorkdirError, match="No space left"):
+        records.write_tables()
+    assert len(load_trials(small_disk)) in range(10, 60)
+    (small_disk / "filler").unlink()
+    assert records.offset() > offset
+    assert len(load_trials(small_disk)) == 60
+    records.close()
+
+
+def test_thousands_of_trials_stay_cheap(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records, trials=range(2000), epochs=10)
+        records.write_tables()
+    assert len(load_epochs(tmp_path)) == 20_000

@@ -1,0 +1,189 @@
+"""The workdir: one writer, one config, atomic files, one-line errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpjax.errors import WorkdirError
+from hpjax.store import workdir as workdir_module
+from hpjax.store.workdir import atomic_write, is_finished, open_workdir
+
+CONFIG = {"seed": 0, "optimizer": {"learning_rate": 1e-4}, "lanes": {"count": 4}, "kernels": (5, 5, 7)}
+HOLD = """
+import sys
+from hpjax.store.workdir import open_workdir
+workdir = open_workdir(sys.argv[1], {"seed": 0})
+print("held", flush=True)
+sys.stdin.read()
+"""
+FORK = """
+import os, sys
+from hpjax.store.workdir import open_workdir
+workdir = open_workdir(sys.argv[1], {"seed": 0})
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.write(writer, b"1")
+    sys.stdin.read()
+    os._exit(0)
+os.read(reader, 1)
+print("forked", flush=True)
+sys.stdin.read()
+"""
+
+
+def _start_holder(path: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def _changed(**changes: object) -> dict:
+    return {**CONFIG, **changes}
+
+
+def test_new_workdir_holds_the_config(tmp_path):
+    path = tmp_path / "runs" / "wd"
+    with open_workdir(path, CONFIG) as opened:
+        assert (opened.resumed, opened.finished) == (False, False)
+    assert json.loads((path / "config.json").read_text())["optimizer"] == {"learning_rate": 1e-4}
+
+
+def test_unfinished_sweep_is_continued(tmp_path):
+    open_workdir(tmp_path, CONFIG).close()
+    for resume in ("auto", "must"):
+        with open_workdir(tmp_path, CONFIG, resume) as opened:
+            assert (opened.resumed, opened.finished) == (True, False)
+
+
+def test_finished_sweep_says_so(tmp_path):
+    open_workdir(tmp_path, CONFIG).close()
+    atomic_write(tmp_path / "summary.json", '{"finished": true}')
+    with open_workdir(tmp_path, CONFIG) as opened:
+        assert opened.finished
+    atomic_write(tmp_path / "summary.json", '{"finis')
+    assert not is_finished(tmp_path)
+
+
+def test_never_and_must(tmp_path):
+    with pytest.raises(WorkdirError, match="holds no sweep to resume"):
+        open_workdir(tmp_path / "new", CONFIG, "must")
+    open_workdir(tmp_path / "new", CONFIG).close()
+    with pytest.raises(WorkdirError, match="already holds a sweep"):
+        open_workdir(tmp_path / "new", CONFIG, "never")
+
+
+def test_other_config_is_refused_with_every_key_and_both_values(tmp_path):
+    open_workdir(tmp_path, CONFIG).close()
+    with pytest.raises(WorkdirError) as caught:
+        open_workdir(tmp_path, _changed(seed=1, optimizer={"learning_rate": 0.1, "b1": 0.9}))
+    message = str(caught.value)
+    assert "seed: 0 there, 1 now" in message
+    assert "optimizer.learning_rate: 0.0001 there, 0.1 now" in message
+    assert "optimizer.b1: nothing there, 0.9 now" in message
+    assert "\n" not in message
+    open_workdir(tmp_path, CONFIG).close()
+
+
+def test_other_lane_count_goes_on_and_is_written_down(tmp_path):
+    open_workdir(tmp_path, CONFIG).close()
+    open_workdir(tmp_path, _changed(lanes={"count": 2})).close()
+    assert json.loads((tmp_path / "config.json").read_text())["lanes"] == {"count": 2}
+
+
+def test_second_process_is_refused_naming_the_first(tmp_path):
+    holder = _start_holder(tmp_path)
+    try:
+        with pytest.raises(WorkdirError, match=f"in use by process {holder.pid} on {os.uname().nodename}"):
+            open_workdir(tmp_path, {"seed": 0})
+    finally:
+        holder.kill()
+        holder.communicate()
+    with open_workdir(tmp_path, {"seed": 0}) as opened:
+        assert opened.resumed
+
+
+def test_same_process_cannot_open_twice(tmp_path):
+    with open_workdir(tmp_path, CONFIG), pytest.raises(WorkdirError, match=f"process {os.getpid()} "):
+        open_workdir(tmp_path, CONFIG)
+    open_workdir(tmp_path, CONFIG).close()
+
+
+def test_child_that_outlives_a_killed_process_does_not_keep_the_lock(tmp_path):
+    command = [sys.executable, "-c", FORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "forked\n"
+        process.kill()
+        process.wait()
+        open_workdir(tmp_path, {"seed": 0}).close()  # the child ends when its stdin does, below
+
+
+def test_killed_while_creating_does_not_block(tmp_path):
+    (tmp_path / ".lock").write_text('{"pid": 1, "ho')
+    (tmp_path / ".config.json.tmp-77").write_text('{"se')
+    with open_workdir(tmp_path, CONFIG) as opened:
+        assert not opened.resumed
+    assert not list(tmp_path.glob(".*tmp*"))
+
+
+def test_failed_open_releases_the_lock(tmp_path):
+    with pytest.raises(WorkdirError):
+        open_workdir(tmp_path, CONFIG, "must")
+    open_workdir(tmp_path, CONFIG).close()
+
+
+def test_records_without_config_are_not_overwritten(tmp_path):
+    (tmp_path / "history.jsonl").write_text("{}\n")
+    with pytest.raises(WorkdirError, match=r"holds history.jsonl but no config.json"):
+        open_workdir(tmp_path, CONFIG)
+
+
+def test_damaged_config_is_named(tmp_path):
+    for content in ("{", "[]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(WorkdirError, match=r"config.json is damaged"):
+            open_workdir(tmp_path, CONFIG)
+
+
+def test_path_that_cannot_be_a_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", "a\0b", tmp_path / ("n" * 300)):
+        with pytest.raises(WorkdirError, match="workdir") as caught:
+            open_workdir(path, CONFIG)
+        assert "\n" not in str(caught.value)
+
+
+def test_atomic_write_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    atomic_write(tmp_path / "a", "old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WorkdirError, match="can't write .*folder"):
+        atomic_write(tmp_path / "folder", "new")
+    monkeypatch.setattr(workdir_module.os, "replace", _fail)
+    with pytest.raises(WorkdirError, match="can't write .*a: No space left on device"):
+        atomic_write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "folder"]
+
+
+def _fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user, which only root may")
+def test_no_permission(tmp_path):
+    script = (
+        "import os, sys\nfrom hpjax.store.workdir import open_workdir\n"
+        "from hpjax.errors import WorkdirError\n"
+        "os.seteuid(65534)\n"
+        "try:\n    open_workdir(sys.argv[1], {})\nexcept WorkdirError as error:\n    print(error)"
+    )
+    for path in ("/proc/new", "/usr/new", "/usr"):
+        done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
+        assert (
+            done.stdout.startswith(("can't create workdir", "can't write")) and done.stdout.count("\n") == 1
+        )
