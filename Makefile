@@ -1,25 +1,14 @@
 # Two commands: `make sweep` trains the weight-decay experiment, `make test` checks everything.
-# CONFIG=configs/lr.py picks another experiment; ARGS="--config.train.epochs=3" is passed through.
+# CONFIG=configs/lr.py picks another experiment; ARGS="--config.train.epochs=3" is passed through
+# (to pytest by `make test`: ARGS="-k config").
 
 CONFIG ?= configs/wd.py
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: sweep test lint clean
-
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
-
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
-
-# torch goes first: what depends on it would otherwise choose a build of its own.
-.venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
-	@touch $@
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
@@ -33,4 +22,17 @@ lint: .venv/installed-dev
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# Stamps: a second call installs nothing.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hpjax needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+# torch first: what depends on it then keeps the build that is there.
+.venv/installed-dev: .venv/installed
+	$(PIP) torch
+	$(PIP) --editable '.[dev,torch]'
+	@touch $@

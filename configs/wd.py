@@ -4,8 +4,9 @@ from hpjax.config import get_default
 
 
 def get_config():
+    """Returns the sweep's configuration."""
     config = get_default()
-    config.train.batch_size = 450
     config.optimizer.learning_rate = 1e-4
+    config.train.batch_size = 450
     config.sweep.space.weight_decay = (0.01, 1.0)
     return config

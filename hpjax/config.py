@@ -1,23 +1,18 @@
 """The configuration: every field, its default, its documentation and its validation, in one place."""
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpjax.errors import ConfigError
-from hpjax.validation import check_field, check_together
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
+from hpjax.validation import check_field, check_together, unknown_field
 
 log = logging.getLogger("hpjax")
 
 
-def _field(default, doc: str):
+def _field(default: Any, doc: str) -> Any:
     metadata = {"doc": doc}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -144,14 +139,11 @@ class Config:
 HELD_OUT = 0.1  # of the training images, where a search has nothing to select on
 
 
-def get_default() -> "ConfigDict":
-    """Returns the defaults as a `ConfigDict`, to be changed by a file in `configs/`; axes can be added freely."""
+def get_default() -> Any:
+    """Returns the defaults as a `ConfigDict`, to be changed by a file in `configs/`."""
     from ml_collections import ConfigDict
 
-    config = ConfigDict(_plain(Config()))
-    for free in (config.sweep.space, config.sweep.pbt, config.sweep.pruner_options):
-        free.unlock()
-    return config
+    return ConfigDict(_plain(Config()))
 
 
 def parse_config(given: Mapping[str, Any]) -> Config:
@@ -183,13 +175,11 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def _parse(kind: type, given: Any, prefix: str) -> Any:
     if not hasattr(given, "items"):
-        raise ConfigError(prefix.rstrip("."), given, "a section of fields")
+        raise ConfigError(prefix.rstrip(".") or "config", given, "fields by name")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name in given:
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"{prefix}{near[0]}" if near else ", ".join(fields)
-            raise ConfigError(f"{prefix}{name}", given[name], f"a known field; did you mean {hint}?")
+            raise unknown_field(prefix.rstrip("."), str(name), given[name], fields)
     values = {}
     for name, value in given.items():
         default = getattr(kind(), name)

@@ -43,6 +43,7 @@ class Host(Protocol):
 
     def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
         """An epoch ended; returns whether the trial is to be pruned."""
+        ...
 
     def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
         """A trial ended."""

@@ -1,10 +1,12 @@
-"""One process's work on a sweep: opens its stores, runs its groups, and survives a kill between any two lines.
+"""One process's work on a sweep: opens its stores, runs its groups, survives a kill between any two lines.
 
 The checkpoint is the truth: it holds the lanes and, in its ledger, how long the append-only logs (the
 history and the study's journal) were at that moment. Going on means cutting the logs to that length.
 """
 
 import contextlib
+import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -15,14 +17,15 @@ import jax
 from hpjax.config import Config
 from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import HpjaxError, WorkdirError
-from hpjax.hyperparameters import apply_hyperparameters, static_key
+from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
-from hpjax.lanes.engine import Engine, Layout, Stopped
+from hpjax.lanes.engine import Engine, Layout, Stopped, Task
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun, Slot
 from hpjax.report.progress import Progress
 from hpjax.search.objective import create_objective
+from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import GroupQueue
 from hpjax.search.space import parse_space
 from hpjax.search.study import open_study
@@ -32,7 +35,7 @@ from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.rows import EpochRow
 from hpjax.store.trackers import make_trackers
-from hpjax.store.workdir import Workdir
+from hpjax.store.workdir import Workdir, atomic_write
 
 log = logging.getLogger("hpjax")
 
@@ -87,9 +90,12 @@ class Session:
         )
         self.tally: dict[str, Any] = ledger.get("tally") or _empty_tally()
         self._clock = _Clock()
+        self._plans: list[dict] = ledger.get("plans", [])
         self._fingerprints: dict[str, str] = ledger.get("fingerprints", {})
         self._datasets: dict[Any, Dataset] = {}
-        self._group = self._first = self._choice = None
+        self._group = ""
+        self._first = Trial(0)
+        self._choice = Choice(Layout(1), 1, 0.0, 0.0, 0, {})
 
     def __enter__(self) -> "Session":
         return self
@@ -107,6 +113,24 @@ class Session:
             self._run_group(group)
         self.checkpoints.wait()
 
+    def plan(self) -> Plan:
+        """Returns the plan of the groups that are known before anything is trained."""
+        while (group := self.queue.next_group(self.study)) is not None:
+            self._group, self._first = group, self._look_ahead(group)
+            config = apply_hyperparameters(self.config, self._first.hyperparameters)
+            dataset = self.dataset(config)
+            task = create_task(config, dataset, self.tests_each_epoch)
+            self._choose(config, create_program(config, dataset), task)
+            if self.config.sweep.sampler != "grid":
+                break
+            while self.queue.take(group, self.study) is not None:
+                pass
+        return self._plan
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan(tuple(GroupPlan(**p) for p in self._plans), self.study.budget)
+
     def dataset(self, config: Config) -> Dataset:
         """Returns a group's data set; loaded once.
 
@@ -117,10 +141,8 @@ class Session:
             dataset = load_dataset(config.data, config.seed)
             key = f"{config.data.name}:{config.data.image_size}"
             if self._fingerprints.setdefault(key, dataset.fingerprint) != dataset.fingerprint:
-                raise WorkdirError(
-                    f"{self.workdir.path} was begun on other images of {dataset.name}: restore them, or choose "
-                    "another workdir"
-                )
+                was = f"{self.workdir.path} was begun on other images of {dataset.name}"
+                raise WorkdirError(f"{was}: restore them, or choose another workdir")
             self._datasets[config.data] = dataset
         return self._datasets[config.data]
 
@@ -186,6 +208,7 @@ class Session:
             "queue": self.queue.to_list(),
             "tally": dict(self.tally),
             "fingerprints": self._fingerprints,
+            "plans": self._plans,
             "group": self._group if run else None,
             "first": vars(self._first) if run else None,
             "layout": vars(self._choice.layout) if run else None,
@@ -240,15 +263,39 @@ class Session:
             layout = Layout(**self._ledger["layout"])
             self._choice = Choice(layout, len(saved["slots"]), 0.0, 0.0, 0, {})
         else:
-            lanes = self.config.lanes
-            self._choice = choose_layout(
-                program, task, hparams, self._wanted(), lanes.count, lanes.strategy, lanes.devices
-            )
+            self._choose(config, program, task)
+            atomic_write(self.workdir.path / "plan.json", json.dumps(self._plan.to_dict(), indent=2) + "\n")
+            log.info("%s", self._plan)
         engine = Engine(program, task, hparams, self._choice.num_lanes, self._choice.layout, self._stop_now)
         run = GroupRun(config, engine, self.objective, tuple(task.evaluated), self)
         if saved:
             run.resume(saved, self._arrays)
         return run
+
+    def _choose(self, config: Config, program: Program, task: Task) -> None:
+        lanes, hparams = self.config.lanes, trial_hparams(config, self._first.seed)
+        self._choice = choose_layout(
+            program, task, hparams, self._wanted(), lanes.count, lanes.strategy, lanes.devices
+        )
+        self._plans.append(dataclasses.asdict(self._plan_group(config, task)))
+
+    def _plan_group(self, config: Config, task: Task) -> GroupPlan:
+        swept = self._first.hyperparameters
+        static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
+        grid = self.config.sweep.sampler == "grid"
+        choice = self._choice
+        return GroupPlan(
+            static,
+            len(self.queue.peek(self._group)) if grid else None,
+            choice.num_lanes,
+            choice.layout.lanes_per_shard,
+            choice.layout.devices,
+            task.steps_per_epoch,
+            config.train.epochs,
+            choice.memory_bytes,
+            choice.lane_step_seconds.get(choice.layout.lanes_per_shard, 0.0),
+            choice.speedup,
+        )
 
     def _wanted(self) -> int:
         if self.config.sweep.sampler == "grid":
@@ -260,7 +307,7 @@ class Session:
         self.tally["lane_epochs"] += run.lane_epochs
         self.tally["busy_lane_epochs"] += run.busy_lane_epochs
         self.tally["traces"] += program.traces["train", run.engine.num_lanes]
-        self._group = None
+        self._group = ""
         self.save(None)
 
     def _group_of(self, trial: Trial) -> str:

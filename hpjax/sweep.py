@@ -1,6 +1,8 @@
 """A sweep: a study of trials, run group by group in fused lanes, in one workdir."""
 
+import dataclasses
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +10,14 @@ from hpjax.config import Config, to_dict
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.style import FigureInfo
+from hpjax.search.plan import Plan
 from hpjax.session import Interrupted, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import SUMMARY_NAME, Resume, open_workdir, read_json
 
-__all__ = ["Interrupted", "SweepResult", "load_result", "run_sweep"]
+__all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
 
 log = logging.getLogger("hpjax")
 
@@ -63,6 +66,24 @@ def run_sweep(
                 _draw(session)
                 session.write_tables(finished=True)
         return load_result(opened.path)
+
+
+def plan_sweep(config: Config) -> Plan:
+    """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
+
+    Args:
+      config: what would be run. Of groups that only a sampler will find, the first is planned.
+
+    Raises:
+      HpjaxError: The config or the data don't allow it; says what to change.
+    """
+    config = dataclasses.replace(config, trackers=())
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_workdir(scratch, to_dict(config)) as opened,
+        Session(config, opened) as session,
+    ):
+        return session.plan()
 
 
 def load_result(workdir: str | Path) -> SweepResult:

@@ -1,7 +1,8 @@
 """What each field of the configuration may hold."""
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpjax.errors import ConfigError
@@ -96,7 +97,18 @@ def check_field(key: str, value: Any, default: Any) -> Any:
         raise ConfigError(key, value, f"one of {', '.join(CHOICES[key])}")
     if key in RANGES and not RANGES[key][0](value):
         raise ConfigError(key, value, RANGES[key][1])
-    return _check_name(key, value)
+    if key in _FURTHER:
+        _FURTHER[key](key, value)
+    return value
+
+
+def unknown_field(section: str, name: str, value: Any, known: Iterable[str]) -> ConfigError:
+    """Returns the error for a name that isn't among a section's fields (`section`: "" at the top)."""
+    known = list(known)
+    prefix = f"{section}." if section else ""
+    near = difflib.get_close_matches(name.split(".")[0], known, 1)
+    allowed = f"a known field; did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(known)}"
+    return ConfigError(f"{prefix}{name}", value, allowed)
 
 
 def check_together(config: "Config") -> None:
@@ -128,8 +140,10 @@ def _check_type(key: str, value: Any, default: Any) -> Any:
             raise ConfigError(key, value, "true or false")
         return value
     if isinstance(default, int):
-        if not _is_int(value) or abs(value) > _MAX_INT:
-            raise ConfigError(key, value, f"a whole number, at most {_MAX_INT}")
+        if not _is_int(value):
+            raise ConfigError(key, value, "a whole number")
+        if abs(value) > _MAX_INT:
+            raise ConfigError(key, value, f"a whole number of at most {_MAX_INT}")
         return value
     if isinstance(default, str):
         if not isinstance(value, str) or not value.isprintable():
@@ -168,31 +182,57 @@ def _check_float(key: str, value: Any) -> float:
     return float(value)
 
 
-def _check_name(key: str, value: Any) -> Any:
-    if key == "model.name" and value not in MODELS and ".py:" not in value:
+def _check_model(key: str, value: str) -> None:
+    if value not in MODELS and ".py:" not in value:
         raise ConfigError(key, value, f"one of {', '.join(MODELS)}, or FILE.py:CLASS")
-    if key == "data.name" and value not in SOURCES and not value.startswith("tfds:"):
+
+
+def _check_source(key: str, value: str) -> None:
+    if value not in SOURCES and not (value.startswith("tfds:") and value != "tfds:"):
         raise ConfigError(key, value, f"one of {', '.join(SOURCES)}, or tfds:NAME")
-    if key == "sweep.metric" and value not in METRICS and ".py:" not in value:
+
+
+def _check_metric(key: str, value: str) -> None:
+    if value not in METRICS and ".py:" not in value:
         raise ConfigError(key, value, f"one of {', '.join(METRICS)}, or FILE.py:FUNCTION")
-    if key == "sweep.space" and (empty := [name for name, axis in value.items() if axis in ((), {})]):
-        raise ConfigError(f"{key}.{empty[0]}", value[empty[0]], "at least one value")
-    if key == "sweep.enqueue" and (wrong := [s for s in value if not isinstance(s, Mapping)]):
-        raise ConfigError(key, wrong[0], "a tuple of {hyperparameter: value}")
-    if key == "sweep.pbt":
-        _check_pbt(value)
-    if key == "trackers" and (unknown := [t for t in value if t not in TRACKERS]):
-        raise ConfigError(key, unknown[0], f"among {', '.join(TRACKERS)}")
-    return value
 
 
-def _check_pbt(options: Mapping[str, Any]) -> None:
+def _check_space(key: str, value: Mapping[str, Any]) -> None:
+    for name, axis in value.items():
+        if axis in ((), {}):
+            raise ConfigError(f"{key}.{name}", axis, "at least one value")
+
+
+def _check_enqueue(key: str, value: tuple) -> None:
+    for setting in value:
+        if not isinstance(setting, Mapping):
+            raise ConfigError(key, setting, "a tuple of {hyperparameter: value}")
+
+
+def _check_pbt(key: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in PBT:
-            raise ConfigError(f"sweep.pbt.{name}", value, f"one of {', '.join(PBT)}")
+            raise unknown_field(key, name, value, PBT)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not PBT[name][0](value):
-            raise ConfigError(f"sweep.pbt.{name}", value, PBT[name][1])
+            raise ConfigError(f"{key}.{name}", value, PBT[name][1])
+
+
+def _check_trackers(key: str, value: tuple) -> None:
+    for tracker in value:
+        if tracker not in TRACKERS:
+            raise ConfigError(key, tracker, f"among {', '.join(TRACKERS)}")
+
+
+_FURTHER: dict[str, Callable[[str, Any], None]] = {
+    "model.name": _check_model,
+    "data.name": _check_source,
+    "sweep.metric": _check_metric,
+    "sweep.space": _check_space,
+    "sweep.enqueue": _check_enqueue,
+    "sweep.pbt": _check_pbt,
+    "trackers": _check_trackers,
+}
 
 
 def _is_mapping(value: Any) -> bool:

@@ -40,7 +40,7 @@ class Probe:
         self.program, self.task, self.hparams = program, task, hparams
         steps = max(1, min(8, len(task.train) // task.batch_size))
         num = min(len(task.train), steps * task.batch_size)
-        self.data = jax.device_put(Examples(task.train.images[:num], task.train.labels[:num]))
+        self.data = Examples(*jax.device_put((task.train.images[:num], task.train.labels[:num])))
         self.order = epoch_order(jax.random.key(0), num, task.batch_size)
         self.full_steps = num // task.batch_size
 

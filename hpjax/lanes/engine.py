@@ -8,7 +8,7 @@ lanes numbered from 0 and never a shard.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,12 @@ class Task:
     seed: int  # of the shared order of examples
     keep_remainder: bool = True  # train on the last, partial batch too
     eval_batch_size: int = 250
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        full, rest = divmod(len(self.train), self.batch_size)
+        return full + bool(rest and self.keep_remainder)
 
 
 class EpochResult(NamedTuple):
@@ -79,10 +85,9 @@ class Engine:
     ):
         self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
         self._devices = jax.devices()[: layout.devices]
-        self._data = [jax.device_put(_examples(task.train), d) for d in self._devices]
+        self._data = [_put(task.train, d) for d in self._devices]
         self._evaluated = [
-            {name: jax.device_put(_examples(split), d) for name, split in task.evaluated.items()}
-            for d in self._devices
+            {name: _put(split, d) for name, split in task.evaluated.items()} for d in self._devices
         ]
         self._order = jax.jit(epoch_order, static_argnums=(1, 2))
         self._lane_orders = jax.jit(_lane_orders, static_argnums=(2, 3))
@@ -93,12 +98,6 @@ class Engine:
     def num_lanes(self) -> int:
         """How many lanes there are, busy or idle."""
         return sum(map(_size, self._shards))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        full, rest = divmod(len(self.task.train), self.task.batch_size)
-        return full + bool(rest and self.task.keep_remainder)
 
     def admit(self, lane: int, hparams: Hparams) -> None:
         """Puts a fresh trial into `lane`."""
@@ -141,11 +140,10 @@ class Engine:
         """Makes lane i a copy of lane `sources[i]` with hyperparameters `hparams[i]`."""
         self.rearrange(sources)
         stacked = jax.tree.map(lambda *xs: np.stack(xs), *hparams)
-        start = 0
-        for i, shard in enumerate(self._shards):
-            part = jax.tree.map(lambda x, a=start, n=_size(shard): x[a : a + n], stacked)
-            self._shards[i] = shard._replace(hparams=jax.device_put(part, self._device(i)))
-            start += _size(shard)
+        bounds = np.cumsum([0, *map(_size, self._shards)])
+        for i, (a, b) in enumerate(itertools.pairwise(bounds)):
+            part = jax.tree.map(lambda x, a=a, b=b: x[a:b], stacked)
+            self._shards[i] = self._shards[i]._replace(hparams=jax.device_put(part, self._device(i)))
 
     def rearrange(self, sources: list[int]) -> None:
         """Makes lane i what lane `sources[i]` was; fewer sources than lanes shrink the program."""
@@ -207,7 +205,7 @@ class Engine:
     def _place(self, shards: list[Population]) -> list[Population]:
         return [jax.device_put(s, self._devices[i % len(self._devices)]) for i, s in enumerate(shards)]
 
-    def _device(self, shard: int) -> jax.Device:
+    def _device(self, shard: int) -> Any:
         return self._devices[shard % len(self._devices)]
 
     def _find(self, lane: int) -> tuple[int, int]:
@@ -230,12 +228,13 @@ def _lane_orders(seeds, epochs, num_examples: int, batch_size: int):
     return jax.vmap(lambda s, e: epoch_order(order_key(s, e), num_examples, batch_size))(seeds, epochs)
 
 
-def _examples(split: Split) -> Examples:
-    return Examples(split.images, split.labels)
+def _put(split: Split, device: Any) -> Examples:
+    return Examples(*jax.device_put((split.images, split.labels), device))
 
 
 def _join(sums: list[Sums]) -> Sums:
-    return Sums(*(np.concatenate([np.asarray(x) for x in field]) for field in zip(*sums, strict=True)))
+    joined: Any = [np.concatenate(field) for field in zip(*jax.device_get(sums), strict=True)]
+    return Sums(*joined)
 
 
 def _size(shard: Population) -> int:

@@ -1,14 +1,16 @@
 """The compiled functions of one group: one-trial code mapped over lanes, in one place."""
 
 import collections
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
 
 from hpjax.lanes.population import Population, create_lane, insert_lane, keep_best, stack_lanes, take_lanes
+from hpjax.ops.compiler import compiler_options
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, add_sums
 from hpjax.train.state import Recipe, TrainState, purpose_key
@@ -41,17 +43,18 @@ class Program:
     ):
         self.recipe, self.own_order, self._init, self._augment = recipe, own_order, init, augment
         self.traces = collections.Counter()
-        self.create = jax.jit(lambda hparams: create_lane(init(hparams), hparams))
-        self.stack = jax.jit(stack_lanes, static_argnums=1)
-        self.insert = jax.jit(insert_lane, donate_argnums=0)
-        self.take = jax.jit(take_lanes)
-        self.keep_best = jax.jit(keep_best, donate_argnums=0)
-        self.train_one = jax.jit(self._train_one, donate_argnums=(0, 1))
-        self.train_many = jax.jit(self._train_many, donate_argnums=(0, 1))
-        self.train_masked = jax.jit(self._train_masked, donate_argnums=(0, 1))
-        self.train_batch = jax.jit(self._train_batch, donate_argnums=(0, 1))
-        self.evaluate_one = jax.jit(self._evaluate_one, donate_argnums=1, static_argnums=4)
-        self.evaluate_many = jax.jit(self._evaluate_many, static_argnums=2)
+        jit = functools.partial(jax.jit, compiler_options=compiler_options())
+        self.create = jit(lambda hparams: create_lane(init(hparams), hparams))
+        self.stack = jit(stack_lanes, static_argnums=1)
+        self.insert = jit(insert_lane, donate_argnums=0)
+        self.take = jit(take_lanes)
+        self.keep_best = jit(keep_best, donate_argnums=0)
+        self.train_one = jit(self._train_one, donate_argnums=(0, 1))
+        self.train_many = jit(self._train_many, donate_argnums=(0, 1))
+        self.train_masked = jit(self._train_masked, donate_argnums=(0, 1))
+        self.train_batch = jit(self._train_batch, donate_argnums=(0, 1))
+        self.evaluate_one = jit(self._evaluate_one, donate_argnums=1, static_argnums=4)
+        self.evaluate_many = jit(self._evaluate_many, static_argnums=2)
 
     def train(self, state, sums, hparams, data: Examples, order, key, start: int, stop: int):
         """Takes the steps `start` … `stop - 1` of an epoch; a single one without a loop on the device."""
@@ -69,7 +72,8 @@ class Program:
         self.traces["train", sums.loss.shape[0]] += 1
 
         def body(i, carry):
-            return self._step(*carry, hparams, data, order, key, i, None)
+            state, sums = carry
+            return self._step(state, sums, hparams, data, order, key, i, None)
 
         return jax.lax.fori_loop(start, stop, body, (state, sums))
 
@@ -88,7 +92,8 @@ class Program:
     def _step(self, state, sums, hparams, data, order, key, i, mask):
         rows = order[:, i] if self.own_order else order[i]
         batch = Batch(data.images[rows], data.labels[rows], mask)
-        axes = Batch(0, 0, None) if self.own_order else None
+        own: Any = (0, 0, None)
+        axes = Batch(*own) if self.own_order else None
         return self._map_step(state, sums, hparams, batch, axes, key, i)
 
     def _map_step(self, state, sums, hparams, batch: Batch, axes, key, i):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,18 +25,18 @@ def conv(
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: object = None,
+    dimension_numbers: Any = None,
     feature_group_count: int = 1,
     batch_group_count: int = 1,
     precision: lax.PrecisionLike = None,
     preferred_element_type: jax.typing.DTypeLike | None = None,
-    out_sharding: object = None,
+    out_sharding: Any = None,
 ) -> Float[Array, "batch out_height out_width features"]:
     """Returns the convolution of `lhs` with `rhs`; a drop-in for `jax.lax.conv_general_dilated`.
 
-    Two-dimensional NHWC/HWIO/NHWC convolutions of floats without groups or input dilation take hpjax's lowerings;
-    everything else is passed on to `lax`. Under `vmap`, an operand without a lane axis stays shared. Sums are
-    float32 at least. First-order reverse-mode derivatives only.
+    Two-dimensional NHWC/HWIO/NHWC convolutions of floats without groups or input dilation take hpjax's
+    lowerings; everything else is passed on to `lax`. Under `vmap`, an operand without a lane axis stays
+    shared. Sums are float32 at least. First-order reverse-mode derivatives only.
 
     Args:
       lhs: images.
@@ -75,7 +75,12 @@ def conv(
         )
     dtype = np.dtype(preferred_element_type or lhs.dtype)
     numerics = Numerics(dtype, tuple(precision) if isinstance(precision, list) else precision)
-    return _conv(lhs, rhs, _Windows(lhs.shape[1:3], rhs.shape[:2], geometry, numerics))
+    return _conv(lhs, rhs, _Windows(_pair(lhs.shape[1:3]), _pair(rhs.shape[:2]), geometry, numerics))
+
+
+def _pair(sizes: Sequence[int]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
 
 
 def _is_ours(lhs: Array, rhs: Array, dimension_numbers: object, lhs_dilation: Sequence[int] | None) -> bool:
@@ -103,7 +108,8 @@ def _conv(x, w, windows: _Windows):
 
 
 def _conv_forward(x, w, windows):
-    # Each gradient needs the other operand: images without gradients need neither the work nor a saved kernel.
+    # Each gradient needs the other operand: images without gradients need neither the work nor a saved
+    # kernel.
     saved = (x.value if w.perturbed else None, w.value if x.perturbed else None)
     return _conv(x.value, w.value, windows), saved
 

@@ -1,15 +1,15 @@
 """Ways to compute one lane's convolution and its weight gradient; NHWC images, HWIO kernels.
 
-`native` leaves it to XLA. `im2col` copies every window into a row and multiplies once. `wide` copies along rows of
-the image only, multiplies by all rows of the kernel at once, and adds the shifted results: copies shrink from
-height x width of the kernel to its width, and few output channels still make a wide product. `*_scan` does the same
-for so few images at a time that the copies stay in the cache.
+`native` leaves it to XLA. `im2col` copies every window into a row and multiplies once. `wide` copies along
+rows of the image only, multiplies by all rows of the kernel at once, and adds the shifted results: copies
+shrink from height x width of the kernel to its width, and few output channels still make a wide product.
+`*_scan` does the same for so few images at a time that the copies stay in the cache.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class Numerics(NamedTuple):
     """Dtype of the result, and `lax.Precision` of the products; sums are float32 at least."""
 
     dtype: jnp.dtype
-    precision: object = None
+    precision: Any = None
 
 
 def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -107,7 +107,7 @@ def wide_weight_gradient(
 
 
 def blocked(kernel: Callable, copies: Callable) -> Callable:
-    """Returns `kernel`, a convolution, done for few images at a time; `copies` counts its values per image."""
+    """Returns `kernel`, a convolution, for few images at a time; `copies` counts its values per image."""
 
     def scanned(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
         block = _block_size(x, copies(x.shape, w.shape[:2], w.shape[-1], geometry))

@@ -8,9 +8,9 @@ A lowering's name is a kernel (one lane: `wide_scan`) or a strategy and a kernel
 - `unrolled`: one computation per lane in one program.
 - `mapped`: a loop over lanes.
 - `batched`: the kernel's own operations with a lane axis, so products become batched products.
-- `block_diagonal`: one dense convolution of the lanes' channels with a kernel that is zero across lanes. Zero times
-  NaN is NaN: a lane that diverges reaches the others. Offered for benchmarks, never chosen. So does the `grouped`
-  weight gradient on XLA's CPU backend.
+- `block_diagonal`: one dense convolution of the lanes' channels with a kernel that is zero across lanes.
+  Zero times NaN is NaN: a lane that diverges reaches the others. Offered for benchmarks, never chosen. So
+  does the `grouped` weight gradient on XLA's CPU backend.
 """
 
 import functools
@@ -78,7 +78,7 @@ def lower_lanes(
     geometry: Geometry,
     numerics: Numerics,
 ) -> Float[Array, "lanes ..."]:
-    """Returns all lanes' results by the lowering `name`; operands as in `lower_lane`, lanes first where `own`."""
+    """Returns all lanes' results by the lowering `name`; operands as in `lower_lane`, lanes first."""
     strategy, _, kernel = name.partition(":")
     one = functools.partial(lower_lane, kernel, op, widths=widths, geometry=geometry, numerics=numerics)
     if strategy in ("grouped", LEAKING):

@@ -1,6 +1,7 @@
 """Choices measured on this machine, kept on disk for the next start."""
 
 import functools
+import importlib.metadata
 import json
 import logging
 import os
@@ -10,7 +11,6 @@ import re
 import tempfile
 
 import jax
-import jaxlib
 
 VERSION = 1
 
@@ -28,7 +28,7 @@ def device_name() -> str:
 
 
 def cache_path() -> pathlib.Path:
-    """Returns the file of this device, jaxlib version and `XLA_FLAGS`: all change which lowering is fastest."""
+    """Returns the file of this device, jaxlib and `XLA_FLAGS`: all change which lowering is fastest."""
     name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in _maker()[:2])
     flags = re.sub(r"[^A-Za-z0-9]+", "_", _maker()[2])[-80:]
     return cache_dir() / f"lowerings-{name}{'-' if flags else ''}{flags}.json"
@@ -45,7 +45,7 @@ def load() -> dict[str, str]:
 
 
 def remember(key: str, lowering: str, milliseconds: dict[str, float]) -> None:
-    """Adds a measurement to the file, which is replaced at once; a folder that can't be written is only logged."""
+    """Adds a measurement to the file, atomically; a folder that can't be written is only logged."""
     path = cache_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def _read(path: pathlib.Path) -> dict[str, dict]:
 
 
 def _maker() -> list[str]:
-    return [jaxlib.__version__, device_name(), os.environ.get("XLA_FLAGS", "")]
+    return [importlib.metadata.version("jaxlib"), device_name(), os.environ.get("XLA_FLAGS", "")]
 
 
 @functools.cache

@@ -20,8 +20,8 @@ def max_pool(
 ) -> Float[Array, "batch out_height out_width channels"]:
     """Returns the maximum of each window; a drop-in for `flax.nnx.max_pool`.
 
-    The gradient of a window goes to its first maximum, as in PyTorch and XLA. Windows that don't overlap and need no
-    padding take slices and comparisons; all others are XLA's.
+    The gradient of a window goes to its first maximum, as in PyTorch and XLA. Windows that don't overlap and
+    need no padding take slices and comparisons; all others are XLA's.
 
     Args:
       x: activations; any number of leading axes.
@@ -105,6 +105,6 @@ def _side_by_side(parts: list[Array], axis: int, stride: int) -> Array:
 
 
 def _fit(dx: Array, shape: Sequence[int]) -> Array:
-    """Crops or zero-pads the end of both spatial axes to `shape`: pixels that no window reaches have no gradient."""
+    """Crops or zero-pads the ends to `shape`: pixels that no window reaches have no gradient."""
     config = [(0, size - have, 0) for have, size in zip(dx.shape, shape, strict=True)]
     return lax.pad(dx, jnp.zeros((), dx.dtype), config)

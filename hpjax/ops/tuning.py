@@ -1,9 +1,10 @@
-"""Which lowering computes a convolution: what was measured for this shape and device, and a rule for the rest."""
+"""Which lowering computes a convolution: what was measured for this shape and device, or a rule."""
 
 import contextlib
 import contextvars
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from jax import Array
 from hpjax.ops import lowerings, memory
 from hpjax.ops.geometry import Geometry
 
+# Values of copied windows that need no blocking: 16 MiB of float32.
+SMALL_COPIES = 1 << 22
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
 
 
@@ -39,7 +42,8 @@ class Key:
         names = lowerings.lowering_names(self.op, self.lanes, self.own)
         leaking = [lowerings.LEAKING]
         if self.op == "weight_gradient" and jax.default_backend() == "cpu":
-            # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by products.
+            # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
+            # products.
             leaking.append("grouped")
         return tuple(name for name in names if name.partition(":")[0] not in leaking)
 
@@ -59,8 +63,8 @@ def enable(on: bool = True, *, min_lanes: int = 1) -> None:
 
     Args:
       on: whether to.
-      min_lanes: leaves convolutions of fewer lanes to the rule. A `vmap` traces each of its convolutions for one
-        lane too; 2 spares measuring those.
+      min_lanes: leaves convolutions of fewer lanes to the rule. A `vmap` traces each of its convolutions for
+        one lane too; 2 spares measuring those.
     """
     _MEASURING.on, _MEASURING.min_lanes = on, min_lanes
 
@@ -70,8 +74,8 @@ def override(names: Mapping[str, str]) -> Iterator[None]:
     """Forces lowerings of what is traced inside the block; what was traced before keeps its own.
 
     Args:
-      names: the lowering for an op, e.g. `{"forward": "unrolled:wide_scan"}`, or for `str(key)` of one convolution.
-        One lane takes the kernel alone. Where the lowering can't be had, the usual choice holds.
+      names: the lowering for an op, e.g. `{"forward": "unrolled:wide_scan"}`, or for `str(key)` of one
+        convolution. One lane takes the kernel alone. Where the lowering can't be had, the usual choice holds.
     """
     token = _FORCED.set({**_FORCED.get({}), **names})
     try:
@@ -142,8 +146,18 @@ def _cpu_rule(key: Key) -> str:
 
 
 def _cpu_kernel(key: Key) -> str:
-    few_channels = max(key.a[-1], key.b[-1]) < 64
-    return "wide_scan" if few_channels and key.geometry.strides == (1, 1) else "native"
+    unit_stride = key.geometry.strides == (1, 1)
+    widest = max(key.a[-1], key.b[-1])
+    if unit_stride and widest < 64:
+        return "wide_scan"
+    if key.op == "weight_gradient":
+        if unit_stride and widest == 64:
+            return "wide_scan"
+        copies = key.b[0] * key.b[1] * key.b[2] * math.prod(key.widths) * key.a[-1]
+        return "im2col" if copies <= SMALL_COPIES else "im2col_scan"
+    strided = not unit_stride and key.a[-1] >= 64
+    tiny = min(key.geometry.output_sizes(key.a[1:3], key.widths)) < 4 and widest >= 64
+    return "im2col_scan" if strided or tiny else "native"
 
 
 def _gpu_rule(key: Key) -> str:

@@ -33,7 +33,7 @@ class GroupQueue:
         return [vars(trial) for trial in self._waiting]
 
     def next_group(self, study: Asks) -> str | None:
-        """Returns the group in which most trials wait (the one that has waited longest among equals), or None."""
+        """Returns the group in which most trials wait (among equals, the longest waiting one), or None."""
         if not self._waiting:
             trial = study.ask()
             if trial is None:

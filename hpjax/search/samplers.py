@@ -49,6 +49,25 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
     return random
 
 
+def create_fixed_sampler(setting: dict[str, Any], other: "optuna.samplers.BaseSampler") -> Any:
+    """Returns a sampler that answers with `setting`, and asks `other` for what isn't in it."""
+    from optuna.samplers import BaseSampler
+
+    class Fixed(BaseSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict:
+            return {}
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict:
+            return {}
+
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+            if param_name in setting:
+                return setting[param_name]
+            return other.sample_independent(study, trial, param_name, param_distribution)
+
+    return Fixed()
+
+
 def create_pruner(sweep: SweepConfig) -> "optuna.pruners.BasePruner | None":
     """Returns the pruner with `sweep.pruner_options` as its arguments, or None.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpjax.config import Config
 from hpjax.errors import WorkdirError
 from hpjax.search.objective import Objective
-from hpjax.search.samplers import create_pruner, create_sampler
+from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 
@@ -97,11 +97,8 @@ class Study:
         return self._planned[setting] if setting < len(self._planned) else None
 
     def _ask(self, number: int, fixed: dict[str, Any] | None) -> "optuna.Trial":
-        from optuna.samplers import PartialFixedSampler
-
         sampler = create_sampler(self._config.sweep, self._config.seed, number)
-        # A fixed setting is no reason to let a sampler do the work of choosing.
-        self._study.sampler = sampler if fixed is None else PartialFixedSampler(fixed, _random(number))
+        self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
         always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
         trial = self._study.ask(always)
         for axis in self._space.axes:

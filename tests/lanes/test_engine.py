@@ -114,9 +114,9 @@ def test_counts_every_example_once(program, task):
 
 def test_dropping_the_remainder(program):
     task = Task(_split(44, 0), {}, 16, seed=5, keep_remainder=False)
-    engine, results = _train(program, task, TRIALS[:2])
+    _, results = _train(program, task, TRIALS[:2])
     assert (results[0].train.count == 32).all()
-    assert engine.steps_per_epoch == 2
+    assert task.steps_per_epoch == 2
 
 
 def test_snapshot_and_restore_go_on_exactly(program, task):

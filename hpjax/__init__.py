@@ -1,0 +1,17 @@
+"""Many hyperparameter trials trained at once, in one compiled program, on one device."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.sweep"}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: `import hpjax.config` must not pay for jax.
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hpjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,236 @@
+"""Every field is documented, checked, and survives the way to disk and back."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpjax.config import Config, differing_keys, get_default, parse_config, to_dict
+from hpjax.errors import ConfigError
+from hpjax.search.space import parse_space
+from hpjax.validation import CHOICES, RANGES
+
+CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
+SECTIONS = [f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(getattr(Config(), f.name))]
+KEYS = [f"{s}.{f.name}" for s in SECTIONS for f in dataclasses.fields(getattr(Config(), s))]
+KEYS += [f.name for f in dataclasses.fields(Config) if f.name not in SECTIONS]
+SEARCH = {"sampler": "tpe", "trials": 4, "space": {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}}}
+
+
+def _nest(key, value):
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def _load(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def test_defaults_are_valid_and_their_own_round_trip():
+    assert parse_config(get_default()) == Config() == parse_config({})
+
+
+@pytest.mark.parametrize("section", [Config(), *(getattr(Config(), s) for s in SECTIONS)])
+def test_every_field_is_documented(section):
+    for field in dataclasses.fields(section):
+        assert field.metadata.get("doc") or dataclasses.is_dataclass(getattr(section, field.name)), field.name
+
+
+def test_checks_name_fields_that_exist():
+    assert {*CHOICES, *RANGES} <= set(KEYS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_files_are_valid_and_json_brings_them_back(name):
+    config = parse_config(_load(name))
+    assert parse_space(config.sweep.space).axes
+    assert parse_config(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_the_reference_experiments_have_the_true_values():
+    experiments = {name: parse_config(_load(name)) for name in ("lr", "batch_size", "kernel_width", "wd")}
+    assert experiments["lr"].sweep.space == {"learning_rate": (1e-7, 1e-4, 1e-2)}
+    assert (experiments["lr"].model.name, experiments["lr"].train.batch_size) == ("resnet18", 32)
+    assert experiments["batch_size"].sweep.space == {"batch_size": (10, 256, 450)}
+    assert experiments["kernel_width"].sweep.space == {"kernel_width": (3, 5, 7, 9)}
+    assert experiments["wd"].sweep.space == {"weight_decay": (0.01, 1.0)}
+    assert experiments["wd"].train.batch_size == 450
+    for config in experiments.values():
+        assert (config.train.epochs, config.optimizer.name, config.optimizer.learning_rate) == (
+            10,
+            "adam",
+            1e-4,
+        )
+        assert (config.optimizer.weight_decay_mode, config.data.augment) == ("coupled", "none")
+        assert config.data.validation_fraction == 0  # they report the test set, as the article does
+
+
+BAD = [
+    ("optimizer.learning_rate", -1.0),
+    ("optimizer.learning_rate", 0),
+    ("optimizer.learning_rate", float("nan")),
+    ("optimizer.learning_rate", float("inf")),
+    ("optimizer.learning_rate", 10**400),
+    ("optimizer.learning_rate", 1e-40),
+    ("optimizer.learning_rate", "fast"),
+    ("optimizer.learning_rate", None),
+    ("optimizer.learning_rate", True),
+    ("optimizer.weight_decay", -0.1),
+    ("optimizer.name", "adamm"),
+    ("optimizer.momentum", 1),
+    ("optimizer.schedule", 3),
+    ("train.epochs", 0),
+    ("train.epochs", 1.5),
+    ("train.epochs", 2.0),
+    ("train.epochs", True),
+    ("train.epochs", 2**31),
+    ("train.batch_size", 0),
+    ("train.batch_size", -450),
+    ("train.precision", "float16"),
+    ("train.dropout_rate", 1.0),
+    ("model.name", "resnet19"),
+    ("model.kernel_widths", (3, 4, 5)),
+    ("model.kernel_widths", (3, 3)),
+    ("model.kernel_widths", (3, -3, 3)),
+    ("model.kernel_widths", (3, 3.0, 3)),
+    ("model.kernel_widths", 5),
+    ("data.name", "mnist"),
+    ("data.name", "tfds:"),
+    ("data.image_size", -1),
+    ("data.image_size", 10**9),
+    ("data.validation_fraction", 1),
+    ("data.dir", "a\0b"),
+    ("data.dir", 3),
+    ("sweep.sampler", "bayes"),
+    ("sweep.pruner", "asha"),
+    ("sweep.metric", "accuracy"),
+    ("sweep.space", 3),
+    ("sweep.space.weight_decay", ()),
+    ("sweep.space.weight_decay", {}),
+    ("sweep.space.weight_decay", (float("nan"),)),
+    ("sweep.space.weight_decay", (object(),)),
+    ("sweep.pbt.speed", 1),
+    ("sweep.pbt.fraction", 0.9),
+    ("sweep.enqueue", (3,)),
+    ("sweep.seeds", 0),
+    ("lanes.count", -1),
+    ("lanes.strategy", "vmap"),
+    ("lanes.tune", 1),
+    ("checkpoint.keep", -1),
+    ("trackers", ("tensorbord",)),
+    ("trackers", "tensorboard"),
+    ("seed", -1),
+    ("optimizer", 3),
+    ("train", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD, ids=[f"{key}={str(value)[:20]!r}" for key, value in BAD])
+def test_a_wrong_value_is_refused_by_key_value_and_what_is_allowed(key, value):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(_nest(key, value))
+    error = caught.value
+    assert key == error.key or key.startswith(error.key) or error.key.startswith(key)
+    assert error.allowed and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("optimizer.learningrate", "optimizer.learning_rate"),
+        ("optimzer.name", "optimizer"),
+        ("train.epoch", "train.epochs"),
+        ("optimizer.zzz", "name, learning_rate"),
+        ("optimizer.lr.x", "learning_rate"),
+        ("zzz", "seed, model, data"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_what_was_meant(key, expected):
+    with pytest.raises(ConfigError, match=expected):
+        parse_config(_nest(key, 1))
+
+
+def test_whole_numbers_do_where_numbers_are_expected():
+    config = parse_config({"optimizer": {"learning_rate": 1, "clip_norm": 5}})
+    assert type(config.optimizer.learning_rate) is float and config.optimizer.clip_norm == 5.0
+
+
+@pytest.mark.parametrize(
+    ("sweep", "key"),
+    [
+        ({"sampler": "tpe", "space": {"learning_rate": (1e-3,)}}, "sweep.trials"),
+        ({"sampler": "tpe", "trials": 3}, "sweep.space"),
+        ({**SEARCH, "metric": "test_loss"}, "sweep.metric"),
+        ({"pruner": "median", "metric": "test_accuracy"}, "sweep.metric"),
+        ({"trials": 3}, "sweep.trials"),
+    ],
+)
+def test_contradicting_fields_are_refused(sweep, key):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"sweep": sweep})
+    assert caught.value.key == key
+
+
+def test_a_folder_needs_a_path():
+    with pytest.raises(ConfigError, match=r"data\.dir"):
+        parse_config({"data": {"name": "folder"}})
+
+
+@pytest.mark.parametrize("sweep", [SEARCH, {"pruner": "median"}, {"pbt": {"every_epochs": 2}}])
+def test_a_search_holds_images_out_and_says_so(sweep, caplog):
+    with caplog.at_level("INFO", "hpjax"):
+        config = parse_config({"sweep": sweep})
+    assert config.data.validation_fraction == 0.1
+    assert "data.validation_fraction=0.1" in caplog.text
+    assert parse_config(to_dict(config)) == config
+
+
+def test_a_search_keeps_a_validation_fraction_that_was_chosen():
+    config = parse_config({"sweep": SEARCH, "data": {"validation_fraction": 0.3}})
+    assert config.data.validation_fraction == 0.3
+
+
+def test_differing_keys_are_dotted_and_sorted():
+    a, b = to_dict(Config()), to_dict(parse_config({"seed": 1, "train": {"epochs": 3}}))
+    assert differing_keys(a, b) == ["seed", "train.epochs"]
+    assert differing_keys(a, a) == []
+    searched = to_dict(parse_config({"sweep": {"space": {"weight_decay": (0.0, 1.0)}}}))
+    assert differing_keys(a, searched) == ["sweep.space", "sweep.space.weight_decay"]
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.integers(-2, 9) | st.text(max_size=3), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(-2, 2), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*KEYS, "zzz", "model.zzz", "sweep.space.batch_size"]), VALUES), max_size=3
+    )
+)
+def test_any_values_give_a_config_or_one_line(changes):
+    plain: dict = {}
+    for key, value in changes:
+        section, _, name = key.partition(".")
+        if name:
+            plain.setdefault(section, {})[name] = value
+        else:
+            plain[section] = value
+    try:
+        config = parse_config(plain)
+    except ConfigError as error:
+        assert error.key
+    else:
+        assert parse_config(json.loads(json.dumps(to_dict(config)))) == config

@@ -1,0 +1,213 @@
+"""The command line: what reaches the sweep, and one line with status 2 for every misuse."""
+
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from hpjax.arguments import parse_arguments
+from hpjax.errors import HpjaxError
+from hpjax.main import main
+
+ROOT = Path(__file__).parents[1]
+CONFIG = f"--config={ROOT}/configs/wd.py"
+
+
+@pytest.fixture
+def sweep(monkeypatch, tmp_path):
+    """Stands in for the sweep; notes how it was called."""
+    fake = types.ModuleType("hpjax.sweep")
+    calls = []
+
+    def run_sweep(config, workdir, resume, progress):
+        calls.append((config, workdir, resume, progress))
+        return types.SimpleNamespace(workdir=tmp_path)
+
+    fake.run_sweep = run_sweep
+    fake.plan_sweep = lambda config: "the plan"
+    fake.calls = calls
+    monkeypatch.setitem(sys.modules, "hpjax.sweep", fake)
+    monkeypatch.setattr("hpjax.sweep", fake, raising=False)
+    return fake
+
+
+def _write(folder, text):
+    path = folder / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def _run(*args, **kwargs):
+    command = [sys.executable, "-m", "hpjax.main", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **kwargs)
+
+
+def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys):
+    assert main(["main", CONFIG]) == 0
+    config, workdir, resume, progress = sweep.calls[0]
+    assert (workdir, resume, progress) == ("runs/wd", "auto", True)
+    assert config.sweep.space == {"weight_decay": (0.01, 1.0)}
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/trials.csv" in out and f"{tmp_path}/figures/" in out
+
+
+def test_a_plan_is_printed_and_nothing_is_run(sweep, capsys):
+    assert main(["main", CONFIG, "--plan"]) == 0
+    assert capsys.readouterr().out == "the plan\n" and not sweep.calls
+
+
+def test_help_is_short(capsys):
+    assert main(["main", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(flag in out for flag in ("--config", "--space", "--workdir", "--resume", "--plan"))
+    assert len(out.splitlines()) < 25
+
+
+def test_fields_flags_and_space_reach_the_sweep():
+    arguments = parse_arguments(
+        [
+            "main",
+            CONFIG,
+            "--config.optimizer.learning_rate=1",
+            "--config.model.kernel_widths=(3,3,3)",
+            "--config.lanes.tune",
+            "--config.train.epochs",
+            "3",
+            "--config.sweep.pbt.every_epochs=2",
+            "--space=learning_rate=1e-5:1e-1:log",
+            "--space=batch_size=8,16",
+            "--config.sweep.sampler=random",
+            "--config.sweep.trials=4",
+            "--workdir=/somewhere",
+            "--resume=must",
+            "--plan",
+        ]
+    )
+    config = arguments.config
+    assert (config.optimizer.learning_rate, config.model.kernel_widths) == (1.0, (3, 3, 3))
+    assert (config.lanes.tune, config.train.epochs, config.sweep.pbt) == (True, 3, {"every_epochs": 2})
+    assert list(config.sweep.space) == ["learning_rate", "batch_size"]
+    assert (arguments.workdir, arguments.resume, arguments.plan) == ("/somewhere", "must", True)
+
+
+def test_a_config_file_may_return_a_plain_dict(tmp_path):
+    path = _write(tmp_path, "def get_config():\n    return {'train': {'epochs': 2}}\n")
+    arguments = parse_arguments(["main", f"--config={path}", "--space=weight_decay=0.1"])
+    assert arguments.config.train.epochs == 2 and arguments.workdir == "runs/mine"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "--config is missing"),
+        (["--config=none.py"], "none.py"),
+        (["--config="], "get_config"),
+        (["--config=/"], "directory"),
+        (["--config"], "--config"),
+        ([CONFIG, "--foo"], "foo"),
+        ([CONFIG, "--spaces=a=1"], "Did you mean: space"),
+        ([CONFIG, "word"], "'word'"),
+        ([CONFIG, "--resume=maybe"], "auto|never|must"),
+        ([CONFIG, "--workdir=a\nb"], "--workdir"),
+        ([CONFIG, "--plan=perhaps"], "plan"),
+        ([CONFIG, "--flagfile=none"], "flagfile"),
+        (["--config.seed=1", CONFIG], "--config.seed"),
+        ([CONFIG, "--config.optimizer.learningrate=1"], "did you mean optimizer.learning_rate?"),
+        ([CONFIG, "--config.optimzer.name=sgd"], "did you mean optimizer?"),
+        ([CONFIG, "--config.zzz.a.b=1"], "zzz.a.b='1'"),
+        ([CONFIG, "--config.model.name.a=1"], "model.name is one value"),
+        ([CONFIG, "--config.=1"], "seed"),
+        (
+            [CONFIG, "--config.optimizer.learning_rate=fast"],
+            "learning_rate='fast' is not allowed: expected a finite",
+        ),
+        ([CONFIG, "--config.optimizer.learning_rate=nan"], "optimizer.learning_rate=nan"),
+        ([CONFIG, "--config.optimizer.learning_rate=-1"], "a number greater than 0"),
+        ([CONFIG, "--config.train.epochs=1.5"], "train.epochs='1.5' is not allowed: expected a whole number"),
+        ([CONFIG, "--config.train.epochs=0"], "train.epochs=0"),
+        ([CONFIG, "--config.model.kernel_widths=(3,,"], "model.kernel_widths"),
+        ([CONFIG, "--config.model.kernel_widths=(2,3,3)"], "three odd"),
+        ([CONFIG, "--config.lanes.tune=perhaps"], "true or false"),
+        ([CONFIG, "--config.optimizer=3"], "optimizer"),
+        ([CONFIG, "--config.data.name=mnist"], "synthetic_scenes"),
+        ([CONFIG, "--config.sweep.space.weight_decay=()"], "at least one value"),
+        ([CONFIG, "--space=weight_decay="], "NAME=a,b"),
+        ([CONFIG, "--space=zzz=1"], "learning_rate"),
+        ([CONFIG, "--space=weight_decay=a"], "numbers"),
+    ],
+)
+def test_a_misuse_is_one_line_and_status_2(args, expected, capsys):
+    assert main(["main", *args]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("hpjax: error: ") and err.count("\n") == 1
+    assert expected in err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def get_config(:\n", "line 1: SyntaxError"),
+        ("import no_such_module\n", "line 1: ModuleNotFoundError"),
+        ("x = 1\n", "get_config"),
+        ("def get_config():\n    return 3\n", "config=3"),
+        ("def get_config():\n    x = 1\n    return x / 0\n", "line 3: ZeroDivisionError"),
+        ("def get_config():\n    return {'zzz': 1}\n", "zzz=1"),
+        (
+            "from hpjax.config import get_default\n"
+            "def get_config():\n    c = get_default()\n    c.seed = 'a'\n    return c\n",
+            "line 4: TypeError",
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--config.train.epochs=3"], ["--space=weight_decay=1"]])
+def test_a_config_file_that_fails_is_one_line_and_status_2(text, expected, more, tmp_path, capsys):
+    assert main(["main", f"--config={_write(tmp_path, text)}", *more]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("hpjax: error: ") and err.count("\n") == 1
+    assert expected in err
+
+
+def test_what_the_sweep_refuses_is_status_2(sweep, capsys):
+    def refuse(*args, **kwargs):
+        raise HpjaxError("the folder is in use")
+
+    sweep.run_sweep = refuse
+    assert main(["main", CONFIG]) == 2
+    assert capsys.readouterr().err == "hpjax: error: the folder is in use\n"
+
+
+def test_a_misuse_in_a_process_of_its_own():
+    done = _run(CONFIG, "--config.optimizer.lr=3")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_defect_is_status_1_with_a_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, types; sys.modules['hpjax.sweep'] = types.ModuleType('x')"
+    )
+    done = _run(CONFIG, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and "Traceback" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_sweep_has_begun(number, tmp_path):
+    path = _write(
+        tmp_path, f"import os\ndef get_config():\n    os.kill(os.getpid(), {int(number)})\n    return {{}}\n"
+    )
+    done = _run(f"--config={path}")
+    assert (done.returncode, done.stderr) == (128 + number, "hpjax: interrupted\n")
+
+
+def test_the_restart_for_huge_pages_keeps_the_arguments():
+    environment = {name: value for name, value in os.environ.items() if name != "HPJAX_NO_REEXEC"}
+    done = _run("--help", env=environment | {"JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0 and done.stdout.startswith("usage:")
+
+
+def test_the_package_is_light_and_its_names_are_lazy():
+    code = "import sys, hpjax; assert 'jax' not in sys.modules; hpjax.run_sweep; assert 'jax' in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
