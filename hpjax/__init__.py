@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.sweep"}
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "load_trial", "run_sweep"]
 
 
 def __getattr__(name: str) -> Any:

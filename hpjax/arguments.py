@@ -33,7 +33,7 @@ Trains every trial of a sweep, many at once, and writes tables, figures and chec
 exit status: 0 done, 2 the input is wrong, 130 or 143 interrupted (saved), 1 a defect
 """
 
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _FREE = (["sweep", "space"], ["sweep", "pbt"], ["sweep", "pruner_options"])  # any name may be added to these
 _BAD_VALUE = re.compile(r"flag --config\.([^=]+)=(.*?): ", re.DOTALL)
 
@@ -136,7 +136,7 @@ def _explain(argv: Sequence[str], error: Exception) -> HpjaxError:
         return UsageError(str(error).removeprefix("ERROR:: "))
     if line := _in_file(cause, path):
         return UsageError(f"--config={path} failed at {line}: {type(cause).__name__}: {cause}")
-    allowed = "expected a Python file with get_config()"
+    allowed = "expected a Python file whose get_config() returns get_default(), changed"
     return UsageError(f"--config={path} is not allowed: {allowed} ({_brief(cause)})")
 
 

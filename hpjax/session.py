@@ -20,7 +20,7 @@ from hpjax.errors import HpjaxError, WorkdirError
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
 from hpjax.lanes.engine import Engine, Layout, Stopped, Task
-from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun, Slot
 from hpjax.report.progress import Progress
@@ -33,7 +33,8 @@ from hpjax.search.trial import Trial
 from hpjax.signals import Signals
 from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
-from hpjax.store.rows import EpochRow
+from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.tables import find_best
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir, atomic_write
 
@@ -111,6 +112,8 @@ class Session:
         """
         while (group := self._ledger.get("group") or self.queue.next_group(self.study)) is not None:
             self._run_group(group)
+        if not self.tests_each_epoch:
+            self._test_winner()
         self.checkpoints.wait()
 
     def plan(self) -> Plan:
@@ -249,6 +252,20 @@ class Session:
             self.checkpoints.wait()
             raise Interrupted(self.signals.received, self.workdir.path) from None
         self._close_group(run, program)
+
+    def _test_winner(self) -> None:
+        """Reads the test split once, for the trial that was selected on validation."""
+        best = find_best(self.records.trials(), self.table_metric)
+        if best is None or best.final_test_loss is not None or best.trial not in self.weights.trials():
+            return
+        config = apply_hyperparameters(self.config, self._searched(best))
+        dataset = self.dataset(config)
+        weights, _ = self.weights.load(best.trial)
+        sums = evaluate_weights(config, dataset, weights, best.seed)
+        self.records.set_test(best.trial, float(sums.loss / sums.count), float(sums.correct / sums.count))
+
+    def _searched(self, trial: TrialRow) -> dict[str, Any]:
+        return {name: value for name, value in trial.hyperparameters.items() if name in self.space.names}
 
     def _look_ahead(self, group: str) -> Trial:
         if self.config.sweep.sampler == "grid":

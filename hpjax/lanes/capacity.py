@@ -46,7 +46,7 @@ class Probe:
 
     def memory(self, num_lanes: int) -> int:
         """Returns the bytes of device memory that a step of `num_lanes` lanes needs."""
-        population = jax.eval_shape(lambda: create_population(self.program, self.hparams, num_lanes))
+        population = self.program.shapes(self.hparams, num_lanes)
         order = jax.eval_shape(self._order, num_lanes)
         key = augment_key(0, 0)
         lowered = self.program.train_one.lower(

@@ -5,6 +5,7 @@ shard per lane is sequential training; a shard per device spreads the lanes. Who
 lanes numbered from 0 and never a shard.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ import numpy as np
 
 from hpjax.data.batches import epoch_order
 from hpjax.data.dataset import Split
-from hpjax.lanes.population import Population, concatenate, from_arrays, lane_weights, to_arrays
+from hpjax.lanes.population import (
+    Population,
+    concatenate,
+    from_arrays,
+    lane_weights,
+    set_weights,
+    to_arrays,
+)
 from hpjax.lanes.program import Examples, Program, augment_key, create_population
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, zero_sums
@@ -125,6 +133,19 @@ class Engine:
         }
         diverged = np.concatenate([np.asarray(s.state.diverged_step) for s in self._shards])
         return EpochResult(_join(train), {name: _join(sums) for name, sums in evaluated.items()}, diverged)
+
+    def evaluate(self, split: str) -> Sums:
+        """Returns each lane's sums over a split of `task.evaluated`."""
+        return _join([self._evaluate_shard(i, split) for i in range(len(self._shards))])
+
+    def load_weights(self, lane: int, weights: dict[str, Any]) -> None:
+        """Makes `weights`, as `self.weights` gives them, the present ones of a lane."""
+        shard, index = self._find(lane)
+        state = self._shards[shard].state
+        params = set_weights(state.params, index, weights["params"])
+        batch_stats = set_weights(state.batch_stats, index, weights["batch_stats"])
+        state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
+        self._shards[shard] = self._shards[shard]._replace(state=state)
 
     def keep_best(self, scores: np.ndarray) -> None:
         """Notes the present weights of each lane whose score (higher is better) is its highest so far."""

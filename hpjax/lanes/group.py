@@ -1,6 +1,6 @@
 """From a configuration to what is compiled: the program and the task of a group of trials."""
 
-import functools
+from typing import Any
 
 import jax
 from flax import nnx
@@ -9,11 +9,12 @@ from hpjax.config import Config
 from hpjax.data.augment import make_augment
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError
-from hpjax.lanes.engine import Task
+from hpjax.lanes.engine import Engine, Layout, Task
 from hpjax.lanes.program import Program
 from hpjax.models.registry import create_model
 from hpjax.models.torch_weights import from_torch, load_state_dict
 from hpjax.train.hparams import Hparams, create_hparams
+from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
 from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
 
@@ -124,7 +125,10 @@ def _overlay(state: TrainState, loaded: dict[str, jax.Array]) -> TrainState:
     )
 
 
-@functools.cache
-def device_name() -> str:
-    """Returns the kind of the first device, e.g. `cpu` or `NVIDIA H200`."""
-    return jax.devices()[0].device_kind
+def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], seed: int) -> Sums:
+    """Returns the sums over the test split of weights as `Engine.weights` gave them."""
+    task = create_task(config, dataset, test_each_epoch=True)
+    hparams = trial_hparams(config, seed)
+    engine = Engine(create_program(config, dataset), task, hparams, 1, Layout(1))
+    engine.load_weights(0, weights)
+    return jax.tree.map(lambda x: x[0], engine.evaluate("test"))

@@ -102,3 +102,10 @@ def lane_weights(population: Population, lane: int) -> dict[str, Any]:
     """Returns a lane's best weights: {"params", "batch_stats"} as nested dicts of host arrays."""
     best = jax.tree.map(lambda x: np.array(x[lane]), population.best)
     return {"params": nnx.to_pure_dict(best.params), "batch_stats": nnx.to_pure_dict(best.batch_stats)}
+
+
+def set_weights(stacked: nnx.State, lane: int, weights: dict[str, Any]) -> nnx.State:
+    """Returns the stacked variables with nested dicts of arrays (see `lane_weights`) in place of a lane's."""
+    new = jax.tree.map(lambda x: x[lane], stacked)
+    nnx.replace_by_pure_dict(new, weights)
+    return jax.tree.map(lambda all_, one: all_.at[lane].set(one), stacked, new)

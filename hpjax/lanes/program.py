@@ -44,7 +44,7 @@ class Program:
         self.recipe, self.own_order, self._init, self._augment = recipe, own_order, init, augment
         self.traces = collections.Counter()
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
-        self.create = jit(lambda hparams: create_lane(init(hparams), hparams))
+        self.create = jit(self._create)
         self.stack = jit(stack_lanes, static_argnums=1)
         self.insert = jit(insert_lane, donate_argnums=0)
         self.take = jit(take_lanes)
@@ -55,6 +55,13 @@ class Program:
         self.train_batch = jit(self._train_batch, donate_argnums=(0, 1))
         self.evaluate_one = jit(self._evaluate_one, donate_argnums=1, static_argnums=4)
         self.evaluate_many = jit(self._evaluate_many, static_argnums=2)
+
+    def shapes(self, hparams: Hparams, num_lanes: int) -> Population:
+        """Returns the shapes and dtypes of a population."""
+        return jax.eval_shape(lambda: stack_lanes(self._create(hparams), num_lanes))
+
+    def _create(self, hparams: Hparams) -> Population:
+        return create_lane(self._init(hparams), hparams)
 
     def train(self, state, sums, hparams, data: Examples, order, key, start: int, stop: int):
         """Takes the steps `start` … `stop - 1` of an epoch; a single one without a loop on the device."""

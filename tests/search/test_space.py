@@ -1,0 +1,72 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpjax.errors import ConfigError
+from hpjax.search.space import parse_space, parse_space_flag
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("weight_decay=0.01,1.0", ("weight_decay", (0.01, 1.0))),
+        ("learning_rate=1e-5:1e-1:log", ("learning_rate", {"low": 1e-5, "high": 0.1, "log": True})),
+        ("batch_size=8:64:8", ("batch_size", {"low": 8, "high": 64, "step": 8})),
+        ("optimizer=sgd,adam", ("optimizer", ("sgd", "adam"))),
+    ],
+)
+def test_flags(flag, expected):
+    assert parse_space_flag(flag) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({"lerning_rate": (1.0,)}, "sweep.space.lerning_rate"),
+        ({"learning_rate": ()}, "sweep.space.learning_rate"),
+        ({"learning_rate": (1e-3, 1e-3)}, "sweep.space.learning_rate"),
+        ({"learning_rate": (-1.0,)}, "sweep.space.learning_rate"),
+        ({"learning_rate": {"low": 0.1, "high": 0.01}}, "sweep.space.learning_rate"),
+        ({"weight_decay": {"low": 0.0, "high": 0.1, "log": True}}, "sweep.space.weight_decay"),
+        ({"batch_size": {"low": 8, "high": 16, "step": 100}}, "sweep.space.batch_size.step"),
+        ({"batch_size": {"low": 8, "hihg": 16}}, "sweep.space.batch_size.hihg"),
+        ({"optimizer": {"low": 1, "high": 2}}, "sweep.space.optimizer"),
+        (
+            {"momentum": {"low": 0.1, "high": 0.5, "when": {"optimizer": ("sgd",)}}},
+            "sweep.space.momentum.when",
+        ),
+        ({"learning_rate": 0.1}, "sweep.space.learning_rate"),
+    ],
+)
+def test_what_is_not_allowed_is_named(spec, key):
+    with pytest.raises(ConfigError) as error:
+        parse_space(spec)
+    assert error.value.key == key
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=4, unique=True), st.integers(2, 6), st.integers(1, 5)
+)
+def test_a_grid_holds_every_setting_once(rates, low, count):
+    space = parse_space(
+        {"learning_rate": tuple(rates), "batch_size": {"low": low, "high": low + count * 2, "step": 2}}
+    )
+    grid = space.grid()
+    assert len(grid) == len(rates) * (count + 1)
+    assert len({tuple(sorted(s.items())) for s in grid}) == len(grid)
+
+
+def test_a_grid_over_a_range_needs_a_step():
+    with pytest.raises(ConfigError, match="a step"):
+        parse_space({"learning_rate": {"low": 0.1, "high": 0.5}}).grid()
+
+
+def test_conditions_thin_out_the_grid():
+    space = parse_space(
+        {"momentum": {"choices": (0.5, 0.9), "when": {"optimizer": "sgd"}}, "optimizer": ("sgd", "adam")}
+    )
+    assert space.grid() == [
+        {"optimizer": "sgd", "momentum": 0.5},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"optimizer": "adam"},
+    ]

@@ -1,0 +1,135 @@
+"""The study over real Optuna storage: budgets, replicates, and asking the same again after a cut."""
+
+import warnings
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from hpjax.config import parse_config
+from hpjax.errors import ConfigError, WorkdirError
+from hpjax.search.objective import create_objective
+from hpjax.search.space import parse_space
+from hpjax.search.study import STUDY_NAME, open_study
+
+SPACE = {
+    "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+    "optimizer": ("sgd", "adam"),
+    "momentum": {"low": 0.1, "high": 0.9, "when": {"optimizer": ("sgd",)}},
+}
+
+
+def _open(path, offset=0, space=SPACE, **sweep):
+    config = parse_config({"sweep": {"space": space, **sweep}})
+    objective = create_objective("auto", config.data.validation_fraction > 0)
+    return open_study(config, parse_space(config.sweep.space), objective, path, offset)
+
+
+def _run(study, cut=None):
+    trials, offset = [], None
+    while (trial := study.ask()) is not None:
+        rate = trial.hyperparameters.get("learning_rate", 0.5)
+        pruned = study.report(trial, 1, 1 / (1 + rate))
+        study.tell(trial, "pruned" if pruned else "complete", rate)
+        trials.append(trial)
+        if trial.number == cut:
+            offset = study.offset()
+    return trials, offset
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
+def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
+    path = tmp_path / "study.journal"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optuna marks some samplers as experimental
+        whole, offset = _run(_open(path, sampler=sampler, trials=14), cut=11)
+        again, _ = _run(_open(path, offset, sampler=sampler, trials=14))
+    assert len(whole) == 14
+    assert again == whole[12:]
+
+
+def test_a_pruner_and_replicates_survive_a_cut(tmp_path):
+    path = tmp_path / "study.journal"
+    options = {"sampler": "tpe", "trials": 6, "seeds": 3, "pruner": "median"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole, offset = _run(_open(path, **options), cut=7)
+        again, _ = _run(_open(path, offset, **options))
+    assert again == whole[8:]
+    assert [t.seed for t in whole[:4]] == [0, 1, 2, 0]
+    assert [t.setting for t in whole[:4]] == [0, 0, 0, 3]
+    assert whole[0].hyperparameters == whole[2].hyperparameters != whole[3].hyperparameters
+
+
+def test_conditional_hyperparameters_exist_only_under_their_condition(tmp_path):
+    trials, _ = _run(_open(tmp_path / "j", sampler="random", trials=20))
+    assert {t.hyperparameters["optimizer"] for t in trials} == {"sgd", "adam"}
+    for trial in trials:
+        assert ("momentum" in trial.hyperparameters) == (trial.hyperparameters["optimizer"] == "sgd")
+
+
+def test_a_grid_is_run_once_in_its_own_order(tmp_path):
+    space = {"weight_decay": (0.01, 1.0), "batch_size": {"low": 8, "high": 24, "step": 8}}
+    trials, _ = _run(_open(tmp_path / "j", space=space))
+    settings = [(t.hyperparameters["weight_decay"], t.hyperparameters["batch_size"]) for t in trials]
+    assert settings == [(w, b) for w in (0.01, 1.0) for b in (8, 16, 24)]
+
+
+def test_enqueued_settings_come_first(tmp_path):
+    first = {"learning_rate": 0.0123, "optimizer": "adam"}
+    trials, _ = _run(_open(tmp_path / "j", sampler="random", trials=3, enqueue=(first,)))
+    assert trials[0].hyperparameters == first
+    assert len(trials) == 3
+
+
+def test_optuna_reads_what_happened(tmp_path):
+    path = tmp_path / "study.journal"
+    study = _open(path, sampler="random", trials=4)
+    for status in ("complete", "pruned", "diverged", "failed"):
+        trial = study.ask()
+        study.report(trial, 1, 0.25)
+        study.tell(trial, status, 0.5 if status == "complete" else None)
+    loaded = optuna.load_study(
+        study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    )
+    assert [t.state.name for t in loaded.trials] == ["COMPLETE", "PRUNED", "PRUNED", "FAIL"]
+    assert [t.user_attrs["status"] for t in loaded.trials] == ["complete", "pruned", "diverged", "failed"]
+    assert loaded.best_trial.number == 0 and loaded.best_value == 0.5
+    assert loaded.trials[1].intermediate_values == {1: 0.25}
+
+
+def test_a_running_trial_is_told_after_a_cut(tmp_path):
+    path = tmp_path / "study.journal"
+    study = _open(path, sampler="random", trials=2)
+    trial = study.ask()
+    offset = study.offset()
+    study.tell(trial, "complete", 0.1)
+    study = _open(path, offset, sampler="random", trials=2)
+    assert not study.report(trial, 1, 0.5)
+    study.tell(trial, "complete", 0.7)
+    assert study.ask().number == 1
+
+
+def test_a_journal_shorter_than_its_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "study.journal"
+    _open(path, sampler="random", trials=2)
+    with pytest.raises(WorkdirError, match="damaged"):
+        _open(path, 10**6, sampler="random", trials=2)
+
+
+@pytest.mark.parametrize(
+    "pruner", ["median", "successive_halving", "hyperband", "wilcoxon", "threshold", "patient"]
+)
+def test_every_pruner_can_be_had(tmp_path, pruner):
+    options = {"lower": 0.0} if pruner == "threshold" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trials, _ = _run(
+            _open(tmp_path / "j", sampler="random", trials=3, pruner=pruner, pruner_options=options)
+        )
+    assert len(trials) == 3
+
+
+def test_an_unknown_option_of_a_pruner_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="sweep.pruner_options"):
+        _open(tmp_path / "j", sampler="random", trials=3, pruner="median", pruner_options={"bogus": 1})

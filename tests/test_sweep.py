@@ -1,0 +1,151 @@
+"""Whole sweeps, small ones: what they leave on disk, and that nothing depends on how they were run."""
+
+import csv
+import json
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from hpjax.config import parse_config
+from hpjax.errors import ConfigError, WorkdirError
+from hpjax.sweep import load_result, plan_sweep, run_sweep
+
+TINY = {
+    "model": {"kernel_widths": (3, 3, 3)},
+    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24},
+    "train": {"batch_size": 12, "epochs": 2},
+    "optimizer": {"learning_rate": 1e-3},
+    "lanes": {"strategy": "fused"},
+}
+
+
+def _config(**sections):
+    merged = {name: {**TINY.get(name, {}), **sections.get(name, {})} for name in {*TINY, *sections}}
+    return parse_config(merged)
+
+
+def _rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "wd"
+    config = _config(sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}})
+    return config, run_sweep(config, path)
+
+
+def test_tables_are_complete(finished):
+    _, result = finished
+    trials, epochs = _rows(result.workdir / "trials.csv"), _rows(result.workdir / "epochs.csv")
+    assert [(t["trial"], t["status"], t["epochs"]) for t in trials] == [
+        (str(n), "complete", "2") for n in range(4)
+    ]
+    assert [(t["weight_decay"], t["batch_size"]) for t in trials] == [
+        ("0.01", "12"),
+        ("0.01", "20"),
+        ("1.0", "12"),
+        ("1.0", "20"),
+    ]
+    assert [(e["trial"], e["epoch"]) for e in epochs] == [(str(t), str(e)) for t in range(4) for e in (1, 2)]
+    assert all(float(e["test_loss"]) > 0 and float(e["epoch_seconds"]) > 0 for e in epochs)
+    summary = json.loads((result.workdir / "summary.json").read_text())
+    assert summary["finished"] and summary["trials"] == {"total": 4, "complete": 4}
+
+
+def test_everything_else_is_there(finished):
+    _, result = finished
+    for name in ("config.json", "plan.json", "study.journal", "tensorboard", "checkpoints"):
+        assert (result.workdir / name).exists(), name
+    figures = {path.name for path in (result.workdir / "figures").iterdir()}
+    assert {"train_loss.png", "test_loss.png", "test_accuracy.png"} <= figures
+
+
+def test_a_group_per_static_setting_and_a_trace_per_group(finished):
+    _, result = finished
+    plan = json.loads((result.workdir / "plan.json").read_text())
+    assert [g["static"] for g in plan["groups"]] == [{"batch_size": 12}, {"batch_size": 20}]
+    assert json.loads((result.workdir / "summary.json").read_text())["traces"] == 2
+
+
+def test_optuna_knows_every_trial(finished):
+    _, result = finished
+    backend = JournalFileBackend(str(result.workdir / "study.journal"))
+    study = optuna.load_study(study_name="hpjax", storage=optuna.storages.JournalStorage(backend))
+    assert [t.number for t in study.trials] == [t.trial for t in result.trials]
+    assert study.best_trial.number == result.best.trial
+
+
+def test_a_finished_sweep_is_not_run_again(finished):
+    config, result = finished
+    before = (result.workdir / "trials.csv").read_bytes()
+    assert run_sweep(config, result.workdir).trials == result.trials
+    assert (result.workdir / "trials.csv").read_bytes() == before
+
+
+def test_another_config_is_refused(finished):
+    _, result = finished
+    with pytest.raises(WorkdirError, match=r"optimizer\.learning_rate"):
+        run_sweep(_config(optimizer={"learning_rate": 0.5}), result.workdir)
+
+
+def test_twice_gives_the_same_bits(finished, tmp_path):
+    config, result = finished
+    again = run_sweep(config, tmp_path / "again")
+    for a, b in zip(result.epochs, again.epochs, strict=True):
+        assert (a.train_loss, a.test_loss, a.test_accuracy) == (b.train_loss, b.test_loss, b.test_accuracy)
+
+
+def test_sequential_agrees_with_fused(finished, tmp_path):
+    config, result = finished
+    space = {"space": dict(config.sweep.space)}
+    other = run_sweep(_config(sweep=space, lanes={"strategy": "sequential"}), tmp_path / "s")
+    for a, b in zip(result.epochs, other.epochs, strict=True):
+        np.testing.assert_allclose(a.train_loss, b.train_loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rates", [(1e-3, 1e30), (1e30, 1e-3), (1e30, 2e30)])
+def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
+    result = run_sweep(_config(sweep={"space": {"learning_rate": rates}}), tmp_path / "wild")
+    assert [t.status for t in result.trials] == ["diverged" if r > 1 else "complete" for r in rates]
+    assert all("not finite" in t.message for t in result.trials if t.status == "diverged")
+
+
+def test_a_batch_larger_than_the_data_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.batch_size=100 .* at most the 60 training images"):
+        run_sweep(_config(train={"batch_size": 100}), tmp_path / "big")
+
+
+def test_a_search_leaves_the_test_set_alone_until_the_end(tmp_path):
+    config = _config(
+        sweep={
+            "space": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+            "sampler": "random",
+            "trials": 5,
+            "pruner": "median",
+            "pruner_options": {"n_startup_trials": 1},
+        },
+        data={"validation_fraction": 0.2},
+        lanes={"count": 2},
+    )
+    result = run_sweep(config, tmp_path / "search")
+    assert len(result.trials) == 5
+    assert all(e.test_loss is None and e.validation_loss is not None for e in result.epochs)
+    tested = [t.trial for t in result.trials if t.final_test_accuracy is not None]
+    assert tested == [result.best.trial]
+
+
+def test_the_plan_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_sweep(_config(sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}}))
+    assert [g.trials for g in plan.groups] == [2, 2]
+    assert "batch_size=20" in str(plan)
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_can_be_loaded_later(finished):
+    _, result = finished
+    assert load_result(result.workdir).best == result.best
