@@ -146,7 +146,7 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--space=weight_decay=a"], "numbers"),
     ],
 )
-def test_a_misuse_is_one_line_and_status_2(args, expected, capsys):
+def test_a_misuse_is_one_line_and_status_2(args, expected, sweep, capsys):
     assert main(["main", *args]) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("hpjax: error: ") and err.count("\n") == 1
@@ -170,7 +170,7 @@ def test_a_misuse_is_one_line_and_status_2(args, expected, capsys):
     ],
 )
 @pytest.mark.parametrize("more", [[], ["--config.train.epochs=3"], ["--space=weight_decay=1"]])
-def test_a_config_file_that_fails_is_one_line_and_status_2(text, expected, more, tmp_path, capsys):
+def test_a_config_file_that_fails_is_one_line_and_status_2(text, expected, more, sweep, tmp_path, capsys):
     assert main(["main", f"--config={_write(tmp_path, text)}", *more]) == 2
     err = capsys.readouterr().err
     assert err.startswith("hpjax: error: ") and err.count("\n") == 1
