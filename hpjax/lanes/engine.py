@@ -7,7 +7,9 @@ lanes numbered from 0 and never a shard.
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +40,7 @@ class Layout:
     lanes_per_shard: int  # lanes that one call advances
     steps_per_call: int = 1  # 1: a call a step; more: a loop on the device
     devices: int = 1  # shards go round these
+    threads: int = 1  # of the host, that shards are run in; more than one keeps a CPU's cores busier
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Engine:
         self._lane_orders = jax.jit(_lane_orders, static_argnums=(2, 3))
         sizes = _shard_sizes(num_lanes, layout.lanes_per_shard)
         self._shards = self._place([create_population(program, hparams, size) for size in sizes])
+        self._dispatch = threading.Lock()
 
     @property
     def num_lanes(self) -> int:
@@ -127,16 +131,14 @@ class Engine:
         """
         bounds = np.cumsum([0, *map(_size, self._shards)])
         epochs = [jnp.asarray(lane_epochs[a:b], jnp.int32) for a, b in itertools.pairwise(bounds)]
-        train = [self._train_shard(i, epoch, epochs[i]) for i in range(len(self._shards))]
-        evaluated = {
-            name: [self._evaluate_shard(i, name) for i in range(len(self._shards))] for name in splits
-        }
+        train = self._each_shard(lambda i: self._train_shard(i, epoch, epochs[i]))
+        evaluated = {name: self._each_shard(lambda i, n=name: self._evaluate_shard(i, n)) for name in splits}
         diverged = np.concatenate([np.asarray(s.state.diverged_step) for s in self._shards])
         return EpochResult(_join(train), {name: _join(sums) for name, sums in evaluated.items()}, diverged)
 
     def evaluate(self, split: str) -> Sums:
         """Returns each lane's sums over a split of `task.evaluated`."""
-        return _join([self._evaluate_shard(i, split) for i in range(len(self._shards))])
+        return _join(self._each_shard(lambda i: self._evaluate_shard(i, split)))
 
     def load_weights(self, lane: int, weights: dict[str, Any]) -> None:
         """Makes `weights`, as `self.weights` gives them, the present ones of a lane."""
@@ -188,6 +190,14 @@ class Engine:
         parts = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
         self._shards = self._place([self.program.take(population, jnp.asarray(p)) for p in parts])
 
+    def _each_shard(self, work: Callable[[int], Sums]) -> list[Sums]:
+        """Returns what `work` gives for each shard; in threads, the work of several shards goes on at once."""
+        shards = range(len(self._shards))
+        if self.layout.threads == 1:
+            return [work(i) for i in shards]
+        with ThreadPoolExecutor(self.layout.threads) as pool:
+            return list(pool.map(lambda i: jax.block_until_ready(work(i)), shards))
+
     def _train_shard(self, i: int, epoch: int, lane_epochs) -> Sums:
         program, task, shard = self.program, self.task, self._shards[i]
         order = self._epoch_order(shard, epoch, lane_epochs)
@@ -200,10 +210,12 @@ class Engine:
             if self._should_stop():
                 raise Stopped
             stop = min(start + self.layout.steps_per_call, full)
-            state, sums = program.train(state, sums, hparams, data, order, key, start, stop)
+            with self._dispatch:  # so that one thread compiles, and the others find it done
+                state, sums = program.train(state, sums, hparams, data, order, key, start, stop)
         if rest and task.keep_remainder:
             mask = (np.arange(task.batch_size) < rest).astype(np.float32)
-            state, sums = program.train_masked(state, sums, hparams, data, order, key, full, mask)
+            with self._dispatch:
+                state, sums = program.train_masked(state, sums, hparams, data, order, key, full, mask)
         self._shards[i] = shard._replace(state=state)
         return sums
 
@@ -217,10 +229,12 @@ class Engine:
         state, task = self._shards[i].state, self.task
         data = self._evaluated[i % len(self._devices)][split]
         if self.layout.steps_per_call > 1:
-            return self.program.evaluate_many(state, data, task.eval_batch_size)
+            with self._dispatch:
+                return self.program.evaluate_many(state, data, task.eval_batch_size)
         sums = jax.device_put(zero_sums((_size(self._shards[i]),)), self._device(i))
         for step in range(-(-data.labels.shape[0] // task.eval_batch_size)):
-            sums = self.program.evaluate_one(state, sums, data, step, task.eval_batch_size)
+            with self._dispatch:
+                sums = self.program.evaluate_one(state, sums, data, step, task.eval_batch_size)
         return sums
 
     def _place(self, shards: list[Population]) -> list[Population]:

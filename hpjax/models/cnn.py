@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, Dropout, Padding, create_conv, create_linear, widen
-from hpjax.ops.pool import max_pool
 
 CHANNELS = (3, 10, 20, 10)
 PADDINGS = ("reference", "same")
@@ -81,9 +80,9 @@ class CustomCNN(nnx.Module):
         return widen(self.linear3(x))
 
     def _features(self, x: Array, mask: Array | None) -> Array:
-        x = max_pool(self.batch_norm1(self.conv1(x), mask=mask, relu=True), (2, 2), (2, 2))
-        x = max_pool(self.batch_norm2(self.conv2(x), mask=mask, relu=True), (2, 2), (2, 2))
-        return max_pool(self.batch_norm3(self.conv3(x), mask=mask, relu=True), (2, 2), (2, 2))
+        x = self.batch_norm1.relu_max_pool(self.conv1(x), mask=mask)
+        x = self.batch_norm2.relu_max_pool(self.conv2(x), mask=mask)
+        return self.batch_norm3.relu_max_pool(self.conv3(x), mask=mask)
 
 
 def conv_paddings(kernel_widths: Sequence[int], padding: str) -> tuple[Padding, ...]:

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from hpjax.errors import ModelError
-from hpjax.ops.batch_norm import batch_norm, normalize
+from hpjax.ops.batch_norm import Moments, batch_norm, normalize
 from hpjax.ops.conv import conv
+from hpjax.ops.norm_pool import batch_norm_max_pool, normalize_max_pool
 
 Padding = int | str | tuple[tuple[int, int], ...]
 
@@ -93,15 +94,35 @@ class BatchNorm(nnx.Module):
           mask: 1 for a real example; the others don't enter the statistics.
           relu: whether a ReLU follows; as part of this layer it costs no further pass.
         """
-        scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-            return normalize(x, mean, var, scale, bias, epsilon=self.epsilon, relu=relu)
-        y, moments = batch_norm(x, scale, bias, mask, epsilon=self.epsilon, relu=relu)
+            return normalize(x, *self._running(), epsilon=self.epsilon, relu=relu)
+        y, moments = batch_norm(x, *self._affine(), mask, epsilon=self.epsilon, relu=relu)
+        self._move(moments)
+        return y
+
+    def relu_max_pool(
+        self,
+        x: Float[Array, "batch height width features"],
+        *,
+        mask: Float[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch half_height half_width features"]:
+        """Returns `x` normalised, after a ReLU and a max pool that halves it; see `__call__`."""
+        if self.use_running_average:
+            return normalize_max_pool(x, *self._running(), epsilon=self.epsilon)
+        y, moments = batch_norm_max_pool(x, *self._affine(), mask, epsilon=self.epsilon)
+        self._move(moments)
+        return y
+
+    def _affine(self) -> tuple[Array, Array]:
+        return self.scale[...], self.bias[...]
+
+    def _running(self) -> tuple[Array, Array, Array, Array]:
+        return self.mean[...], self.var[...], *self._affine()
+
+    def _move(self, moments: Moments) -> None:
         unbiased = moments.variance * moments.count / jnp.maximum(moments.count - 1, 1)
         self.mean[...] = self._moved(self.mean[...], moments.mean)
         self.var[...] = self._moved(self.var[...], unbiased)
-        return y
 
     def _moved(self, old: Array, new: Array) -> Array:
         return ((1 - self.momentum) * old + self.momentum * new).astype(old.dtype)

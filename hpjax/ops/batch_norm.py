@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hpjax.ops.sums import feature_sums, only_real
+
 
 class Moments(NamedTuple):
     """Statistics of a batch, per feature; in float32 or wider, whatever the activations' dtype."""
@@ -58,7 +60,7 @@ def normalize(
 
 
 def _primal(x, scale, bias, mask, epsilon: float, relu: bool) -> tuple[Array, Moments]:
-    moments = _moments(x, mask)
+    moments = batch_moments(x, mask)
     return normalize(x, moments.mean, moments.variance, scale, bias, epsilon=epsilon, relu=relu), moments
 
 
@@ -69,18 +71,24 @@ def _forward(x, scale, bias, mask, epsilon, relu):
 
 def _backward(epsilon, relu, residuals, cotangents):
     x, scale, bias, mask, moments = residuals
-    wide, axes = _wide(x), tuple(range(x.ndim - 1))
-    dy = cotangents[0].astype(wide)
     factor = _factor(moments.variance, scale, epsilon)
-    centred = x.astype(wide) - moments.mean
-    if relu:
+
+    def gradient_and_centred(x, dy, mean, factor, bias):
+        centred, dy = x.astype(mean.dtype) - mean, dy.astype(mean.dtype)
         # Recomputing the sign from x saves keeping the output or a mask of it.
-        dy = jnp.where(centred * factor + bias.astype(wide) > 0, dy, 0)
-    inverse_deviation = jax.lax.rsqrt(moments.variance + epsilon)
-    d_bias = dy.sum(axes)
-    d_scale = (dy * centred).sum(axes) * inverse_deviation
-    shared = (d_bias + centred * (d_scale * inverse_deviation)) / moments.count
-    dx = factor * (dy - _only_real(shared, mask))
+        return (jnp.where(centred * factor + bias > 0, dy, 0) if relu else dy), centred
+
+    def terms(*operands):
+        dy, centred = gradient_and_centred(*operands)
+        return dy, dy * centred
+
+    operands = (x, cotangents[0])
+    per_feature = (moments.mean, factor, bias.astype(factor.dtype))
+    d_bias, d_centred = feature_sums(terms, operands, per_feature)
+    dy, centred = gradient_and_centred(*operands, *per_feature)
+    shared = shared_gradient(centred, moments, d_bias, d_centred, epsilon)
+    dx = factor * (dy - only_real(shared, mask))
+    d_scale = d_centred * jax.lax.rsqrt(moments.variance + epsilon)
     return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
 
 
@@ -88,29 +96,48 @@ _batch_norm = jax.custom_vjp(_primal, nondiff_argnums=(4, 5))
 _batch_norm.defvjp(_forward, _backward)
 
 
-def _moments(x: Array, mask: Array | None) -> Moments:
-    axes = tuple(range(x.ndim - 1))
+def batch_moments(
+    x: Float[Array, "batch *space features"], mask: Float[Array, " batch"] | None
+) -> Moments:
+    """Returns the moments of the examples that count."""
     count = _count(x, mask)
+
+    def terms(x, origin):
+        shifted = x.astype(origin.dtype) - origin
+        return shifted, jnp.square(shifted)
+
     # One pass over x; a value of the data itself as origin keeps E[x^2] - E[x]^2 from cancelling.
     origin = jax.lax.stop_gradient(x[(0, *(size // 2 for size in x.shape[1:-1]))]).astype(_wide(x))
-    shifted = _only_real(x.astype(_wide(x)) - origin, mask)
-    mean = shifted.sum(axes) / count
-    mean_square = jnp.square(shifted).sum(axes) / count
+    total, total_square = feature_sums(terms, (x,), (origin,), mask)
+    mean = total / count
     # Keeps NaN: a maximum by comparison could turn a diverged lane's statistics into healthy ones.
-    variance = mean_square - jnp.square(mean)
+    variance = total_square / count - jnp.square(mean)
     return Moments(mean + origin, jnp.where(variance < 0, 0, variance), count)
+
+
+def shared_gradient(
+    centred: Float[Array, "batch *space features"],
+    moments: Moments,
+    d_bias: Float[Array, " features"],
+    d_centred: Float[Array, " features"],
+    epsilon: float,
+) -> Float[Array, "batch *space features"]:
+    """Returns what each output's gradient owes to all inputs through mean and variance.
+
+    Args:
+      centred: inputs less their mean.
+      moments: of the inputs.
+      d_bias: sum of the outputs' gradients.
+      d_centred: sum of the outputs' gradients times `centred`.
+      epsilon: added to the variance.
+    """
+    return (d_bias + centred * (d_centred / (moments.variance + epsilon))) / moments.count
 
 
 def _count(x: Array, mask: Array | None) -> Array:
     examples = x.shape[0] if mask is None else (mask > 0).sum()
     space = x[0, ..., 0].size
     return jnp.maximum(jnp.asarray(examples, _wide(x)) * space, 1)
-
-
-def _only_real(values: Array, mask: Array | None) -> Array:
-    if mask is None:
-        return values
-    return jnp.where(mask.reshape(-1, *(1,) * (values.ndim - 1)) > 0, values, 0)
 
 
 def _factor(variance: Array, scale: Array, epsilon: float) -> Array:

@@ -1,12 +1,17 @@
-"""Options under which XLA should compile programs with hpjax's operations."""
+"""How XLA is brought to compile hpjax's operations well."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import custom_batching, lax
+from jaxtyping import Array, PyTree
 
-# XLA's YNNPACK fusions run many convolutions several times slower than its own code, some a hundred times.
-_CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# Of XLA's YNNPACK fusions only the products: those of convolutions run several times slower than XLA's own
+# code, some a hundred times; without those of products, one with a transposed operand runs 14 times slower.
+_CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @functools.cache
@@ -19,3 +24,52 @@ def compiler_options() -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return {}
     return dict(_CPU)
+
+
+def compute_apart(f: Callable[..., PyTree], x: Array, y: Array, *static: Any) -> PyTree:
+    """Returns `f(x, y, *static)`, computed once, however many operations use it.
+
+    XLA's CPU backend computes elementwise operations again in each loop that reads them, and drops its own
+    barriers before it decides so. It never looks into a loop whose number of rounds it can't know.
+
+    Args:
+      f: of two floating arrays; not differentiated.
+      x: read by the loop's bound, too.
+      y: second argument.
+      static: hashable arguments.
+    """
+    if jax.default_backend() != "cpu":
+        return f(x, y, *static)
+    return _loop_once(f, static)(x, y)
+
+
+@functools.cache
+def _loop_once(f: Callable[..., PyTree], static: tuple) -> Callable[[Array, Array], PyTree]:
+    @custom_batching.custom_vmap
+    def looped(x, y):
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(compute, x, y))
+        rounds = 1 + jnp.isnan(x.ravel()[0]).astype(int)  # a second round would change nothing
+        return lax.fori_loop(0, rounds, lambda _, __: compute(x, y), zeros)
+
+    def compute(x, y):
+        return f(x, y, *static)
+
+    @looped.def_vmap
+    def add_lanes(lanes, batched, x, y):
+        del lanes
+        axes = tuple(0 if has else None for has in batched)
+        shapes = jax.eval_shape(compute, *(v[0] if has else v for v, has in zip((x, y), batched, strict=True)))
+        return _loop_once(_Mapped(f, static, axes), ())(x, y), jax.tree.map(lambda _: True, shapes)
+
+    return looped
+
+
+class _Mapped(NamedTuple):
+    """`f` with a lane axis; a value, so that it is traced once."""
+
+    f: Callable[..., PyTree]
+    static: tuple
+    axes: tuple
+
+    def __call__(self, x: Array, y: Array) -> PyTree:
+        return jax.vmap(lambda a, b: self.f(a, b, *self.static), self.axes)(x, y)

@@ -1,0 +1,54 @@
+"""Sums per feature over everything else, without a copy of what is summed."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def feature_sums(
+    values: Callable[..., tuple[Array, ...]],
+    arrays: Sequence[Float[Array, "batch *space features"]],
+    features: Sequence[Float[Array, " features"]] = (),
+    mask: Float[Array, " batch"] | None = None,
+) -> tuple[Float[Array, " features"], ...]:
+    """Returns the sums over batch and space of what `values` makes of the arrays.
+
+    Args:
+      values: `f(*arrays, *features)`, elementwise, returns a tuple of arrays in the dtype of the sums.
+      arrays: of one shape, features last.
+      features: further arguments, broadcast along features.
+      mask: 1 for an example that counts; whatever the others hold doesn't.
+    """
+    if jax.default_backend() == "cpu" and arrays[0].ndim > 2:
+        return _sums_by_row(values, arrays, features, mask)
+    parts = values(*arrays, *features)
+    return tuple(only_real(part, mask).sum(tuple(range(part.ndim - 1))) for part in parts)
+
+
+def only_real(values: Array, mask: Float[Array, " batch"] | None) -> Array:
+    """Returns `values` with zeros for the examples that don't count."""
+    if mask is None:
+        return values
+    return jnp.where(mask.reshape(-1, *(1,) * (values.ndim - 1)) > 0, values, 0)
+
+
+def _sums_by_row(values: Callable, arrays: Sequence[Array], features: Sequence[Array], mask) -> tuple:
+    """Adds up rows of all images in a loop: XLA's CPU backend would write out `values` and tree-reduce it."""
+    batch, rows, *space, num_features = arrays[0].shape
+    width = math.prod(space)
+    flat = [a.reshape(batch, rows, width * num_features) for a in arrays]
+    wide = [jnp.tile(f, width) for f in features]
+
+    def row(i):
+        return values(*(lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in flat), *wide)
+
+    def add(i, totals):
+        return tuple(total + part for total, part in zip(totals, row(i), strict=True))
+
+    zeros = tuple(jnp.zeros(part.shape, part.dtype) for part in jax.eval_shape(row, 0))
+    totals = lax.fori_loop(0, rows, add, zeros)
+    return tuple(only_real(t, mask).reshape(-1, num_features).sum(0) for t in totals)
