@@ -191,7 +191,7 @@ class Engine:
         self._shards = self._place([self.program.take(population, jnp.asarray(p)) for p in parts])
 
     def _each_shard(self, work: Callable[[int], Sums]) -> list[Sums]:
-        """Returns what `work` gives for each shard; in threads, the work of several shards goes on at once."""
+        """Returns what `work` gives for each shard; with threads, several at once."""
         shards = range(len(self._shards))
         if self.layout.threads == 1:
             return [work(i) for i in shards]

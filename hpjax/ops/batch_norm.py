@@ -96,9 +96,7 @@ _batch_norm = jax.custom_vjp(_primal, nondiff_argnums=(4, 5))
 _batch_norm.defvjp(_forward, _backward)
 
 
-def batch_moments(
-    x: Float[Array, "batch *space features"], mask: Float[Array, " batch"] | None
-) -> Moments:
+def batch_moments(x: Float[Array, "batch *space features"], mask: Float[Array, " batch"] | None) -> Moments:
     """Returns the moments of the examples that count."""
     count = _count(x, mask)
 

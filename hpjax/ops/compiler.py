@@ -58,7 +58,9 @@ def _loop_once(f: Callable[..., PyTree], static: tuple) -> Callable[[Array, Arra
     def add_lanes(lanes, batched, x, y):
         del lanes
         axes = tuple(0 if has else None for has in batched)
-        shapes = jax.eval_shape(compute, *(v[0] if has else v for v, has in zip((x, y), batched, strict=True)))
+        shapes = jax.eval_shape(
+            compute, *(v[0] if has else v for v, has in zip((x, y), batched, strict=True))
+        )
         return _loop_once(_Mapped(f, static, axes), ())(x, y), jax.tree.map(lambda _: True, shapes)
 
     return looped

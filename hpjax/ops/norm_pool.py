@@ -4,15 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from hpjax.ops.batch_norm import Moments, batch_moments, normalize, shared_gradient
 from hpjax.ops.compiler import compute_apart
+from hpjax.ops.pool import Pair, Windows, first_places, unpool, window_taps
 from hpjax.ops.sums import feature_sums, only_real
-
-Window = tuple[int, int]
 
 
 def batch_norm_max_pool(
@@ -21,7 +19,7 @@ def batch_norm_max_pool(
     bias: Float[Array, " features"],
     mask: Float[Array, " batch"] | None = None,
     *,
-    window: Window = (2, 2),
+    window: Pair = (2, 2),
     epsilon: float = 1e-5,
 ) -> tuple[Float[Array, "batch out_height out_width features"], Moments]:
     """Normalises by the statistics of this batch, cuts off below zero and keeps each window's maximum.
@@ -51,15 +49,16 @@ def normalize_max_pool(
     scale: Float[Array, " features"],
     bias: Float[Array, " features"],
     *,
-    window: Window = (2, 2),
+    window: Pair = (2, 2),
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch out_height out_width features"]:
     """Returns the same from given statistics; for evaluation."""
     # Normalisation keeps or reverses order: the winner is known before it, and only winners need it.
-    return normalize(_winners(x, scale, window), mean, variance, scale, bias, epsilon=epsilon, relu=True)
+    winners = _winners(scale, window_taps(x, Windows(window, window)))
+    return normalize(winners, mean, variance, scale, bias, epsilon=epsilon, relu=True)
 
 
-def _primal(x, scale, bias, mask, window: Window, epsilon: float) -> tuple[Array, Moments]:
+def _primal(x, scale, bias, mask, window: Pair, epsilon: float) -> tuple[Array, Moments]:
     moments = batch_moments(x, mask)
     y = normalize_max_pool(x, moments.mean, moments.variance, scale, bias, window=window, epsilon=epsilon)
     return y, moments
@@ -82,7 +81,7 @@ def _backward(window, epsilon, residuals, cotangents):
     )
     centred = x.astype(factor.dtype) - moments.mean
     shared = shared_gradient(centred, moments, d_bias, d_centred, epsilon)
-    dx = factor * (_unpooled(dy, places, window, x.shape) - only_real(shared, mask))
+    dx = factor * (unpool(dy, places, Windows(window, window), x.shape) - only_real(shared, mask))
     d_scale = d_centred * inverse_deviation
     return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
 
@@ -91,42 +90,13 @@ _norm_pool = jax.custom_vjp(_primal, nondiff_argnums=(4, 5))
 _norm_pool.defvjp(_forward, _backward)
 
 
-def _taps(x: Array, window: Window) -> list[Array]:
-    """Returns, for each place in a window, what all windows hold there."""
-    height, width = (size // side * side for size, side in zip(x.shape[1:3], window, strict=True))
-    return [
-        x[:, i : height : window[0], j : width : window[1]]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-
-
-def _winners(x: Array, scale: Array, window: Window) -> Array:
-    taps = _taps(x, window)
+def _winners(scale: Array, taps: list[Array]) -> Array:
     largest, smallest = functools.reduce(jnp.maximum, taps), functools.reduce(jnp.minimum, taps)
     return jnp.where(scale >= 0, largest, smallest)
 
 
-def _find_winners(x: Array, scale: Array, window: Window) -> tuple[Array, Array]:
+def _find_winners(x: Array, scale: Array, window: Pair) -> tuple[Array, Array]:
     """Returns each window's winner, and its place in the window."""
-    winners = _winners(x, scale, window)
-    taps = _taps(x, window)
-    places = jnp.full(winners.shape, len(taps), jnp.int8)
-    for place in reversed(range(len(taps))):
-        places = jnp.where(taps[place] == winners, np.int8(place), places)
-    return winners, places
-
-
-def _unpooled(dy: Array, places: Array, window: Window, shape: tuple[int, ...]) -> Array:
-    """Returns `dy` where each window's winner was, and zeros elsewhere, in `shape`."""
-    height, width = window
-    place = width * np.arange(height)[:, None, None, None] + np.arange(width)[:, None]
-    mine = places[:, :, None, :, None] == place.astype(np.int8)
-    spread = jnp.where(mine, dy[:, :, None, :, None], 0)
-    batch, rows, columns, features = dy.shape
-    full = spread.reshape(batch, rows * height, columns * width, features)
-    return lax.pad(
-        full,
-        jnp.zeros((), full.dtype),
-        [(0, 0, 0), (0, shape[1] - rows * height, 0), (0, shape[2] - columns * width, 0), (0, 0, 0)],
-    )
+    taps = window_taps(x, Windows(window, window))
+    winners = _winners(scale, taps)
+    return winners, first_places(taps, winners)

@@ -1,15 +1,28 @@
 """Max pooling whose backward pass is a handful of selects instead of a scatter."""
 
 import functools
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8
+
+from hpjax.ops.compiler import compute_apart
 
 Pair = tuple[int, int]
+MOST_PLACES = 127  # in a window, as an int8 counts them
+
+
+class Windows(NamedTuple):
+    """Where the windows lie, per spatial axis."""
+
+    sizes: Pair
+    strides: Pair
+    pads: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
 
 def max_pool(
@@ -20,8 +33,7 @@ def max_pool(
 ) -> Float[Array, "batch out_height out_width channels"]:
     """Returns the maximum of each window; a drop-in for `flax.nnx.max_pool`.
 
-    The gradient of a window goes to its first maximum, as in PyTorch and XLA. Windows that don't overlap and
-    need no padding take slices and comparisons; all others are XLA's.
+    The gradient of a window goes to its first maximum, as in PyTorch and XLA; of a NaN it goes nowhere.
 
     Args:
       x: activations; any number of leading axes.
@@ -29,82 +41,134 @@ def max_pool(
       strides: pixels from window to window; 1 where None, as in Flax.
       padding: `VALID`, `SAME`, or pixels before and after, per spatial axis.
     """
-    height, width = (int(w) for w in window_shape)
-    strides = tuple(int(s) for s in strides or (1, 1))
-    pads = _pads(x.shape[-3:-1], (height, width), strides, padding)
-    disjoint = strides[0] >= height and strides[1] >= width
-    fits = x.shape[-3] >= height and x.shape[-2] >= width
-    if disjoint and fits and not any(sum(pads, ())) and jnp.issubdtype(x.dtype, jnp.floating):
-        return _disjoint_max_pool(x, (height, width), strides)
-    return _general_max_pool(x, (height, width), strides, pads)
+    sizes, strides = _pair(window_shape), _pair(strides or (1, 1))
+    windows = Windows(sizes, strides, _pads(x.shape[-3:-1], sizes, strides, padding))
+    if not _is_ours(x, windows):
+        return _general_max_pool(x, windows)
+    flat = x.reshape(-1, *x.shape[-3:])
+    y = _max_pool(flat, windows)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def _pads(sizes: Sequence[int], window: Pair, strides: Sequence[int], padding) -> tuple[Pair, Pair]:
+def window_taps(x: Float[Array, "batch height width channels"], windows: Windows) -> list[Array]:
+    """Returns, for each place in a window, what all windows hold there; -inf outside of `x`."""
+    padded = _padded(x, windows.pads, -np.inf)
+    (height, width), (down, right) = windows.sizes, windows.strides
+    rows, columns = _counts(padded.shape[1:3], windows)
+    return [
+        padded[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        for i in range(height)
+        for j in range(width)
+    ]
+
+
+def first_places(taps: list[Array], winners: Array) -> Int8[Array, "batch rows columns channels"]:
+    """Returns the number of the first tap that equals the winner; the number of taps where none does."""
+    places = jnp.full(winners.shape, len(taps), jnp.int8)
+    for place in reversed(range(len(taps))):
+        places = jnp.where(taps[place] == winners, np.int8(place), places)
+    return places
+
+
+def unpool(
+    dy: Float[Array, "batch rows columns channels"],
+    places: Int8[Array, "batch rows columns channels"],
+    windows: Windows,
+    shape: tuple[int, ...],
+) -> Float[Array, "batch height width channels"]:
+    """Returns the sum of each window's `dy` at the window's place, in `shape`; zeros elsewhere."""
+    strides = windows.strides
+    padded = [size + sum(pads) for size, pads in zip(shape[1:3], windows.pads, strict=True)]
+    cells = [-(-size // stride) for size, stride in zip(padded, strides, strict=True)]
+    reach = [-(-size // stride) for size, stride in zip(windows.sizes, strides, strict=True)]
+    total = None
+    # A pixel lies in the window that starts in its cell (of stride by stride pixels) or in earlier cells.
+    for back in itertools.product(*map(range, reach)):
+        mine = _shifted(places, back, cells, -1)[:, :, None, :, None] == _place_in_window(back, windows)
+        part = jnp.where(mine, _shifted(dy, back, cells, 0)[:, :, None, :, None], 0)
+        total = part if total is None else total + part
+    assert total is not None
+    full = total.reshape(shape[0], cells[0] * strides[0], cells[1] * strides[1], shape[3])
+    (top, _), (left, _) = windows.pads
+    extra = [(top, full.shape[1] - top - shape[1]), (left, full.shape[2] - left - shape[2])]
+    return _padded(full, tuple((-before, -after) for before, after in extra), 0)
+
+
+def _is_ours(x: Array, windows: Windows) -> bool:
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    padded = [size + sum(pads) for size, pads in zip(x.shape[-3:-1], windows.pads, strict=True)]
+    fits = x.ndim > 3 and x.size > 0 and all(p >= w for p, w in zip(padded, windows.sizes, strict=True))
+    inside = all(max(p) < w for p, w in zip(windows.pads, windows.sizes, strict=True))
+    return floating and fits and inside and windows.sizes[0] * windows.sizes[1] <= MOST_PLACES
+
+
+def _pair(sizes: Sequence[int]) -> Pair:
+    height, width = (int(size) for size in sizes)
+    return height, width
+
+
+def _pads(sizes: Sequence[int], window: Pair, strides: Pair, padding) -> tuple[Pair, Pair]:
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(sizes, window, strides, padding)
     before_after = [(int(before), int(after)) for before, after in padding]
     return before_after[0], before_after[1]
 
 
-def _general_max_pool(x: Array, window: Pair, strides: Sequence[int], pads: tuple[Pair, Pair]) -> Array:
+def _general_max_pool(x: Array, windows: Windows) -> Array:
     ones, zeros = (1,) * (x.ndim - 3), ((0, 0),) * (x.ndim - 3)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     init = np.asarray(lowest, x.dtype)[()]  # traced, it would hide that this is a maximum from autodiff
-    return lax.reduce_window(
-        x, init, lax.max, (*ones, *window, 1), (*ones, *strides, 1), (*zeros, *pads, (0, 0))
+    sizes, strides = (*ones, *windows.sizes, 1), (*ones, *windows.strides, 1)
+    return lax.reduce_window(x, init, lax.max, sizes, strides, (*zeros, *windows.pads, (0, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: Array, windows: Windows) -> Array:
+    return functools.reduce(jnp.maximum, window_taps(x, windows))
+
+
+def _forward(x, windows):
+    y, places = compute_apart(_find, x, jnp.zeros((), x.dtype), windows)
+    return y, (places, x)
+
+
+def _find(x: Array, _: Array, windows: Windows) -> tuple[Array, Array]:
+    taps = window_taps(x, windows)
+    y = functools.reduce(jnp.maximum, taps)
+    return y, first_places(taps, y)
+
+
+def _backward(windows, residuals, dy):
+    places, x = residuals
+    return (unpool(dy, places, windows, x.shape),)
+
+
+_max_pool.defvjp(_forward, _backward)
+
+
+def _counts(padded: Sequence[int], windows: Windows) -> Pair:
+    rows, columns = (
+        (size - window) // stride + 1
+        for size, window, stride in zip(padded, windows.sizes, windows.strides, strict=True)
     )
+    return rows, columns
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _disjoint_max_pool(x: Array, window: Pair, strides: Pair) -> Array:
-    return functools.reduce(jnp.maximum, _taps(x, window, strides))
+def _padded(x: Array, pads: Sequence[Pair], value: float) -> Array:
+    if not any(map(any, pads)):
+        return x
+    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
 
 
-def _forward(x, window, strides):
-    y = _disjoint_max_pool(x, window, strides)
-    return y, (x, y)
+def _shifted(x: Array, back: Sequence[int], cells: Sequence[int], value: int) -> Array:
+    """Returns `x` moved down and right by `back`, in `cells` rows and columns; `value` where it isn't."""
+    pads = [(by, count - by - size) for by, count, size in zip(back, cells, x.shape[1:3], strict=True)]
+    return _padded(x, pads, value)
 
 
-def _backward(window, strides, residuals, dy):
-    x, y = residuals
-    height, width = window
-    taken = jnp.zeros(y.shape, bool)
-    grads = []
-    for tap in _taps(x, window, strides):
-        # A maximum of NaN equals nothing: the window's first NaN wins.
-        wins = ((tap == y) | (tap != tap)) & ~taken
-        grads.append(jnp.where(wins, dy, 0))
-        taken |= wins
-    rows = [_side_by_side(grads[i * width : (i + 1) * width], -2, strides[1]) for i in range(height)]
-    return (_fit(_side_by_side(rows, -3, strides[0]), x.shape),)
-
-
-_disjoint_max_pool.defvjp(_forward, _backward)
-
-
-def _taps(x: Array, window: Pair, strides: Pair) -> list[Array]:
-    rows, columns = ((x.shape[axis - 3] - window[axis]) // strides[axis] + 1 for axis in (0, 1))
-    return [
-        x[
-            ...,
-            i : i + (rows - 1) * strides[0] + 1 : strides[0],
-            j : j + (columns - 1) * strides[1] + 1 : strides[1],
-            :,
-        ]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-
-
-def _side_by_side(parts: list[Array], axis: int, stride: int) -> Array:
-    """Interleaves `parts` along `axis`, with zeros up to `stride` values per window."""
-    parts = parts + [jnp.zeros_like(parts[0])] * (stride - len(parts))
-    shape = list(parts[0].shape)
-    shape[axis] *= stride
-    return jnp.stack(parts, axis).reshape(shape)
-
-
-def _fit(dx: Array, shape: Sequence[int]) -> Array:
-    """Crops or zero-pads the ends to `shape`: pixels that no window reaches have no gradient."""
-    config = [(0, size - have, 0) for have, size in zip(dx.shape, shape, strict=True)]
-    return lax.pad(dx, jnp.zeros((), dx.dtype), config)
+def _place_in_window(back: Sequence[int], windows: Windows) -> np.ndarray:
+    """Returns, for the pixels of a cell, their place in the window `back` cells before; -2 outside of it."""
+    rows, columns = (np.arange(s) + s * by for s, by in zip(windows.strides, back, strict=True))
+    inside = (rows < windows.sizes[0])[:, None] & (columns < windows.sizes[1])
+    places = np.where(inside, windows.sizes[1] * rows[:, None] + columns, -2)
+    return places.astype(np.int8)[:, None, :, None]

@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import functools
 import json
-import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,8 +14,6 @@ from jax import Array
 from hpjax.ops import lowerings, memory
 from hpjax.ops.geometry import Geometry
 
-# Values of copied windows that need no blocking: 16 MiB of float32.
-SMALL_COPIES = 1 << 22
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
 
 
@@ -142,22 +139,19 @@ def _cpu_rule(key: Key) -> str:
         return kernel
     if key.op != "weight_gradient" and key.own == (True, False):
         return f"merged:{kernel}"
-    return f"mapped:{kernel}"
+    # XLA's own convolutions become naive loops inside of a loop.
+    return f"unrolled:{kernel}" if kernel == "native" else f"mapped:{kernel}"
 
 
 def _cpu_kernel(key: Key) -> str:
-    unit_stride = key.geometry.strides == (1, 1)
-    widest = max(key.a[-1], key.b[-1])
-    if unit_stride and widest < 64:
-        return "wide_scan"
+    narrow = max(key.a[-1], key.b[-1]) < 64 and key.geometry.strides == (1, 1)
     if key.op == "weight_gradient":
-        if unit_stride and widest == 64:
-            return "wide_scan"
-        copies = key.b[0] * key.b[1] * key.b[2] * math.prod(key.widths) * key.a[-1]
-        return "im2col" if copies <= SMALL_COPIES else "im2col_scan"
-    strided = not unit_stride and key.a[-1] >= 64
-    tiny = min(key.geometry.output_sizes(key.a[1:3], key.widths)) < 4 and widest >= 64
-    return "im2col_scan" if strided or tiny else "native"
+        return "wide_scan" if narrow and key.a[-1] > 10 else "native"
+    # XLA swaps kernel and image where the kernel is larger, and then runs a hundred times slower.
+    smaller_than_kernel = any(side < width for side, width in zip(key.a[1:3], key.widths, strict=True))
+    if smaller_than_kernel and not narrow:
+        return "im2col_scan"
+    return "wide_scan" if narrow else "native"
 
 
 def _gpu_rule(key: Key) -> str:
