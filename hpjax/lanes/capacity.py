@@ -1,17 +1,21 @@
 """How many lanes fit, and which layout trains them fastest: by measurement of a few steps."""
 
+import math
 import os
+import re
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hpjax.data.batches import epoch_order
 from hpjax.lanes.engine import Layout, Task
-from hpjax.lanes.population import Population
 from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.ops import memory
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import zero_sums
 
@@ -19,6 +23,8 @@ MEMORY_MARGIN = 0.85  # of the device's limit may be used
 LEAST_GAIN = 1.03  # a wider program must train at least so much faster per lane
 FUSED_MAX = 64  # lanes of one program when nothing else limits them
 SHORT_STEP = 2e-3  # seconds; below it a call a step may be bound by dispatch
+MANY_STEPS = 1_000_000  # more than an epoch has
+CALL_SECONDS = 0.5  # of one call of many steps: how long an interruption may have to wait
 
 
 @dataclass(frozen=True)
@@ -59,27 +65,45 @@ class Probe:
         best = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(population.best))
         return used - analysis.alias_size_in_bytes + best
 
-    def seconds(self, num_lanes: int, steps_per_call: int = 1, repeats: int = 5) -> float:
-        """Returns the median seconds of a step of `num_lanes` lanes, compile time apart."""
-        population = create_population(self.program, self.hparams, num_lanes)
+    def seconds(self, candidate: "Candidate", repeats: int = 5) -> float:
+        """Returns the median seconds per lane and step, compile time apart."""
+        lanes, threads, steps = candidate
+        steps = min(steps, self.full_steps)
+        shards = [self._advance(self._create(lanes), steps) for _ in range(threads)]
         times = []
-        state, sums = population.state, zero_sums((num_lanes,))
-        for _ in range(repeats + 1):
-            jax.block_until_ready(sums)
-            start = time.perf_counter()
-            state, sums = self._steps(state, sums, population, steps_per_call)
-            jax.block_until_ready(sums)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:]) / min(steps_per_call, self.full_steps)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(repeats):
+                start = time.perf_counter()
+                shards = list(pool.map(lambda shard: self._advance(shard, steps), shards))
+                times.append(time.perf_counter() - start)
+        return statistics.median(times) / (steps * lanes * threads)
 
-    def _steps(self, state, sums, population: Population, steps: int):
-        arguments = (population.hparams, self.data, self._order(sums.loss.shape[0]), augment_key(0, 0))
-        return self.program.train(state, sums, *arguments, 0, min(steps, self.full_steps))
+    def _create(self, num_lanes: int) -> tuple:
+        population = create_population(self.program, self.hparams, num_lanes)
+        return population.state, zero_sums((num_lanes,)), population.hparams
+
+    def _advance(self, shard: tuple, steps: int) -> tuple:
+        state, sums, hparams = shard
+        order, key = self._order(sums.loss.shape[0]), augment_key(0, 0)
+        state, sums = self.program.train(state, sums, hparams, self.data, order, key, 0, steps)
+        return (*jax.block_until_ready((state, sums)), hparams)
 
     def _order(self, num_lanes: int):
         if not self.program.own_order:
             return self.order
         return jnp.broadcast_to(self.order, (num_lanes, *self.order.shape))
+
+
+class Candidate(NamedTuple):
+    """A way to train a group on one device."""
+
+    lanes: int  # advanced by one call
+    threads: int = 1  # of the host, each with calls of its own
+    steps: int = 1  # of one call
+
+    def __str__(self) -> str:
+        """Returns the name under which it is remembered."""
+        return f"{self.lanes} lanes x {self.threads} threads x {self.steps} steps"
 
 
 def choose_layout(
@@ -90,6 +114,7 @@ def choose_layout(
     count: int = 0,
     strategy: str = "auto",
     devices: int = 0,
+    name: str = "",
 ) -> Choice:
     """Returns how to train a group.
 
@@ -101,16 +126,23 @@ def choose_layout(
       count: lanes asked for; 0: as many as fit and pay.
       strategy: auto (measure), fused or sequential.
       devices: devices to spread over; 0: all.
+      name: what distinguishes the program; a choice that was measured is remembered under it, so that the
+        same sweep is trained the same way, to the bit, when it is run again. Empty: not remembered.
     """
     num_devices = min(devices or len(jax.devices()), len(jax.devices()))
     limit = count or min(wanted, FUSED_MAX * num_devices)
     if limit == 1 or (strategy != "auto" and count):
         return _fixed("sequential" if limit == 1 else strategy, limit, num_devices)
     probe = Probe(program, task, hparams)
-    fits = _lanes_that_fit(probe, -(-limit // num_devices))
+    per_device = -(-limit // num_devices)
+    fits = _lanes_that_fit(probe, per_device)
     if strategy != "auto":
         return _fixed(strategy, min(limit, fits * num_devices), num_devices)
-    return _measure(probe, limit, fits, num_devices, keep_count=bool(count))
+    key = f"layout of {min(fits, per_device)} lanes: {name}"
+    seconds = (_recall(key) if name else None) or _measure(probe, min(fits, per_device))
+    if name:
+        memory.remember(key, str(_fastest(seconds)), {str(c): 1e3 * s for c, s in seconds.items()})
+    return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
 
 
 def device_memory_limit() -> int:
@@ -128,7 +160,12 @@ def _fixed(strategy: str, num_lanes: int, devices: int) -> Choice:
 
 
 def _steps_per_call() -> int:
-    return 1 if jax.default_backend() == "cpu" else 1_000_000
+    return 1 if jax.default_backend() == "cpu" else MANY_STEPS
+
+
+def _host_threads() -> int:
+    """Returns how many calls are worth running at once: on a CPU, operations don't fill all cores alone."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
 
 
 def _lanes_that_fit(probe: Probe, wanted: int) -> int:
@@ -138,21 +175,66 @@ def _lanes_that_fit(probe: Probe, wanted: int) -> int:
     return max(1, min(wanted, int(room // per_lane)))
 
 
-def _measure(probe: Probe, limit: int, fits: int, devices: int, keep_count: bool) -> Choice:
-    steps = _steps_per_call()
-    lane_seconds = {1: probe.seconds(1, steps)}
-    best, wider = 1, 2
-    while best < fits:
-        wider = min(wider, fits)
-        lane_seconds[wider] = probe.seconds(wider, steps) / wider
-        if lane_seconds[wider] * LEAST_GAIN > lane_seconds[best] and wider > 2:
+def _measure(probe: Probe, most: int) -> dict[Candidate, float]:
+    """Returns the seconds per lane and step of the layouts worth trying for up to `most` lanes."""
+    first = Candidate(1, 1, _steps_per_call())
+    seconds = {first: probe.seconds(first)}
+
+    def is_gain(candidate: Candidate) -> bool:
+        best = seconds[_fastest(seconds)]
+        seconds[candidate] = probe.seconds(candidate)
+        return seconds[candidate] * LEAST_GAIN <= best
+
+    threads = min(most, _host_threads())
+    if threads > 1:
+        is_gain(first._replace(threads=threads))
+    lanes = 2
+    while lanes <= most:
+        used = min(_fastest(seconds).threads, most // lanes)
+        # Two lanes may lose to one for what lanes cost at all; four then show whether they gain.
+        if not is_gain(Candidate(lanes, used, first.steps)) and lanes > 2:
             break
-        if lane_seconds[wider] * LEAST_GAIN <= lane_seconds[best]:
-            best = wider
-        if wider == fits:
-            break
-        wider *= 2
-    num_lanes = limit if keep_count else min(limit, best * devices)
-    layout = Layout(best, steps, devices)
-    speedup = lane_seconds[1] / lane_seconds[best]
-    return Choice(layout, num_lanes, lane_seconds[best] * best, speedup, probe.memory(best), lane_seconds)
+        lanes = most if lanes < most < 2 * lanes else 2 * lanes
+    best = _fastest(seconds)
+    if best.steps > 1 or seconds[best] * best.lanes * best.threads < SHORT_STEP:
+        is_gain(best._replace(steps=1 if best.steps > 1 else MANY_STEPS))
+    return seconds
+
+
+def _fastest(seconds: dict[Candidate, float]) -> Candidate:
+    """Returns the candidate with the fewest seconds; a wider program must be clearly faster."""
+    ranked = sorted(seconds, key=lambda c: (c.lanes * c.threads, c.steps))
+    best = ranked[0]
+    for candidate in ranked[1:]:
+        if seconds[candidate] * LEAST_GAIN <= seconds[best]:
+            best = candidate
+    return best
+
+
+def _recall(key: str) -> dict[Candidate, float] | None:
+    """Returns what was measured for the same program, if it still reads as that."""
+    numbers = {tuple(map(int, re.findall(r"\d+", n))): ms for n, ms in memory.measured(key).items()}
+    found = {Candidate(*n): ms / 1e3 for n, ms in numbers.items() if len(n) == 3 and min(n) > 0 and ms > 0}
+    return found if any(c[:2] == (1, 1) for c in found) else None
+
+
+def _choice(
+    probe: Probe, seconds: dict[Candidate, float], limit: int, devices: int, keep_count: bool
+) -> Choice:
+    best = _fastest(seconds)
+    alone = min(s for c, s in seconds.items() if c.lanes == c.threads == 1)
+    num_lanes = limit if keep_count else min(limit, best.lanes * best.threads * devices)
+    steps = best.steps if best.steps == 1 else _steps_within(CALL_SECONDS, seconds[best] * best.lanes)
+    layout = Layout(best.lanes, steps, devices, best.threads)
+    return Choice(
+        layout,
+        num_lanes,
+        seconds[best] * best.lanes * best.threads,
+        alone / seconds[best],
+        probe.memory(best.lanes) * best.threads,
+        {best.lanes: seconds[best]},
+    )
+
+
+def _steps_within(seconds: float, step_seconds: float) -> int:
+    return max(2, math.ceil(seconds / step_seconds))

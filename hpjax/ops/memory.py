@@ -12,7 +12,7 @@ import tempfile
 
 import jax
 
-VERSION = 1
+VERSION = 2
 
 
 def cache_dir() -> pathlib.Path:
@@ -31,30 +31,39 @@ def cache_path() -> pathlib.Path:
     """Returns the file of this device, jaxlib and `XLA_FLAGS`: all change which lowering is fastest."""
     name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in _maker()[:2])
     flags = re.sub(r"[^A-Za-z0-9]+", "_", _maker()[2])[-80:]
-    return cache_dir() / f"lowerings-{name}{'-' if flags else ''}{flags}.json"
+    return cache_dir() / f"choices-{name}{'-' if flags else ''}{flags}.json"
 
 
 def load() -> dict[str, str]:
-    """Returns the remembered lowering of each key; nothing where the file is missing, stale or corrupt."""
+    """Returns the remembered choice of each key; nothing where the file is missing, stale or corrupt."""
+    return {key: entry["choice"] for key, entry in _present().items()}
+
+
+def measured(key: str) -> dict[str, float]:
+    """Returns the milliseconds measured for what `key` chooses from; empty where nothing is known."""
+    return dict(_present().get(key, {}).get("milliseconds", {}))
+
+
+def remember(key: str, choice: str, milliseconds: dict[str, float]) -> None:
+    """Adds a measurement to the file, atomically; a folder that can't be written is only logged."""
+    path = cache_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = {**_read(path), key: {"choice": choice, "milliseconds": milliseconds}}
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump({"version": VERSION, "maker": _maker(), "entries": entries}, file, indent=1)
+        os.replace(file.name, path)
+    except OSError as error:
+        logging.getLogger(__name__).warning("measurements can't be kept in %s: %s", path, error)
+
+
+def _present() -> dict[str, dict]:
     path = cache_path()
     try:
         stamp = path.stat().st_mtime_ns
     except OSError:
         return {}
-    return {key: entry["lowering"] for key, entry in _entries(path, stamp).items()}
-
-
-def remember(key: str, lowering: str, milliseconds: dict[str, float]) -> None:
-    """Adds a measurement to the file, atomically; a folder that can't be written is only logged."""
-    path = cache_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        entries = {**_read(path), key: {"lowering": lowering, "milliseconds": milliseconds}}
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump({"version": VERSION, "maker": _maker(), "entries": entries}, file, indent=1)
-        os.replace(file.name, path)
-    except OSError as error:
-        logging.getLogger(__name__).warning("measured lowerings can't be kept in %s: %s", path, error)
+    return _entries(path, stamp)
 
 
 @functools.lru_cache(maxsize=4)
@@ -68,9 +77,14 @@ def _read(path: pathlib.Path) -> dict[str, dict]:
         content = json.loads(path.read_text())
         if content["version"] != VERSION or content["maker"] != _maker():
             return {}
-        return {k: e for k, e in content["entries"].items() if isinstance(e["lowering"], str)}
+        return {k: e for k, e in content["entries"].items() if _is_entry(e)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_entry(entry: dict) -> bool:
+    times = entry["milliseconds"].values()
+    return isinstance(entry["choice"], str) and all(isinstance(t, float | int) for t in times)
 
 
 def _maker() -> list[str]:

@@ -97,7 +97,9 @@ def test_twice_gives_the_same_bits(program, task):
         np.testing.assert_array_equal(array, second.snapshot()[name], err_msg=name)
 
 
-@pytest.mark.parametrize("layout", [Layout(2), Layout(1), Layout(4, steps_per_call=2), Layout(3)])
+@pytest.mark.parametrize(
+    "layout", [Layout(2), Layout(1), Layout(4, steps_per_call=2), Layout(3), Layout(1, threads=3)]
+)
 def test_layouts_agree(program, task, layout):
     _, fused = _train(program, task, TRIALS)
     _, other = _train(program, task, TRIALS, layout)

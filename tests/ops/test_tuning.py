@@ -61,7 +61,16 @@ def test_corrupt_file_is_ignored_and_replaced(monkeypatch, content):
     assert tuning.choose(key) == "unrolled:native"
 
 
-@pytest.mark.parametrize("entry", [{"lowering": "no_such:thing"}, {"lowering": 3}, {}, None])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"choice": "no_such:thing", "milliseconds": {}},
+        {"choice": 3, "milliseconds": {}},
+        {"choice": "native", "milliseconds": {"native": "fast"}},
+        {},
+        None,
+    ],
+)
 def test_bad_entry_is_ignored(entry):
     key = create_key()
     memory.remember("other", "native", {})

@@ -1,0 +1,87 @@
+"""Layouts are measured on real programs, remembered, and bounded by memory."""
+
+import numpy as np
+import pytest
+
+from hpjax.config import parse_config
+from hpjax.data.dataset import load_dataset
+from hpjax.lanes import capacity
+from hpjax.lanes.capacity import Candidate, choose_layout
+from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.ops import memory
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPJAX_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def group():
+    config = parse_config(
+        {
+            "model": {"kernel_widths": (3, 3, 3)},
+            "data": {"name": "synthetic_scenes", "image_size": 24, "max_train_examples": 48},
+            "train": {"batch_size": 12},
+        }
+    )
+    dataset = load_dataset(config.data, 0)
+    program, task = create_program(config, dataset), create_task(config, dataset, True)
+    return program, task, trial_hparams(config, 0)
+
+
+def test_auto_measures_and_remembers(group):
+    program, *_ = group
+    choice = choose_layout(*group, wanted=4, name="mine")
+    assert choice.speedup >= 1 and choice.memory_bytes > 0
+    assert choice.num_lanes == choice.layout.lanes_per_shard * choice.layout.threads <= 4
+    traces = dict(program.traces)
+    assert choose_layout(*group, wanted=4, name="mine") == choice
+    assert dict(program.traces) == traces
+
+
+def test_what_is_remembered_decides(group):
+    key = "layout of 4 lanes: mine"
+    times = {Candidate(1): 4.0, Candidate(2, 2): 1.0}
+    memory.remember(key, "", {str(candidate): ms for candidate, ms in times.items()})
+    choice = choose_layout(*group, wanted=4, name="mine")
+    assert (choice.layout.lanes_per_shard, choice.layout.threads, choice.num_lanes) == (2, 2, 4)
+    np.testing.assert_allclose(choice.speedup, 4.0)
+
+
+def test_a_damaged_memory_is_measured_again(group, cache):
+    memory.remember("layout of 2 lanes: mine", "", {"nonsense": 1.0})
+    assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
+    memory.cache_path().write_text("{")
+    assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
+
+
+def test_lanes_stay_within_memory(group, monkeypatch):
+    probe = capacity.Probe(*group)
+    one, two = probe.memory(1), probe.memory(2)
+    assert two > one > 0
+    room = (one + 1.5 * (two - one)) / capacity.MEMORY_MARGIN
+    monkeypatch.setattr(capacity, "device_memory_limit", lambda: room)
+    assert choose_layout(*group, wanted=16, strategy="fused").num_lanes == 2
+    assert choose_layout(*group, wanted=16).num_lanes <= 2
+
+
+def test_what_is_asked_for_is_not_measured(group):
+    assert choose_layout(*group, wanted=8, count=4, strategy="fused").layout.lanes_per_shard == 4
+    assert choose_layout(*group, wanted=8, count=4, strategy="sequential").layout.lanes_per_shard == 1
+    assert choose_layout(*group, wanted=1).layout.lanes_per_shard == 1
+    assert choose_layout(*group, wanted=9, count=3).num_lanes == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({Candidate(1): 1.0, Candidate(1, 2): 0.99}, Candidate(1)),
+        ({Candidate(1): 1.0, Candidate(1, 2): 0.6, Candidate(2): 0.59}, Candidate(1, 2)),
+        ({Candidate(1): 1.0, Candidate(2): 1.1, Candidate(4): 0.5}, Candidate(4)),
+        ({Candidate(1): 1.0, Candidate(1, 1, 8): 0.5}, Candidate(1, 1, 8)),
+    ],
+)
+def test_a_wider_program_must_be_clearly_faster(seconds, expected):
+    assert capacity._fastest(seconds) == expected
