@@ -1,0 +1,25 @@
+"""How much is tried: little in the ordinary suite, much by `make faults`; and the figures of what was."""
+
+import collections
+
+import pytest
+
+figures: collections.Counter = collections.Counter()
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("faults")
+    group.addoption("--kills", type=int, default=5, help="sweeps killed in all")
+    group.addoption("--inputs", type=int, default=60, help="bad inputs tried by each fuzz test")
+    group.addoption("--soak", type=float, default=15, help="seconds of continuous lanes")
+
+
+@pytest.fixture(scope="session")
+def counted() -> collections.Counter:
+    """Counts what was tried and survived; printed at the end."""
+    return figures
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, value in figures.items():
+        terminalreporter.write_line(f"{name}: {value}")

@@ -1,0 +1,15 @@
+"""The other sweep that is killed: two groups, trained one after the other, and a trial that diverges."""
+
+from hpjax.config import get_default
+
+
+def get_config():
+    config = get_default()
+    config.data.name, config.data.image_size = "synthetic_scenes", 30
+    config.data.max_train_examples, config.data.max_test_examples = 60, 24
+    config.model.kernel_widths = (3, 3, 3)
+    config.train.epochs = 6
+    config.sweep.space = {"learning_rate": (1e-3, 1e30), "batch_size": (12, 20)}
+    config.lanes.strategy, config.lanes.count = "fused", 2
+    config.checkpoint.keep = 2
+    return config
