@@ -73,6 +73,8 @@ def concatenate(populations: list[Population]) -> Population:
 def to_arrays(population: Population) -> dict[str, np.ndarray]:
     """Returns host copies of all leaves under their tree paths; the inverse of `from_arrays`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(population)
+    for _, leaf in leaves:
+        leaf.copy_to_host_async()  # all transfers are under way before the first is waited for
     return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
 
 

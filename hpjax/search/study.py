@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ class Study:
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Notes the objective after an epoch (from 1); returns whether the trial should be pruned."""
         handle = self._handle(trial)
-        handle.report(value, epoch)
+        with _writing(self._path):
+            handle.report(value, epoch)
         return self._pruner is not None and handle.should_prune()
 
     def tell(self, trial: Trial, status: str, value: float | None) -> None:
@@ -84,9 +85,10 @@ class Study:
 
         states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
         handle = self._handle(trial)
-        handle.set_user_attr("status", status)
         state = states.get(status, TrialState.PRUNED)
-        self._study.tell(handle, value if status == "complete" else None, state=state)
+        with _writing(self._path):
+            handle.set_user_attr("status", status)
+            self._study.tell(handle, value if status == "complete" else None, state=state)
         del self._running[trial.number]
 
     def offset(self) -> int:
@@ -100,15 +102,17 @@ class Study:
         sampler = create_sampler(self._config.sweep, self._config.seed, number)
         self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
         always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
-        trial = self._study.ask(always)
-        for axis in self._space.axes:
-            if axis.when and axis.applies(trial.params):
-                _suggest(trial, axis)
+        with _writing(self._path):
+            trial = self._study.ask(always)
+            for axis in self._space.axes:
+                if axis.when and axis.applies(trial.params):
+                    _suggest(trial, axis)
         self._asked += 1
         return trial
 
     def _admit(self, trial: "optuna.Trial", seed: int, setting: int, seed_index: int) -> Trial:
-        trial.set_user_attr("seed", seed)
+        with _writing(self._path):
+            trial.set_user_attr("seed", seed)
         self._running[trial.number] = trial
         return Trial(trial.number, dict(trial.params), seed, setting, seed_index)
 
@@ -143,30 +147,38 @@ def open_study(
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
-        study_name=STUDY_NAME,
-        direction="maximize" if objective.maximize else "minimize",
-        pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
-        load_if_exists=True,
-    )
+    with _writing(path):
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
+            study_name=STUDY_NAME,
+            direction="maximize" if objective.maximize else "minimize",
+            pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
     return Study(config, space, study, path)
 
 
 def _cut(path: Path, offset: int) -> None:
-    for suffix in (".lock", ".lock.rename"):
-        with contextlib.suppress(OSError):
-            path.with_name(path.name + suffix).unlink()
-    try:
+    with _writing(path):
+        for lock in path.parent.glob(f"{path.name}.lock*"):  # of a process that was killed
+            lock.unlink()
         size = path.stat().st_size if path.exists() else 0
         if size < offset:
             raise WorkdirError(
-                f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there"
+                f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there: "
+                "restore it or choose another workdir"
             )
         if size:
             os.truncate(path, offset)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says in one line that the journal can't be written."""
+    try:
+        yield
     except OSError as error:
-        raise WorkdirError(f"can't write {path}: {error.strerror}") from error
+        raise WorkdirError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def _random(number: int) -> "optuna.samplers.BaseSampler":

@@ -19,11 +19,12 @@ from hpjax.store.workdir import atomic_write, describe_os_error, sync_folder
 
 _ARRAYS, _LEDGER = "arrays", "ledger.json"
 TEMPORARY = ".tmp"
+_OVERHEAD = 1 << 18  # bytes that Orbax and the file system need besides the arrays
 Nested = dict[str, Any]
 
 
 def copy_to_host(tree: PyTree) -> Nested:
-    """Returns a tree of arrays as nested dicts of numpy copies, safe from donation of the originals.
+    """Returns a tree of arrays as nested dicts of numpy, those of jax as copies, safe from donation.
 
     All transfers from the device are started before the first is waited for.
     """
@@ -34,7 +35,7 @@ def copy_to_host(tree: PyTree) -> Nested:
     nested: Nested = {}
     for path, leaf in leaves:
         # On CPU np.asarray is a view of the device's buffer, which the next step overwrites.
-        _insert(nested, _name_path(path), np.array(leaf, copy=True))
+        _insert(nested, _name_path(path), np.array(leaf, copy=isinstance(leaf, jax.Array) or None))
     return nested
 
 
@@ -75,11 +76,13 @@ def save_folder(folder: Path, arrays: Nested, ledger: Mapping) -> None:
     try:
         _remove(temporary)
         temporary.mkdir(parents=True)
+        _reserve(temporary, arrays)
         _save_arrays(temporary, arrays)
         empty = {
             "/".join(path): [leaf.shape, leaf.dtype.name] for path, leaf in _walk(arrays) if not leaf.size
         }
-        atomic_write(temporary / _LEDGER, json.dumps({"ledger": ledger, "empty": empty}))
+        content = {"folder": folder.name, "ledger": ledger, "empty": empty}
+        atomic_write(temporary / _LEDGER, json.dumps(content))
         write_manifest(temporary)
         _replace_folder(temporary, folder)
     except WorkdirError:
@@ -95,6 +98,8 @@ def save_folder(folder: Path, arrays: Nested, ledger: Mapping) -> None:
 def load_folder(folder: Path) -> tuple[Nested, dict]:
     """Returns a folder's arrays as nested dicts of numpy, and its ledger, after checking every byte.
 
+    Nothing in the folder is ever executed: it is JSON and numbers, never a pickle.
+
     Raises:
       CheckpointError: the folder is missing, torn, truncated or changed.
 
@@ -106,6 +111,8 @@ def load_folder(folder: Path) -> tuple[Nested, dict]:
     check_manifest(folder)
     try:
         content = json.loads((folder / _LEDGER).read_text())
+        if content["folder"] != folder.name:
+            raise ValueError(f"it is {content['folder']} under another name")
         nested: Nested = {}
         if (folder / _ARRAYS).exists():
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -115,6 +122,11 @@ def load_folder(folder: Path) -> tuple[Nested, dict]:
     for name, (shape, dtype) in content["empty"].items():
         _insert(nested, tuple(name.split("/")), np.zeros(shape, dtype))
     return nested, content["ledger"]
+
+
+def import_writer() -> None:
+    """Imports Orbax ahead of the first save; that takes seconds."""
+    import orbax.checkpoint  # noqa: F401
 
 
 def read_ledger(folder: Path) -> dict:
@@ -143,6 +155,14 @@ def remove_folder(folder: Path) -> None:
         _remove(doomed)
         os.rename(folder, doomed)
     _remove(doomed)
+
+
+def _reserve(folder: Path, arrays: Nested) -> None:
+    """Raises OSError where the disk has no room for the arrays: Orbax reports that in a hundred lines."""
+    file = folder / "room"
+    with open(file, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, sum(leaf.nbytes for _, leaf in _walk(arrays)) + _OVERHEAD)
+    file.unlink()
 
 
 def _save_arrays(folder: Path, arrays: Nested) -> None:

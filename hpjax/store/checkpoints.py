@@ -15,6 +15,7 @@ from hpjax.store.arrays import (
     Nested,
     copy_to_host,
     fit_template,
+    import_writer,
     load_folder,
     read_ledger,
     remove_folder,
@@ -61,6 +62,7 @@ class PopulationCheckpoints:
         self._directory, self._keep = Path(directory), keep
         self._writer = BackgroundWriter(1)
         _open_directory(self._directory)
+        self._writer.submit(import_writer)  # while the programs are compiled
 
     def __enter__(self) -> "PopulationCheckpoints":
         return self
@@ -73,7 +75,7 @@ class PopulationCheckpoints:
 
         Args:
           step: ranks checkpoints; later ones are removed as another history's.
-          arrays: a tree of jax or numpy arrays; they may be donated once this returns.
+          arrays: a tree of arrays; jax may donate its own once this returns, numpy's are given up.
           ledger: JSON values that belong to the arrays, e.g. offsets of logs.
           block: returns only when the checkpoint is on disk.
 
@@ -94,13 +96,14 @@ class PopulationCheckpoints:
         """Returns the steps on disk, oldest first; not yet verified."""
         return _list_numbers(self._directory, "step_")
 
-    def restore_latest(self, template: PyTree | None = None) -> Restored | None:
+    def restore_latest(self, template: PyTree | None = None, expected: bool = False) -> Restored | None:
         """Returns the newest checkpoint that is whole, or None if there is none at all.
 
         Damaged steps are reported by `logging.warning` and in `rejected`; the next save removes them.
 
         Args:
           template: a tree with the shapes and dtypes expected; None returns nested dicts of numpy.
+          expected: that there is none at all is damage, too.
 
         Raises:
           CheckpointError: every checkpoint is damaged, or a whole one doesn't fit the template.
@@ -118,8 +121,12 @@ class PopulationCheckpoints:
                 continue
             arrays = nested if template is None else fit_template(nested, template, folder)
             return Restored(step, arrays, ledger, tuple(rejected))
-        if rejected:
-            raise CheckpointError(f"no checkpoint in {self._directory} can be used: {rejected[0][1]}")
+        if rejected or expected:
+            reason = rejected[0][1] if rejected else "all are missing"
+            raise CheckpointError(
+                f"no checkpoint in {self._directory} can be used ({reason}): "
+                "restore one, or choose another workdir"
+            )
         return None
 
     def close(self) -> None:
@@ -173,7 +180,7 @@ class TrialCheckpoints:
 
         Args:
           trial: its number; an earlier checkpoint of it is replaced.
-          arrays: a tree of jax or numpy arrays; they may be donated once this returns.
+          arrays: a tree of arrays; jax may donate its own once this returns, numpy's are given up.
           metadata: JSON values that `load` returns.
           score: ranks the trial.
           block: returns only when the checkpoint is on disk.

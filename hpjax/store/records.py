@@ -168,7 +168,10 @@ def open_records(workdir: str | Path, hyperparameters: Sequence[str] = (), offse
     try:
         kept = file.read_bytes()[:offset]
         if len(kept) < offset or (kept and not kept.endswith(b"\n")):
-            raise WorkdirError(f"{file} is damaged: {offset} bytes belong to the checkpoint, {len(kept)} fit")
+            raise WorkdirError(
+                f"{file} is damaged: {offset} bytes belong to the checkpoint, {len(kept)} fit: "
+                "restore it or choose another workdir"
+            )
         history = History.parse(file, kept)
         os.ftruncate(fd, offset)
     except OSError as error:

@@ -1,8 +1,11 @@
 """How much is tried: little in the ordinary suite, much by `make faults`; and the figures of what was."""
 
 import collections
+import random
+from pathlib import Path
 
 import pytest
+from sweeps import Sweeps
 
 figures: collections.Counter = collections.Counter()
 
@@ -18,6 +21,25 @@ def pytest_addoption(parser):
 def counted() -> collections.Counter:
     """Counts what was tried and survived; printed at the end."""
     return figures
+
+
+@pytest.fixture(scope="session")
+def searches(tmp_path_factory) -> Sweeps:
+    """Starts the search in any workdir."""
+    return Sweeps("search_sweep.py", tmp_path_factory.mktemp("searches"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted_search(searches) -> Path:
+    """The workdir of a search that nothing disturbed."""
+    searches.finish(searches.folder / "uninterrupted")
+    return searches.folder / "uninterrupted"
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Draws moments; the same ones in every run."""
+    return random.Random(0)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +40,16 @@ class Sweeps:
             "HPJAX_CACHE": str(folder / "cache"),
         }
 
-    def start(self, workdir: Path, *arguments: str, **options) -> "Sweep":
+    def start(self, workdir: Path, *arguments: str, prefix: Sequence[str] = ()) -> "Sweep":
         """Starts, or goes on with, the sweep in `workdir`."""
         flags = [f"--config={self.config}", f"--workdir={workdir}", *arguments]
-        command = [sys.executable, "-m", "hpjax.main", *flags]
+        command = [*prefix, sys.executable, "-m", "hpjax.main", *flags]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-        options = {"env": self.environment, **pipes, **options}
-        return Sweep(subprocess.Popen(command, **options), workdir)
+        return Sweep(subprocess.Popen(command, env=self.environment, **pipes), workdir)
 
-    def finish(self, workdir: Path, *arguments: str, **options) -> str:
+    def finish(self, workdir: Path, *arguments: str) -> str:
         """Runs the sweep in `workdir` to its end; returns what it wrote to stderr."""
-        status, text = self.start(workdir, *arguments, **options).end()
+        status, text = self.start(workdir, *arguments).end()
         assert status == 0, text
         return text
 

@@ -1,7 +1,7 @@
 """Killed anywhere and started again, a sweep ends with the tables and weights of one that wasn't."""
 
+import itertools
 import json
-import random
 import signal
 
 import pytest
@@ -11,27 +11,25 @@ KILLS_A_SWEEP = 5
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["search_sweep.py", "grid_sweep.py"])
-def uninterrupted(request, tmp_path_factory):
-    """Returns how to start the sweep, and the workdir of a run that nothing disturbed."""
-    if request.param == "grid_sweep.py" and request.config.getoption("--kills", 5) < 10:
-        pytest.skip("make faults kills this one too")
-    sweeps = Sweeps(request.param, tmp_path_factory.mktemp("sweeps"))
-    workdir = sweeps.folder / "uninterrupted"
-    sweeps.finish(workdir)
-    return sweeps, workdir
-
-
-def _kills(request) -> int:
+def test_killed_at_any_moment(searches, uninterrupted_search, request, rng, counted):
     kills = request.config.getoption("--kills", KILLS_A_SWEEP)
-    return kills if kills < 10 else kills // 2
+    _kill_and_compare(searches, uninterrupted_search, kills - kills // 3 * (kills > 9), rng, counted)
 
 
-def test_killed_at_any_moment(uninterrupted, request, counted):
-    sweeps, reference = uninterrupted
-    left, rng = _kills(request), random.Random(0)
-    points = iter(POINTS * left)
-    for number in range(-(-left // KILLS_A_SWEEP)):
+def test_groups_and_divergence_killed_at_any_moment(tmp_path, request, rng, counted):
+    kills = request.config.getoption("--kills", KILLS_A_SWEEP)
+    if kills <= 9:
+        pytest.skip("make faults does it")
+    sweeps = Sweeps("grid_sweep.py", tmp_path)
+    sweeps.finish(tmp_path / "uninterrupted")
+    _kill_and_compare(sweeps, tmp_path / "uninterrupted", kills // 3, rng, counted)
+
+
+def _kill_and_compare(sweeps: Sweeps, reference, kills: int, rng, counted) -> None:
+    points, left = itertools.cycle(POINTS), kills
+    for number in itertools.count():
+        if not left:
+            break
         workdir = sweeps.folder / f"killed_{number}"
         for _ in range(min(left, KILLS_A_SWEEP)):
             killed = _kill_at(next(points), sweeps, workdir, rng)
@@ -48,16 +46,15 @@ def _kill_at(point, sweeps: Sweeps, workdir, rng) -> bool:
     return came and status != 0
 
 
-def test_signals_save_and_end(uninterrupted):
-    sweeps, reference = uninterrupted
-    workdir, rng = sweeps.folder / "signalled", random.Random(1)
+def test_signals_save_and_end(searches, uninterrupted_search, rng):
+    workdir = searches.folder / "signalled"
     for number in (signal.SIGTERM, signal.SIGINT):
-        came, status, text = sweeps.start(workdir).signal_when(in_a_step(workdir, rng), number)
+        came, status, text = searches.start(workdir).signal_when(in_a_step(workdir, rng), number)
         assert came and status == 128 + number
         last = text.splitlines()[-1]
         assert last == f"hpjax: interrupted; the same command continues the sweep in {workdir}"
         newest = max((workdir / "checkpoints" / "population").iterdir())
         ledger = json.loads((newest / "ledger.json").read_text())["ledger"]
         assert ledger["records"] == (workdir / "history.jsonl").stat().st_size > 0
-    sweeps.finish(workdir)
-    assert_same_sweep(workdir, reference)
+    searches.finish(workdir)
+    assert_same_sweep(workdir, uninterrupted_search)
