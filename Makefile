@@ -8,13 +8,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test faults lint clean
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Half an hour: kills, full disks, bad inputs and a soak; writes what came out into RELIABILITY.md.
+faults: .venv/installed-dev
+	$(BIN)/python -m pytest tests/faults --kills=50 --inputs=1000 --soak=180 $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mounts a file system of 64 MiB of its own; skips where none can be mounted."""
+    """Mounts a file system of 192 MiB of its own; skips where none can be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a small file system can't be mounted here")
     yield folder
@@ -41,7 +41,7 @@ def _fill(disk: Path) -> Path:
     filler = disk / "filler"
     with open(filler, "wb", buffering=0) as file:
         try:
-            while file.write(b"x" * 4096):
+            while file.write(bytes(1 << 20)):
                 pass
         except OSError:
             return filler
