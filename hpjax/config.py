@@ -39,7 +39,7 @@ class DataConfig:
 
     name: str = _field("auto", "auto, intel_scenes, folder, digits, synthetic_scenes or tfds:NAME")
     dir: str = _field("", "folder of the images; empty: data/ for intel_scenes")
-    image_size: int = _field(0, "side of the square image in pixels; 0: the source's own (150; digits 48)")
+    image_size: int = _field(0, "side of the square image in pixels; 0: 150, synthetic_scenes 64, digits 48")
     validation_fraction: float = _field(
         0.0, "training images held out to select on, in [0, 1); a search makes 0 0.1"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpjax.config import Config, to_dict
+from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.style import FigureInfo
@@ -57,6 +58,7 @@ def run_sweep(
       HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
+    use_compilation_cache()
     with open_workdir(workdir, to_dict(config), resume) as opened:
         if opened.finished:
             log.info("the sweep in %s is finished already", opened.path)
@@ -77,6 +79,7 @@ def plan_sweep(config: Config) -> Plan:
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
     """
+    use_compilation_cache()
     config = dataclasses.replace(config, trackers=())
     with (
         tempfile.TemporaryDirectory() as scratch,

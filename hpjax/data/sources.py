@@ -18,6 +18,7 @@ from hpjax.errors import ConfigError, DataError
 DEFAULT_DIR = "data"
 DEFAULT_IMAGE_SIZE = 150
 DIGITS_IMAGE_SIZE = 48  # the smallest round size that the reference network takes
+SCENES_IMAGE_SIZE = 64  # of the synthetic ones: large enough for settings to differ, small enough to wait for
 SYNTHETIC_EXAMPLES = (3_000, 600)  # training and test images where the configuration names none
 
 
@@ -87,7 +88,7 @@ def load_digits(data: DataConfig) -> Source:
 
 def load_synthetic_scenes(data: DataConfig) -> Source:
     """Returns drawn scenes of the six Intel classes; always the same for a size and number of examples."""
-    size = data.image_size or DEFAULT_IMAGE_SIZE
+    size = data.image_size or SCENES_IMAGE_SIZE
     numbers = (data.max_train_examples, data.max_test_examples)
     counts = [number or default for number, default in zip(numbers, SYNTHETIC_EXAMPLES, strict=True)]
     train, test = (Split(*synthetic.draw_scenes(n, size, seed=i)) for i, n in enumerate(counts))

@@ -135,11 +135,10 @@ def choose_layout(
         return _fixed("sequential" if limit == 1 else strategy, limit, num_devices)
     probe = Probe(program, task, hparams)
     per_device = -(-limit // num_devices)
-    fits = _lanes_that_fit(probe, per_device)
     if strategy != "auto":
-        return _fixed(strategy, min(limit, fits * num_devices), num_devices)
-    key = f"layout of {min(fits, per_device)} lanes: {name}"
-    seconds = (_recall(key) if name else None) or _measure(probe, min(fits, per_device))
+        return _fixed(strategy, min(limit, _lanes_that_fit(probe, per_device) * num_devices), num_devices)
+    key = f"layout of {per_device} lanes: {name}"
+    seconds = (_recall(key, probe) if name else None) or _measure(probe, _lanes_that_fit(probe, per_device))
     if name:
         memory.remember(key, str(_fastest(seconds)), {str(c): 1e3 * s for c, s in seconds.items()})
     return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
@@ -211,11 +210,15 @@ def _fastest(seconds: dict[Candidate, float]) -> Candidate:
     return best
 
 
-def _recall(key: str) -> dict[Candidate, float] | None:
-    """Returns what was measured for the same program, if it still reads as that."""
+def _recall(key: str, probe: Probe) -> dict[Candidate, float] | None:
+    """Returns what was measured for the same program, if it still reads as that and its choice fits."""
     numbers = {tuple(map(int, re.findall(r"\d+", n))): ms for n, ms in memory.measured(key).items()}
     found = {Candidate(*n): ms / 1e3 for n, ms in numbers.items() if len(n) == 3 and min(n) > 0 and ms > 0}
-    return found if any(c[:2] == (1, 1) for c in found) else None
+    if not any(c[:2] == (1, 1) for c in found):
+        return None
+    best = _fastest(found)
+    needed = probe.memory(best.lanes) * best.threads
+    return found if needed <= MEMORY_MARGIN * device_memory_limit() else None
 
 
 def _choice(

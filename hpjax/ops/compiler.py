@@ -1,13 +1,21 @@
 """How XLA is brought to compile hpjax's operations well."""
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import custom_batching, lax
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import Array, PyTree
+
+from hpjax.ops.memory import cache_dir
+
+log = logging.getLogger("hpjax")
+
+CACHE_BYTES = 2 << 30  # of compiled programs on disk; the longest unused go first
 
 # Of XLA's YNNPACK fusions only the products: those of convolutions run several times slower than XLA's own
 # code, some a hundred times; without those of products, one with a transposed operand runs 14 times slower.
@@ -24,6 +32,26 @@ def compiler_options() -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return {}
     return dict(_CPU)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk for the next start, below `cache_dir()`.
+
+    Where jax has been given a cache of its own (`JAX_COMPILATION_CACHE_DIR`), or was told to use none
+    (`JAX_ENABLE_COMPILATION_CACHE=0`), that holds.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:  # type: ignore
+        return
+    folder = cache_dir() / "programs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("compiled programs can't be kept in %s: %s", folder, error.strerror)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation_cache.reset_cache()  # jax decides once, at its first compilation, whether there is one
 
 
 def compute_apart(f: Callable[..., PyTree], x: Array, y: Array, *static: Any) -> PyTree:

@@ -46,7 +46,7 @@ def max_pool(
     if not _is_ours(x, windows):
         return _general_max_pool(x, windows)
     flat = x.reshape(-1, *x.shape[-3:])
-    y = _max_pool(flat, windows)
+    y: Array = _max_pool(flat, windows)  # type: ignore[assignment]
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 

@@ -1,5 +1,7 @@
 """Where curves also go: TensorBoard, with hyperparameters for its HParams page."""
 
+import functools
+import importlib.util
 import logging
 import os
 import struct
@@ -76,10 +78,16 @@ class TensorBoard:
     """
 
     def __init__(self, directory: str | Path):
-        from tensorboardX import summary  # a missing package is to be said before hours of training
-
-        self._directory, self._summary = Path(directory), summary
+        self._directory = Path(directory)
         self._steps: dict[int, int] = {}
+
+    @functools.cached_property
+    def _summary(self) -> Any:
+        from tensorboardX import (
+            summary,
+        )  # with PyTorch installed it takes seconds: not before the first epoch
+
+        return summary
 
     def log_epoch(self, trial: int, epoch: int, scalars: Mapping[str, float]) -> None:
         """Adds one epoch's numbers, at the epoch's step."""
@@ -131,10 +139,10 @@ def make_trackers(names: Sequence[str], workdir: str | Path) -> Trackers:
 def _make_tracker(name: str, workdir: Path) -> Tracker:
     if name != "tensorboard":
         raise ConfigError("trackers", name, "tensorboard")
-    try:
-        return TensorBoard(workdir / "tensorboard")
-    except ImportError as error:
-        raise ConfigError("trackers", name, f"a tracker whose package is installed ({error})") from error
+    # To be said before hours of training.
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError("trackers", name, "a tracker whose package (tensorboardX) is installed")
+    return TensorBoard(workdir / "tensorboard")
 
 
 def _measured(values: Mapping[str, float | None]) -> dict[str, float]:

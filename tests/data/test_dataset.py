@@ -25,6 +25,11 @@ def test_default_image_size_of_files_is_150(make_tree):
     assert load(name="folder", dir=str(make_tree(count=1))).test.images.shape == (2, 150, 150, 3)
 
 
+def test_default_image_size_of_scenes_is_64():
+    options = {"max_train_examples": 6, "max_test_examples": 6}
+    assert load(name="synthetic_scenes", **options).test.images.shape == (6, 64, 64, 3)
+
+
 def test_validation_split_follows_the_seed(make_tree):
     options = {"name": "folder", "dir": str(make_tree()), "image_size": 8, "validation_fraction": 0.25}
     first, again, other = load(0, **options), load(0, **options), load(1, **options)
