@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpjax.config import Config, to_dict
+from hpjax.groups import plan_groups, run_groups
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
@@ -64,7 +65,7 @@ def run_sweep(
             log.info("the sweep in %s is finished already", opened.path)
         else:
             with Session(config, opened, progress) as session:
-                session.run()
+                run_groups(session)
                 _draw(session)
                 session.write_tables(finished=True)
         return load_result(opened.path)
@@ -86,7 +87,7 @@ def plan_sweep(config: Config) -> Plan:
         open_workdir(scratch, to_dict(config)) as opened,
         Session(config, opened) as session,
     ):
-        return session.plan()
+        return plan_groups(session)
 
 
 def load_result(workdir: str | Path) -> SweepResult:

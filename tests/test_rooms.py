@@ -14,7 +14,7 @@ LEVELS = {
     2: {"models", "data", "config", "hyperparameters", "validation"},
     3: {"lanes", "search"},
     4: {"store"},
-    5: {"sweep", "session", "loop", "report"},
+    5: {"sweep", "groups", "host", "session", "pacing", "loop", "report"},
     6: {"launch"},
     7: {"main", "arguments", "export", "predict", "replay"},
 }
@@ -22,7 +22,7 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 # Files that make up one room.
 ROOM_OF = {
     **dict.fromkeys(("config", "hyperparameters", "validation"), "config"),
-    **dict.fromkeys(("sweep", "session", "loop"), "sweep"),
+    **dict.fromkeys(("sweep", "groups", "host", "session", "pacing", "loop"), "sweep"),
     **dict.fromkeys(("main", "arguments"), "main"),
     **dict.fromkeys(("command", "errors"), "errors"),
 }

@@ -1,0 +1,154 @@
+"""The groups of a sweep, one after the other: each is planned, compiled, run to its end and closed."""
+
+import dataclasses
+import json
+import logging
+
+from hpjax.config import Config
+from hpjax.host import SessionHost
+from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
+from hpjax.lanes.capacity import Choice, choose_layout
+from hpjax.lanes.engine import Engine, Stopped, Task
+from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
+from hpjax.lanes.program import Program
+from hpjax.loop import GroupRun
+from hpjax.search.plan import GroupPlan, Plan
+from hpjax.search.trial import Trial
+from hpjax.session import Group, Interrupted, Saved, Session
+from hpjax.store.tables import find_best
+from hpjax.store.workdir import atomic_write
+
+log = logging.getLogger("hpjax")
+
+MOST_WAITING = 64  # trials asked for together
+
+
+def run_groups(session: Session) -> None:
+    """Runs every group to its end, the one that a checkpoint found running first.
+
+    Raises:
+      Interrupted: A signal arrived; everything is saved.
+    """
+    if saved := session.take_saved():
+        _run_group(session, saved.group.key, saved)
+    while (key := session.queue.next_group(session.study)) is not None:
+        _run_group(session, key)
+    if not session.tests_each_epoch:
+        _test_winner(session)
+    session.checkpoints.wait()
+
+
+def plan_groups(session: Session) -> Plan:
+    """Returns the plan of the groups that are known before anything is trained."""
+    while (key := session.queue.next_group(session.study)) is not None:
+        first = _look_ahead(session, key)
+        config = apply_hyperparameters(session.config, first.hyperparameters)
+        dataset = session.dataset(config)
+        task = create_task(config, dataset, session.tests_each_epoch)
+        _choose(session, key, first, create_program(config, dataset), task)
+        if session.config.sweep.sampler != "grid":
+            break
+        while session.queue.take(key, session.study) is not None:
+            pass
+    return session.plan
+
+
+def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
+    first = saved.group.first if saved else _look_ahead(session, key)
+    config = apply_hyperparameters(session.config, first.hyperparameters)
+    dataset = session.dataset(config)
+    program = create_program(config, dataset)
+    task = create_task(config, dataset, session.tests_each_epoch)
+    run = _resume(session, saved, config, program, task) if saved else None
+    run = run or _begin(session, key, first, config, program, task)
+    try:
+        run.run()
+    except Stopped:
+        session.checkpoints.wait()
+        raise Interrupted(session.signals.received, session.workdir.path) from None
+    _close_group(session, run, program)
+
+
+def _begin(
+    session: Session, key: str, first: Trial, config: Config, program: Program, task: Task
+) -> GroupRun:
+    choice = _choose(session, key, first, program, task)
+    atomic_write(session.workdir.path / "plan.json", json.dumps(session.plan.to_dict(), indent=2) + "\n")
+    log.info("%s", session.plan)
+    return _create_run(session, Group(key, first, choice.layout), choice.num_lanes, config, program, task)
+
+
+def _resume(session: Session, saved: Saved, config: Config, program: Program, task: Task) -> GroupRun:
+    run = _create_run(session, saved.group, len(saved.run["slots"]), config, program, task)
+    run.resume(saved.run, saved.arrays)
+    return run
+
+
+def _create_run(
+    session: Session, group: Group, num_lanes: int, config: Config, program: Program, task: Task
+) -> GroupRun:
+    host = SessionHost(session, group)
+    hparams = trial_hparams(config, group.first.seed)
+    engine = Engine(program, task, hparams, num_lanes, group.layout, host.stop_now)
+    return GroupRun(config, engine, session.objective, tuple(task.evaluated), host)
+
+
+def _close_group(session: Session, run: GroupRun, program: Program) -> None:
+    session.tally["groups"] += 1
+    session.tally["lane_epochs"] += run.lane_epochs
+    session.tally["busy_lane_epochs"] += run.busy_lane_epochs
+    session.tally["traces"] += program.traces["train", run.engine.num_lanes]
+    session.save()
+
+
+def _look_ahead(session: Session, key: str) -> Trial:
+    if session.config.sweep.sampler == "grid":
+        session.queue.look_ahead(session.study, MOST_WAITING)
+    return session.queue.peek(key)[0]
+
+
+def _choose(session: Session, key: str, first: Trial, program: Program, task: Task) -> Choice:
+    lanes = session.config.lanes
+    config = apply_hyperparameters(session.config, first.hyperparameters)
+    hparams, wanted = trial_hparams(config, first.seed), _count_wanted(session, key)
+    choice = choose_layout(program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices)
+    session.plans.append(dataclasses.asdict(_plan_group(session, key, first, task, choice)))
+    return choice
+
+
+def _plan_group(session: Session, key: str, first: Trial, task: Task, choice: Choice) -> GroupPlan:
+    swept = first.hyperparameters
+    static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
+    grid = session.config.sweep.sampler == "grid"
+    return GroupPlan(
+        static,
+        len(session.queue.peek(key)) if grid else None,
+        choice.num_lanes,
+        choice.layout.lanes_per_shard,
+        choice.layout.devices,
+        task.steps_per_epoch,
+        apply_hyperparameters(session.config, swept).train.epochs,
+        choice.memory_bytes,
+        choice.lane_step_seconds.get(choice.layout.lanes_per_shard, 0.0),
+        choice.speedup,
+    )
+
+
+def _count_wanted(session: Session, key: str) -> int:
+    """Returns how many of the group's trials could run side by side."""
+    waiting = len(session.queue.peek(key))
+    if session.config.sweep.sampler == "grid":
+        return waiting
+    return min(session.study.budget - session.study.asked + waiting, MOST_WAITING)
+
+
+def _test_winner(session: Session) -> None:
+    """Reads the test split once, for the trial that was selected on validation."""
+    best = find_best(session.records.trials(), session.table_metric)
+    if best is None or best.final_test_loss is not None or best.trial not in session.weights.trials():
+        return
+    swept = {name: value for name, value in best.hyperparameters.items() if name in session.space.names}
+    config = apply_hyperparameters(session.config, swept)
+    weights, _ = session.weights.load(best.trial)
+    sums = evaluate_weights(config, session.dataset(config), weights, best.seed)
+    session.records.set_test(best.trial, float(sums.loss / sums.count), float(sums.correct / sums.count))

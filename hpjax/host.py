@@ -1,0 +1,102 @@
+"""What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
+
+from collections.abc import Callable
+
+from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.loop import GroupRun, Slot
+from hpjax.search.trial import Trial
+from hpjax.session import Group, Interrupted, Session
+from hpjax.store.rows import EpochRow
+
+TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
+CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
+
+_SCALARS = (
+    "train_loss",
+    "test_loss",
+    "test_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "epoch_seconds",
+)
+
+
+class SessionHost:
+    """A group's `hpjax.loop.Host`: everything that happens to a trial goes into the session's stores."""
+
+    def __init__(self, session: Session, group: Group):
+        self._session, self._group = session, group
+
+    def next_trial(self) -> Trial | None:
+        """Returns the group's next trial, or None."""
+        return self._session.queue.take(self._group.key, self._session.study)
+
+    def start(self, trial: Trial, epoch_offset: int) -> None:
+        """Records that a trial was admitted at the group's epoch `epoch_offset`."""
+        session = self._session
+        optimizer = apply_hyperparameters(session.config, trial.hyperparameters).optimizer
+        always = {"learning_rate": optimizer.learning_rate, "weight_decay": optimizer.weight_decay}
+        session.records.start_trial(
+            trial.number,
+            {**always, **trial.hyperparameters},
+            trial.seed,
+            trial.setting,
+            trial.seed_index,
+            session.tally["groups"],
+            epoch_offset,
+        )
+
+    def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
+        """Records an epoch everywhere; returns whether the trial is to be pruned."""
+        session = self._session
+        session.records.add_epoch(row)
+        session.trackers.log_epoch(trial.number, row.epoch, {name: getattr(row, name) for name in _SCALARS})
+        session.tally["epochs"] += 1
+        return value == value and session.study.report(trial, row.epoch, value)
+
+    def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
+        """Ends a trial everywhere; its weights are kept if it is among the best."""
+        session, trial = self._session, slot.trial
+        if slot.best > float("-inf") and session.weights.would_keep(trial.number, slot.best):
+            metadata = {"trial": vars(trial), "epoch": slot.epoch}
+            session.weights.save(trial.number, weights(), metadata, slot.best)
+        best = slot.best if session.objective.maximize else -slot.best
+        session.study.tell(trial, status, best if status == "complete" else None)
+        session.records.finish_trial(trial.number, status, message)
+        hyperparameters = {**trial.hyperparameters, "seed": trial.seed}
+        session.trackers.log_hparams(trial.number, hyperparameters, {session.objective.name: best})
+        self._note_best(trial, slot.best)
+
+    def boundary(self, run: GroupRun) -> None:
+        """Shows progress, writes tables and checkpoints; all lanes are between two epochs."""
+        session = self._session
+        session.pace.age()
+        self._show(run)
+        session.pace.every(TABLES_SHARE, "tables", session.write_tables)
+        if session.signals.received:
+            session.save(self._group, run, block=True)
+            raise Interrupted(session.signals.received, session.workdir.path)
+        every = session.config.checkpoint.every_epochs
+        if every and run.epoch % every == 0 and self._minutes_passed():
+            session.pace.every(CHECKPOINT_SHARE, "checkpoint", lambda: session.save(self._group, run))
+
+    def stop_now(self) -> bool:
+        """Whether to leave an epoch unfinished: only where the last boundary was saved."""
+        return bool(self._session.signals.received) and self._session.pace.fresh("checkpoint")
+
+    def _minutes_passed(self) -> bool:
+        session = self._session
+        return session.pace.since("checkpoint") >= 60 * session.config.checkpoint.every_minutes
+
+    def _note_best(self, trial: Trial, score: float) -> None:
+        tally = self._session.tally
+        if tally["best_score"] is None or score > tally["best_score"]:
+            tally["best_score"], tally["best_trial"] = score, trial.number
+
+    def _show(self, run: GroupRun) -> None:
+        tally, progress = self._session.tally, self._session.progress
+        if progress is None:
+            return
+        name, best = self._session.objective.name, tally["best_trial"]
+        text = "" if best is None else f"trial {best}, {name} {abs(tally['best_score']):.3f}"
+        progress.update(tally["epochs"], len(run.busy), run.images_per_second, text, f"epoch {run.epoch}")

@@ -1,0 +1,36 @@
+"""How often side work is done: tables and checkpoints may take a share of the wall time, no more."""
+
+import time
+from collections.abc import Callable
+
+
+class Pace:
+    """Spaces out work so that it takes at most a share of the wall time."""
+
+    def __init__(self):
+        self._last: dict[str, float] = {}
+        self._cost: dict[str, float] = {}
+        self._fresh: set[str] = set()
+        self._start = time.monotonic()
+
+    def every(self, share: float, name: str, work: Callable[[], None]) -> None:
+        """Does the work unless it was done too recently for its cost."""
+        if self.since(name) < self._cost.get(name, 0.0) / share:
+            return
+        begin = time.monotonic()
+        work()
+        self._last[name] = time.monotonic()
+        self._cost[name] = self._last[name] - begin
+        self._fresh.add(name)
+
+    def since(self, name: str) -> float:
+        """Returns the seconds since the work was last done, or since the start."""
+        return time.monotonic() - self._last.get(name, self._start)
+
+    def age(self) -> None:
+        """Says that a new boundary has come: nothing that was done before is up to date."""
+        self._fresh.clear()
+
+    def fresh(self, name: str) -> bool:
+        """Returns whether the work was done at the last boundary."""
+        return name in self._fresh
