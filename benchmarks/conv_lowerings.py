@@ -7,19 +7,15 @@ The first layer's images are shared by all lanes, as in training. The lowerings 
 """
 
 import dataclasses
-import importlib.metadata
 import itertools
-import json
-import pathlib
 import statistics
-import sys
-from collections.abc import Iterator
 
 import jax
 from absl import app, flags
+from systems.layers import MODELS, Layer
+from systems.provenance import describe_run, name_device, write_json
 
-from hpjax.ops import measurement, memory, tuning
-from hpjax.ops.geometry import Geometry
+from hpjax.ops import measurement, tuning
 from hpjax.ops.lowerings import OPS
 
 MODEL = flags.DEFINE_enum("model", "custom_cnn", ["custom_cnn", "resnet18"], "whose layers")
@@ -31,56 +27,6 @@ PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "
 OPERATIONS = flags.DEFINE_list("ops", list(OPS), "which of forward, input_gradient and weight_gradient")
 LAYERS = flags.DEFINE_list("layers", [], "names of layers; all where empty")
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A convolution of a model: square images, a square kernel."""
-
-    name: str
-    size: int
-    channels: int
-    features: int
-    width: int
-    stride: int
-    padding: int
-
-    @property
-    def geometry(self) -> Geometry:
-        """The layer's windows."""
-        pads = (self.padding, self.padding)
-        return Geometry((self.stride, self.stride), (pads, pads))
-
-    @property
-    def out_size(self) -> int:
-        """Side of the output."""
-        return self.geometry.output_sizes((self.size,) * 2, (self.width,) * 2)[0]
-
-
-def custom_cnn_layers(size: int) -> Iterator[Layer]:
-    """Yields the three convolutions, each followed by a halving pool."""
-    shapes = [(3, 10, 5, 1), (10, 20, 5, 1), (20, 10, 7, 0)]
-    for number, (channels, features, width, padding) in enumerate(shapes, 1):
-        layer = Layer(f"conv{number}", size, channels, features, width, 1, padding)
-        yield layer
-        size = layer.out_size // 2
-
-
-def resnet18_layers(size: int) -> Iterator[Layer]:
-    """Yields ResNet18's convolutions of different shapes."""
-    stem = Layer("conv1", size, 3, 64, 7, 2, 3)
-    yield stem
-    size = (stem.out_size + 1) // 2
-    yield Layer("layer1", size, 64, 64, 3, 1, 1)
-    for number, features in enumerate((128, 256, 512), 2):
-        down = Layer(f"layer{number}.first", size, features // 2, features, 3, 2, 1)
-        yield down
-        yield Layer(f"layer{number}.downsample", size, features // 2, features, 1, 2, 0)
-        size = down.out_size
-        yield Layer(f"layer{number}", size, features, features, 3, 1, 1)
-
-
-MODELS = {"custom_cnn": custom_cnn_layers, "resnet18": resnet18_layers}
 
 
 def create_key(layer: Layer, op: str, lanes: int, *, shared: bool, batch_size: int, dtype: str) -> tuning.Key:
@@ -143,18 +89,10 @@ def main(argv: list[str]) -> None:
             continue
         rows.append(measure_layer(layer, op, lanes, shared=is_first and lanes > 1))
         print_row(rows[-1])
-    if OUT.value:
-        versions = {
-            "jax": jax.__version__,
-            "jaxlib": importlib.metadata.version("jaxlib"),
-            "python": sys.version.split()[0],
-        }
-        settings = {
-            name: flags.FLAGS[name].value
-            for name in ("model", "image_size", "batch_size", "repeats", "precision")
-        }
-        content = {"device": memory.device_name(), "versions": versions, "settings": settings, "rows": rows}
-        pathlib.Path(OUT.value).write_text(json.dumps(content, indent=1))
+    names = ("model", "image_size", "batch_size", "repeats", "precision")
+    settings = {name: flags.FLAGS[name].value for name in names}
+    device = name_device(jax.devices()[0].device_kind)
+    write_json(OUT.value, {**describe_run("conv_lowerings", device, settings), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""Where, when and with what a result was made."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import sys
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def describe_run(benchmark: str, device: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns what every result file says about itself.
+
+    Args:
+      benchmark: the script's name.
+      device: as `name_device` gives it.
+      settings: the flags' values.
+    """
+    return {
+        "benchmark": benchmark,
+        "argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "settings": settings,
+    }
+
+
+def write_json(path: str, content: dict[str, Any]) -> None:
+    """Writes a result, and the folders to it; nothing where `path` is empty."""
+    if path:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def name_device(kind: str) -> str:
+    """Returns a device's name from jax's `device_kind`, which says nothing of a CPU."""
+    return cpu_name() if kind == "cpu" else kind
+
+
+def cpu_name() -> str:
+    """Returns the CPU's model, family and number, as /proc/cpuinfo has them, and how many cores are used."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            text = file.read()
+    except OSError:
+        text = ""
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.MULTILINE))
+    name = fields.get("model name", platform.machine())
+    family = f" family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else ""
+    return f"{name}{family}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = ""
+    return versions

@@ -1,0 +1,69 @@
+"""The benchmark of all systems, at tiny sizes: that each trains the same trials, not how fast."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PEERS = ["torch", "torch_func"]
+
+
+def run_script(name, *arguments, timeout=240):
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_epoch_time(tmp_path, systems, *more):
+    out = tmp_path / "result.json"
+    shape = ["--model=custom_cnn", "--image_size=40", "--batch_size=4", "--lanes=2", "--steps=2"]
+    run_script("epoch_time.py", *shape, "--repeats=2", f"--systems={','.join(systems)}", f"--out={out}", *more)
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    return run_epoch_time(tmp_path_factory.mktemp("ours"), ["fused", "sequential"])
+
+
+def test_hpjax_trains_the_same_trials_in_every_layout(ours):
+    assert ours["losses"]["hpjax_systems"] == ["fused", "sequential"]
+    # Two steps from the same weights; sums are taken in another order.
+    assert ours["losses"]["largest_relative_difference"] < 1e-5
+    assert all(ours["losses"]["finite"].values())
+    first, second = ours["systems"]["fused"]["first_losses"]
+    assert first != second
+
+
+def test_every_repeat_of_every_system_is_kept(ours):
+    assert [len(ours["systems"][name]["seconds"]) for name in ("fused", "sequential")] == [2, 2]
+    assert set(ours["ratios"]) == {"fused / sequential", "sequential / fused"}
+    assert ours["ratios"]["fused / sequential"]["n"] == 2
+    assert ours["ceilings"]["flops"] > 0 and ours["ceilings"]["bytes_per_second"] > 0
+
+
+def test_says_where_and_with_what(ours):
+    assert ours["benchmark"] == "epoch_time"
+    assert ours["argv"][0] == "epoch_time.py"
+    assert ours["device"] and ours["cores"] >= 1
+    assert {"python", "jax", "jaxlib", "flax", "torch", "numpy"} <= set(ours["versions"])
+    assert ours["settings"]["lanes"] == 2 and ours["settings"]["image_size"] == 40
+
+
+@pytest.mark.torch
+def test_peers_train_too(tmp_path):
+    result = run_epoch_time(tmp_path, PEERS)
+    for name in PEERS:
+        assert result["losses"]["finite"][name], result["systems"][name]
+        assert len(result["systems"][name]["first_losses"]) == 2
+
+
+def test_a_system_that_fails_is_reported_with_the_reason(tmp_path):
+    # No network is left of 20 pixels.
+    result = run_epoch_time(tmp_path, ["fused"], "--image_size=20")
+    assert "data.image_size=20 is not allowed" in result["systems"]["fused"]["unavailable"]
+    assert result["ratios"] == {}
