@@ -27,7 +27,7 @@ def describe_run(benchmark: str, device: str, settings: dict[str, Any]) -> dict[
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
         "cores": len(os.sched_getaffinity(0)),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **_versions()},
         "settings": settings,
     }

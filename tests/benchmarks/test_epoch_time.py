@@ -21,7 +21,9 @@ def run_script(name, *arguments, timeout=240):
 def run_epoch_time(tmp_path, systems, *more):
     out = tmp_path / "result.json"
     shape = ["--model=custom_cnn", "--image_size=40", "--batch_size=4", "--lanes=2", "--steps=2"]
-    run_script("epoch_time.py", *shape, "--repeats=2", f"--systems={','.join(systems)}", f"--out={out}", *more)
+    run_script(
+        "epoch_time.py", *shape, "--repeats=2", f"--systems={','.join(systems)}", f"--out={out}", *more
+    )
     return json.loads(out.read_text())
 
 
