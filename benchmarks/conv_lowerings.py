@@ -15,6 +15,7 @@ from absl import app, flags
 from systems.layers import MODELS, Layer
 from systems.provenance import describe_run, name_device, write_json
 
+from hpjax.command import use_huge_pages
 from hpjax.ops import measurement, tuning
 from hpjax.ops.lowerings import OPS
 
@@ -96,4 +97,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     app.run(main)

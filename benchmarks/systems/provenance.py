@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import subprocess
 import sys
 from typing import Any
 
@@ -43,6 +44,12 @@ def write_json(path: str, content: dict[str, Any]) -> None:
 def name_device(kind: str) -> str:
     """Returns a device's name from jax's `device_kind`, which says nothing of a CPU."""
     return cpu_name() if kind == "cpu" else kind
+
+
+def gpu_name() -> str:
+    """Returns the first NVIDIA GPU's name, without waking it by a framework."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
 
 
 def cpu_name() -> str:

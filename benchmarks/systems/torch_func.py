@@ -31,6 +31,8 @@ class TorchFunc:
         models = [_create_model(workload, trial.seed, data.device) for trial in workload.trials]
         self._template = models[0]
         self._shapes = {name: p.shape for name, p in models[0].named_parameters()}
+        norms = [name for name, m in models[0].named_modules() if isinstance(m, nn.BatchNorm2d)]
+        self._stays_float32 = {name for name in self._shapes if name.rpartition(".")[0] in norms}
         rows = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in models]
         self._params = torch.stack(rows).requires_grad_()
         self._buffers = torch.func.stack_module_state(models)[1]
@@ -49,8 +51,7 @@ class TorchFunc:
         for rows in order:
             images, labels = self._data.batch(rows, LAYOUTS["contiguous"])
             self._params.grad = None
-            with self._data.autocast():
-                losses = self._losses(self._named_params(), self._buffers, images, labels)
+            losses = self._losses(self._named_params(), self._buffers, images, labels)
             losses.sum().backward()
             self._update()
             total += losses.detach()
@@ -58,14 +59,18 @@ class TorchFunc:
         return Epoch(time.perf_counter() - start, means)
 
     def _named_params(self) -> dict[str, Tensor]:
+        """Returns the stacked parameters, cast by hand: `torch.autocast` doesn't reach into `vmap`."""
         parts = self._params.split([math.prod(s) for s in self._shapes.values()], dim=1)
         return {
-            name: part.view(-1, *shape)
+            name: self._cast(name, part.view(-1, *shape))
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
 
+    def _cast(self, name: str, values: Tensor) -> Tensor:
+        return values if name in self._stays_float32 else values.to(self._data.dtype)
+
     def _loss_of_one(self, params, buffers, images: Tensor, labels: Tensor) -> Tensor:
-        call = lambda x: torch.func.functional_call(self._template, (params, buffers), (x,))  # noqa: E731
+        call = lambda x: torch.func.functional_call(self._template, (params, buffers), (x,)).float()  # noqa: E731
         return compute_loss(call, images, labels)  # type: ignore[arg-type]
 
     @torch.no_grad()

@@ -1,21 +1,11 @@
 """The benchmark of all systems, at tiny sizes: that each trains the same trials, not how fast."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts import run_script
 
-ROOT = Path(__file__).parents[2]
 PEERS = ["torch", "torch_func"]
-
-
-def run_script(name, *arguments, timeout=240):
-    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def run_epoch_time(tmp_path, systems, *more):

@@ -1,0 +1,114 @@
+"""Results as Markdown tables."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from systems.system import OF_HPJAX
+
+
+def epoch_table(result: dict[str, Any]) -> str:
+    """Returns the systems of one contest, the fastest first, and how hpjax compares with each of them."""
+    systems = result["systems"]
+    able = {name: s for name, s in systems.items() if "unavailable" not in s}
+    ranked = sorted(able, key=lambda name: able[name]["epoch_seconds"]["median"])
+    ours = [name for name in OF_HPJAX if name in able]
+    head = ["system", "images/s", "ms per trial and step", "TFLOP/s", "of the floor's speed"]
+    rows = [[*_speed_cells(name, able[name]), *_ratio_cells(name, ours, result["ratios"])] for name in ranked]
+    table = format_table([*head, *(f"{name} is faster by" for name in ours)], rows)
+    out = [f"Unavailable: {name} ({s['unavailable']})." for name, s in systems.items() if name not in able]
+    return "\n\n".join([_title(result), _contest_line(result), table, *out])
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """Returns a row per number of lanes, and the knee."""
+    head = ["lanes", "ms per lane and step", "images/s", "memory", "compile"]
+    rows = [_scaling_row(row) for row in result["rows"]]
+    return "\n\n".join([_title(result), f"Knee: {result['knee']} lanes.", format_table(head, rows)])
+
+
+def startup_table(result: dict[str, Any]) -> str:
+    """Returns the seconds to the first epoch of one step, cold and warm."""
+    rows = [[kind, str(d["n"]), _with_spread(d, 1)] for kind, d in result["first_epoch_seconds"].items()]
+    return "\n\n".join([_title(result), format_table(["cache", "n", "seconds to the first epoch"], rows)])
+
+
+def conv_table(result: dict[str, Any]) -> str:
+    """Returns the fastest lowerings of each convolution, and the one that hpjax chooses."""
+    head = ["layer", "operation", "lanes", "fastest", "second", "chosen"]
+    return "\n\n".join([_title(result), format_table(head, [_conv_row(row) for row in result["rows"]])])
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "epoch_time": epoch_table,
+    "scaling": scaling_table,
+    "startup": startup_table,
+    "conv_lowerings": conv_table,
+}
+
+
+def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table; all columns but the first are right-aligned."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _title(result: dict[str, Any]) -> str:
+    s = result["settings"]
+    shape = [f"{s['model']}, {s['image_size']} px, batch {s['batch_size']}"]
+    shape += [f"{s['lanes']} trials"] if "lanes" in s else []
+    shape += [s["precision"]] if "precision" in s else []
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
+    made = f"{result['date'][:10]}, {result['cores']} cores, {versions}; `{result['file']}`"
+    return f"**{result['benchmark']}: {', '.join(shape)}** ({made})"
+
+
+def _contest_line(result: dict[str, Any]) -> str:
+    ceilings, losses = result["ceilings"], result["losses"]
+    n = max((s["epoch_seconds"]["n"] for s in result["systems"].values() if "epoch_seconds" in s), default=0)
+    best = f" Best number of processes: `{result['best_processes']}`." if result["best_processes"] else ""
+    return (
+        f"n = {n} epochs of {result['settings']['steps']} steps; medians, quartiles in brackets. Ceilings:"
+        f" {ceilings['flops'] / 1e12:.3g} TFLOP/s in a matrix product,"
+        f" {ceilings['bytes_per_second'] / 1e9:.3g} GB/s in a copy. hpjax's systems differ by at most"
+        f" {losses['largest_relative_difference']:.1e} in the first epoch's losses.{best}"
+    )
+
+
+def _speed_cells(name: str, system: dict[str, Any]) -> list[str]:
+    return [
+        name,
+        f"{system['images_per_second']:,.0f}",
+        f"{system['lane_step_milliseconds']:.2f}",
+        f"{system['tflops']:.3f}",
+        f"{100 * system['share_of_floor']:.0f} %",
+    ]
+
+
+def _ratio_cells(name: str, ours: Sequence[str], ratios: dict[str, Any]) -> list[str]:
+    found = [ratios.get(f"{mine} / {name}") for mine in ours]
+    return [_with_spread(ratio, 2) + "x" if ratio else "" for ratio in found]
+
+
+def _scaling_row(row: dict[str, Any]) -> list[str]:
+    memory, compiling = f"{row['memory_bytes'] / 2**20:,.0f} MiB", f"{row['compile_seconds']:.1f} s"
+    if "unavailable" in row:
+        return [str(row["lanes"]), row["unavailable"], "", memory, compiling]
+    time = _with_spread(row["lane_step_milliseconds"], 2)
+    return [str(row["lanes"]), time, f"{row['images_per_second']:,.0f}", memory, compiling]
+
+
+def _conv_row(row: dict[str, Any]) -> list[str]:
+    ranked = sorted(row["lowerings"], key=lambda name: row["lowerings"][name]["median_ms"])
+    cells = [_lowering_cell(row, name) for name in [*ranked, "", ""][:2]]
+    first = [row["layer"]["name"], row["op"], str(row["lanes"])]
+    return [*first, *cells, _lowering_cell(row, row["chosen"])]
+
+
+def _lowering_cell(row: dict[str, Any], name: str) -> str:
+    lowering = row["lowerings"].get(name)
+    return f"{name} {lowering['median_ms']:.2f} ms" if lowering else name
+
+
+def _with_spread(described: dict[str, Any], digits: int) -> str:
+    first, third = described["quartiles"]
+    return f"{described['median']:.{digits}f} ({first:.{digits}f}–{third:.{digits}f})"

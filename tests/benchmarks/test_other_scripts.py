@@ -1,0 +1,36 @@
+"""The other benchmarks at tiny sizes: that they measure and write what they say, not how fast."""
+
+import json
+
+from scripts import run_script
+
+SHAPE = ["--model=custom_cnn", "--image_size=40", "--batch_size=4"]
+
+
+def test_scaling_has_a_row_for_each_number_of_lanes(tmp_path):
+    out = tmp_path / "result.json"
+    printed = run_script("scaling.py", *SHAPE, "--lanes=1,2", "--repeats=2", f"--out={out}")
+    result = json.loads(out.read_text())
+    assert [row["lanes"] for row in result["rows"]] == [1, 2]
+    assert result["rows"][1]["memory_bytes"] > result["rows"][0]["memory_bytes"] > 0
+    assert all(len(row["samples"]) == 2 and row["compile_seconds"] > 0 for row in result["rows"])
+    assert f"knee: {result['knee']} lanes" in printed and result["knee"] in (1, 2)
+
+
+def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
+    out = tmp_path / "result.json"
+    run_script("startup.py", *SHAPE, "--lanes=2", "--strategy=fused", "--repeats=1", f"--out={out}")
+    result = json.loads(out.read_text())
+    for kind in ("cold", "warm"):
+        (start,) = result["starts"][kind]
+        assert 0 < start["plan"] < start["first_epoch"] < start["end"]
+        assert result["first_epoch_seconds"][kind]["n"] == 1
+
+
+def test_conv_lowerings_names_the_chosen_one(tmp_path):
+    out = tmp_path / "result.json"
+    shape = ["--image_size=36", "--batch_size=2", "--lanes=2", "--layers=conv2", "--ops=forward"]
+    run_script("conv_lowerings.py", *shape, "--repeats=2", f"--out={out}")
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["layer"]["name"] == "conv2" and row["lanes"] == 2
+    assert row["chosen"] and len(row["lowerings"]) > 2

@@ -1,0 +1,82 @@
+"""The tables of the README are what the results say."""
+
+import json
+
+import pytest
+import report
+from scripts import ROOT, run_script
+from systems.provenance import describe_run
+from systems.summary import compute_ratios, describe_samples, describe_speed
+from systems.workload import Workload
+
+WORKLOAD = Workload("custom_cnn", 48, 10, 4, "float32", 2, folder="")
+
+
+def _contest():
+    seconds = {"fused": [1.0, 2.0, 1.0], "torch": [2.0, 6.0, 2.5]}
+    systems = {name: describe_speed(s, WORKLOAD, (1e11, 1e10)) for name, s in seconds.items()}
+    systems["torch_compile"] = {"unavailable": "no compiler"}
+    settings = {"model": "custom_cnn", "image_size": 48, "batch_size": 10, "lanes": 4, "steps": 2}
+    return {
+        **describe_run("epoch_time", "Some Device", settings),
+        "systems": systems,
+        "ceilings": {"flops": 1e11, "bytes_per_second": 1e10},
+        "ratios": compute_ratios(seconds),
+        "losses": {"largest_relative_difference": 1e-7},
+        "best_processes": "",
+    }
+
+
+def _scaling():
+    row = {"lanes": 1, "memory_bytes": 1 << 20, "compile_seconds": 2.0}
+    time = {"lane_step_milliseconds": describe_samples([1.0, 2.0, 3.0]), "images_per_second": 5000.0}
+    settings = {"model": "custom_cnn", "image_size": 48, "batch_size": 10}
+    rows = [{**row, **time}, {**row, "lanes": 2, "unavailable": "out of memory"}]
+    return {**describe_run("scaling", "Some Device", settings), "knee": 1, "rows": rows}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    device = tmp_path / "results" / "some_device"
+    device.mkdir(parents=True)
+    (device / "contest.json").write_text(json.dumps(_contest()))
+    (device / "scaling.json").write_text(json.dumps(_scaling()))
+    (tmp_path / "README.md").write_text(f"# Ours\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    return tmp_path
+
+
+def _report(folder, *more, **options):
+    where = [f"--results={folder / 'results'}", f"--readme={folder / 'README.md'}"]
+    return run_script("report.py", *where, *more, **options)
+
+
+def test_ratios_are_medians_of_the_rounds_ratios():
+    ratio = compute_ratios({"fused": [1.0, 2.0, 1.0], "torch": [2.0, 6.0, 2.5]})["fused / torch"]
+    assert ratio["median"] == 2.5 and ratio["range"] == [2.0, 3.0]
+
+
+def test_speed_counts_all_trials():
+    # 4 trials, 2 steps of 10 images, in a median of 1 second.
+    assert describe_speed([1.0, 2.0, 1.0], WORKLOAD, (1e11, 1e10))["images_per_second"] == 80
+
+
+def test_writes_the_tables_and_keeps_the_prose(folder):
+    _report(folder, "--check", status=1)
+    _report(folder)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# Ours\n") and text.endswith("after\n") and "old" not in text
+    assert "### Some Device" in text
+    assert "| torch |" in text and "2.50 (2.25–2.75)x" in text
+    assert "torch_compile (no compiler)" in text
+    assert "| 2 | out of memory |" in text and "2.00 (1.50–2.50)" in text
+    _report(folder, "--check")
+
+
+def test_a_missing_marker_is_an_error():
+    with pytest.raises(ValueError, match="once each"):
+        report.replace_between_markers("no markers", "new")
+
+
+def test_the_readme_in_the_repository_is_up_to_date():
+    results, readme = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "README.md"
+    run_script("report.py", "--check", f"--results={results}", f"--readme={readme}")
