@@ -10,6 +10,7 @@ from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
 from hpjax.lanes.capacity import Choice, choose_layout
 from hpjax.lanes.engine import Engine, Stopped, Task
 from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
+from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun
 from hpjax.search.plan import GroupPlan, Plan
@@ -66,7 +67,7 @@ def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
     except Stopped:
         session.checkpoints.wait()
         raise Interrupted(session.signals.received, session.workdir.path) from None
-    _close_group(session, run, program)
+    _close_group(session, run)
 
 
 def _begin(
@@ -93,11 +94,11 @@ def _create_run(
     return GroupRun(config, engine, session.objective, tuple(task.evaluated), host)
 
 
-def _close_group(session: Session, run: GroupRun, program: Program) -> None:
+def _close_group(session: Session, run: GroupRun) -> None:
     session.tally["groups"] += 1
     session.tally["lane_epochs"] += run.lane_epochs
     session.tally["busy_lane_epochs"] += run.busy_lane_epochs
-    session.tally["traces"] += program.traces["train", run.engine.num_lanes]
+    session.tally["traces"] += run.traces
     session.save()
 
 
@@ -112,25 +113,32 @@ def _choose(session: Session, key: str, first: Trial, program: Program, task: Ta
     config = apply_hyperparameters(session.config, first.hyperparameters)
     hparams, wanted = trial_hparams(config, first.seed), _count_wanted(session, key)
     choice = choose_layout(program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices)
-    session.plans.append(dataclasses.asdict(_plan_group(session, key, first, task, choice)))
+    one = program.shapes(hparams, 1)
+    plan = _plan_group(session, key, first, task, choice)
+    saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}
+    session.plans.append(dataclasses.asdict(dataclasses.replace(plan, **saved)))
     return choice
 
 
 def _plan_group(session: Session, key: str, first: Trial, task: Task, choice: Choice) -> GroupPlan:
     swept = first.hyperparameters
     static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
-    grid = session.config.sweep.sampler == "grid"
+    sweep, layout, waiting = session.config.sweep, choice.layout, len(session.queue.peek(key))
+    known = sweep.sampler == "grid"
     return GroupPlan(
         static,
-        len(session.queue.peek(key)) if grid else None,
-        choice.num_lanes,
-        choice.layout.lanes_per_shard,
-        choice.layout.devices,
-        task.steps_per_epoch,
-        apply_hyperparameters(session.config, swept).train.epochs,
-        choice.memory_bytes,
-        choice.lane_step_seconds.get(choice.layout.lanes_per_shard, 0.0),
-        choice.speedup,
+        trials=waiting if known else None,
+        most_trials=waiting if known else waiting + session.study.left,
+        may_end_early=not known or sweep.pruner != "none",
+        lanes=choice.num_lanes,
+        lanes_per_call=layout.lanes_per_shard,
+        threads=layout.threads,
+        devices=layout.devices,
+        steps_per_epoch=task.steps_per_epoch,
+        epochs=apply_hyperparameters(session.config, swept).train.epochs,
+        memory_bytes=choice.memory_bytes,
+        lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
+        speedup=choice.speedup,
     )
 
 
@@ -139,7 +147,7 @@ def _count_wanted(session: Session, key: str) -> int:
     waiting = len(session.queue.peek(key))
     if session.config.sweep.sampler == "grid":
         return waiting
-    return min(session.study.budget - session.study.asked + waiting, MOST_WAITING)
+    return min(session.study.left + waiting, MOST_WAITING)
 
 
 def _test_winner(session: Session) -> None:
@@ -151,4 +159,5 @@ def _test_winner(session: Session) -> None:
     config = apply_hyperparameters(session.config, swept)
     weights, _ = session.weights.load(best.trial)
     sums = evaluate_weights(config, session.dataset(config), weights, best.seed)
-    session.records.set_test(best.trial, float(sums.loss / sums.count), float(sums.correct / sums.count))
+    loss, correct, count = map(float, (sums.loss, sums.correct, sums.count))
+    session.records.set_test(best.trial, loss / count, correct / count)

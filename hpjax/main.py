@@ -40,7 +40,7 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
-    return "\n".join(lines)
+    return "\n".join([*lines, result.outcome])
 
 
 if __name__ == "__main__":

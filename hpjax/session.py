@@ -26,7 +26,7 @@ from hpjax.search.space import parse_space
 from hpjax.search.study import open_study
 from hpjax.search.trial import Trial
 from hpjax.signals import Signals
-from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints
+from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
@@ -143,13 +143,20 @@ class Session:
 
     def write_tables(self, finished: bool = False, **summary: Any) -> None:
         """Writes every table and the summary."""
-        entries = {"objective": self.objective.name, **self.tally, **summary}
+        shares = {"utilisation": self._utilisation(), "layouts": [p.layout() for p in self.plan.groups]}
+        swept = {"objective": self.objective.name, "swept": list(self.space.names)}
+        entries = {**swept, **self.tally, **shares, **summary}
         self.records.write_tables(self.table_metric, finished, entries)
 
     @property
     def plan(self) -> Plan:
         """The plan of the groups that were opened so far."""
-        return Plan(tuple(GroupPlan(**p) for p in self.plans), self.study.budget)
+        groups = tuple(GroupPlan(**p) for p in self.plans)
+        populations = max((g.population_bytes for g in groups), default=0)
+        weights = max((g.weights_bytes for g in groups), default=0)
+        # One more of each while a new one is written and the one that it replaces is still there.
+        disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
+        return Plan(groups, self.study.budget, disk)
 
     @property
     def table_metric(self) -> str:
@@ -177,6 +184,11 @@ class Session:
                 raise WorkdirError(f"{was}: restore them, or choose another workdir")
             self._datasets[config.data] = dataset
         return self._datasets[config.data]
+
+    def _utilisation(self) -> float | None:
+        """Returns the share of lanes that were busy in the groups that ended; None before the first."""
+        lane_epochs = self.tally["lane_epochs"]
+        return self.tally["busy_lane_epochs"] / lane_epochs if lane_epochs else None
 
     def _group_of(self, trial: Trial) -> str:
         return static_key(apply_hyperparameters(self.config, trial.hyperparameters))

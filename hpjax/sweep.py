@@ -3,14 +3,16 @@
 import dataclasses
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpjax.config import Config, to_dict
 from hpjax.groups import plan_groups, run_groups
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
+from hpjax.report.outcome import describe_outcome
 from hpjax.report.style import FigureInfo
 from hpjax.search.plan import Plan
 from hpjax.session import Interrupted, Session
@@ -33,12 +35,19 @@ class SweepResult:
       trials: one row per trial.
       epochs: one row per trial and epoch.
       best: the trial that the metric ranks first; None if none ended well.
+      summary: the content of `summary.json`.
     """
 
     workdir: Path
     trials: list[TrialRow]
     epochs: list[EpochRow]
     best: TrialRow | None
+    summary: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def outcome(self) -> str:
+        """The best trial, its setting, and how busy lanes were, in a line."""
+        return describe_outcome(self.best, self.summary)
 
 
 def run_sweep(
@@ -97,10 +106,8 @@ def load_result(workdir: str | Path) -> SweepResult:
       WorkdirError: There is no sweep in `workdir`.
     """
     path = Path(workdir)
-    trials = load_trials(path)
-    return SweepResult(
-        path, trials, load_epochs(path), find_best(trials, read_json(path / SUMMARY_NAME)["metric"])
-    )
+    trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
+    return SweepResult(path, trials, load_epochs(path), find_best(trials, summary["metric"]), summary)
 
 
 def _draw(session: Session) -> None:

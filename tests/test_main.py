@@ -31,7 +31,7 @@ def sweep(monkeypatch, tmp_path):
 
     def run_sweep(config, workdir, resume, progress):
         calls.append((config, workdir, resume, progress))
-        return types.SimpleNamespace(workdir=tmp_path)
+        return types.SimpleNamespace(workdir=tmp_path, outcome="best: trial 0")
 
     fake.run_sweep = run_sweep
     fake.plan_sweep = lambda config: "the plan"
@@ -59,6 +59,7 @@ def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys)
     assert config.sweep.space == {"weight_decay": (0.01, 1.0)}
     out = capsys.readouterr().out
     assert f"{tmp_path}/trials.csv" in out and f"{tmp_path}/figures/" in out
+    assert out.endswith("\nbest: trial 0\n")
 
 
 def test_a_plan_is_printed_and_nothing_is_run(sweep, capsys):

@@ -64,6 +64,35 @@ def test_everything_else_is_there(finished):
     assert {"train_loss.png", "test_loss.png", "test_accuracy.png"} <= figures
 
 
+def test_the_summary_says_how_it_was_trained_and_what_came_out(finished):
+    _, result = finished
+    summary = result.summary
+    assert summary["utilisation"] == summary["busy_lane_epochs"] / summary["lane_epochs"] == 1
+    assert [(x["strategy"], x["lanes"], x["lanes_per_call"]) for x in summary["layouts"]] == [
+        ("fused", 2, 2)
+    ] * 2
+    setting = f"weight decay = {result.best.hyperparameters['weight_decay']:g}"
+    assert result.outcome.startswith(f"best: trial {result.best.trial}, {setting}, batch size = ")
+    assert result.outcome.endswith(", lanes 100 % busy")
+
+
+def test_shares_are_exact(finished):
+    _, result = finished
+    for row in result.epochs:
+        assert row.test_accuracy == round(row.test_accuracy * 24) / 24  # not what float32 makes of it
+
+
+def test_the_plan_bounds_what_checkpoints_take(finished):
+    config, result = finished
+    plan = json.loads((result.workdir / "plan.json").read_text())
+    files = (p for p in (result.workdir / "checkpoints").rglob("*") if p.is_file())
+    arrays = sum(p.stat().st_size for p in files if p.suffix != ".json")
+    group = plan["groups"][0]
+    assert group["population_bytes"] > 2 * 3 * group["weights_bytes"] > 0  # two lanes, Adam's moments too
+    assert arrays < plan["disk_bytes"]
+    assert plan["disk_bytes"] == 3 * group["population_bytes"] + 21 * group["weights_bytes"]
+
+
 def test_a_group_per_static_setting_and_a_trace_per_group(finished):
     _, result = finished
     plan = json.loads((result.workdir / "plan.json").read_text())

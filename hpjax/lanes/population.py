@@ -106,6 +106,11 @@ def lane_weights(population: Population, lane: int) -> dict[str, Any]:
     return {"params": nnx.to_pure_dict(best.params), "batch_stats": nnx.to_pure_dict(best.batch_stats)}
 
 
+def count_bytes(tree: Any) -> int:
+    """Returns the bytes of all arrays (or shapes) of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def set_weights(stacked: nnx.State, lane: int, weights: dict[str, Any]) -> nnx.State:
     """Returns the stacked variables with nested dicts of arrays (see `lane_weights`) in place of a lane's."""
     new = jax.tree.map(lambda x: x[lane], stacked)

@@ -26,13 +26,18 @@ class GroupPlan:
     Attributes:
       static: the swept hyperparameters that shape the program.
       trials: how many pass through; None where a sampler decides.
+      most_trials: how many may pass through at most.
+      may_end_early: whether a pruner or a sampler may make the group shorter than its time says.
       lanes: how many train side by side.
-      lanes_per_call: how many one call of the program advances; 1 is sequential.
+      lanes_per_call: how many one call of the program advances.
+      threads: of the host, each with calls of its own.
       devices: over how many the lanes are spread.
       steps_per_epoch: optimizer steps of one epoch.
       epochs: of each trial.
-      memory_bytes: of the device, for one call; 0 where it wasn't measured.
-      lane_step_seconds: one step of one lane; 0 where it wasn't measured.
+      memory_bytes: of the device, for one call in each thread; 0 where it wasn't measured.
+      population_bytes: of one checkpoint of all lanes.
+      weights_bytes: of one trial's weights on disk.
+      lane_step_seconds: one step of one lane, all threads at work; 0 where it wasn't measured.
       speedup: over one lane at a time; 0 where it wasn't measured.
     """
 
@@ -43,7 +48,12 @@ class GroupPlan:
     devices: int
     steps_per_epoch: int
     epochs: int
+    threads: int = 1
+    most_trials: int = 0
+    may_end_early: bool = False
     memory_bytes: int = 0
+    population_bytes: int = 0
+    weights_bytes: int = 0
     lane_step_seconds: float = 0.0
     speedup: float = 0.0
 
@@ -53,11 +63,35 @@ class GroupPlan:
         return 1 + (self.lanes_per_call - 1).bit_length()
 
     @property
+    def strategy(self) -> str:
+        """How lanes share the device: `fused` in one call, in `threads` of their own, or `sequential`."""
+        if self.lanes_per_call > 1:
+            return "fused"
+        return "threads" if self.threads > 1 else "sequential"
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """Training time that a trial adds if it doesn't end early; None where it wasn't measured."""
+        if not self.lane_step_seconds:
+            return None
+        return self.lane_step_seconds * self.steps_per_epoch * self.epochs / self.devices
+
+    @property
     def seconds(self) -> float | None:
         """Training time of all its trials if none ends early; None where it isn't known."""
-        if not self.lane_step_seconds or self.trials is None:
-            return None
-        return self.lane_step_seconds * self.steps_per_epoch * self.epochs * self.trials
+        trials = self.most_trials if self.trials is None else self.trials
+        return None if self.trial_seconds is None else self.trial_seconds * trials
+
+    def layout(self) -> dict[str, Any]:
+        """Returns what was chosen, and how much faster it trains than one lane at a time."""
+        chosen = ("lanes", "lanes_per_call", "threads", "devices", "speedup")
+        entries = {name: getattr(self, name) for name in chosen}
+        return {"static": dict(self.static), "strategy": self.strategy, **entries}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns an entry of `plan.json`."""
+        derived = {"strategy": self.strategy, "programs": self.programs, "seconds": self.seconds}
+        return {**dataclasses.asdict(self), "static": dict(self.static), **derived}
 
 
 @dataclass(frozen=True)
@@ -67,66 +101,67 @@ class Plan:
     Attributes:
       groups: one per program.
       trials: of the whole sweep.
-      disk_bytes: of the checkpoints at most.
+      disk_bytes: of the checkpoints at most, for the groups that are known; 0 where it isn't.
     """
 
     groups: tuple[GroupPlan, ...]
     trials: int
     disk_bytes: int = 0
 
+    @property
+    def seconds(self) -> float | None:
+        """Training time of all trials if none ends early; None where it isn't known.
+
+        Where a sampler decides which group a trial belongs to, all are taken to belong to the slowest one.
+        """
+        if any(group.trials is None for group in self.groups):
+            slowest = [group.trial_seconds for group in self.groups]
+            return None if None in slowest else max(t for t in slowest if t is not None) * self.trials
+        times = [group.seconds for group in self.groups]
+        return None if None in times else sum(t for t in times if t is not None)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `plan.json`."""
-        groups = [
-            {**dataclasses.asdict(g), "static": dict(g.static), "programs": g.programs, "seconds": g.seconds}
-            for g in self.groups
-        ]
         return {
             "trials": self.trials,
             "disk_bytes": self.disk_bytes,
-            "seconds": self._seconds(),
-            "groups": groups,
+            "seconds": self.seconds,
+            "groups": [group.to_dict() for group in self.groups],
         }
 
     def __str__(self) -> str:
-        head = (
-            "group",
-            "trials",
-            "lanes",
-            "a call",
-            "steps/epoch",
-            "epochs",
-            "programs",
-            "memory",
-            "speed-up",
-            "time",
-        )
-        rows = [head, *(_row(group) for group in self.groups)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        rows = [HEAD, *(_row(group) for group in self.groups)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
         lines = ["  ".join(_align(text, widths[i], i) for i, text in enumerate(row)).rstrip() for row in rows]
-        total = (
-            f"{self.trials} trials, {_duration(self._seconds())}, checkpoints up to {_size(self.disk_bytes)}"
+        shortened = any(group.may_end_early for group in self.groups)
+        parts = (
+            f"{self.trials} trials",
+            _duration(self.seconds, shortened),
+            f"checkpoints up to {_size(self.disk_bytes)}",
         )
-        return "\n".join([*lines, total])
-
-    def _seconds(self) -> float | None:
-        times = [group.seconds for group in self.groups]
-        return None if None in times else sum(t for t in times if t is not None)
+        return "\n".join([*lines, ", ".join(parts)])
 
 
 def _row(group: GroupPlan) -> tuple[str, ...]:
     static = ", ".join(f"{name}={value}" for name, value in group.static.items()) or "all"
     return (
         static,
-        "?" if group.trials is None else str(group.trials),
+        f"≤ {group.most_trials}" if group.trials is None else str(group.trials),
         str(group.lanes),
-        f"{group.lanes_per_call} fused" if group.lanes_per_call > 1 else "1",
+        _describe_call(group),
         str(group.steps_per_epoch),
         str(group.epochs),
         str(group.programs),
         _size(group.memory_bytes),
         f"{group.speedup:.2f}x" if group.speedup else "?",
-        _duration(group.seconds),
+        _duration(group.seconds, group.may_end_early),
     )
+
+
+def _describe_call(group: GroupPlan) -> str:
+    """Returns how lanes are advanced: `4 fused`, `1 in 2 threads`, `1`; lanes are those of one call."""
+    fused = f"{group.lanes_per_call} fused" if group.lanes_per_call > 1 else "1"
+    return f"{fused} in {group.threads} threads" if group.threads > 1 else fused
 
 
 def _align(text: str, width: int, column: int) -> str:
@@ -139,9 +174,10 @@ def _size(num: int) -> str:
     return f"{num / 2**30:.1f} GiB" if num >= 2**30 else f"{num / 2**20:.0f} MiB"
 
 
-def _duration(seconds: float | None) -> str:
+def _duration(seconds: float | None, at_most: bool) -> str:
     if seconds is None:
         return "time unknown"
+    prefix = "≤ " if at_most else ""
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{prefix}{seconds:.0f} s"
+    return prefix + (f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h")

@@ -46,9 +46,9 @@ class Study:
         return settings * sweep.seeds
 
     @property
-    def asked(self) -> int:
-        """How many trials were asked for so far."""
-        return self._asked
+    def left(self) -> int:
+        """How many trials of the budget haven't been asked for."""
+        return max(0, self.budget - self._asked)
 
     def ask(self) -> Trial | None:
         """Returns the next trial; None once the budget is spent."""

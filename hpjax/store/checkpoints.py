@@ -25,6 +25,8 @@ from hpjax.store.arrays import (
 from hpjax.store.background import BackgroundWriter
 from hpjax.store.workdir import describe_os_error
 
+POPULATIONS_KEPT = 2  # the newest, and the one before in case it is damaged
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +59,7 @@ class PopulationCheckpoints:
 
     """
 
-    def __init__(self, directory: str | Path, keep: int = 2):
+    def __init__(self, directory: str | Path, keep: int = POPULATIONS_KEPT):
         assert keep >= 1
         self._directory, self._keep = Path(directory), keep
         self._writer = BackgroundWriter(1)

@@ -1,0 +1,55 @@
+"""The plan: what its table says, and how long it may take."""
+
+import pytest
+
+from hpjax.search.plan import GroupPlan, Plan
+
+
+def _group(**changed):
+    known = {
+        "static": {},
+        "trials": 8,
+        "lanes": 4,
+        "lanes_per_call": 4,
+        "devices": 1,
+        "steps_per_epoch": 10,
+        "epochs": 2,
+        "lane_step_seconds": 0.5,
+        "speedup": 1.5,
+    }
+    return GroupPlan(**{**known, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "call", "strategy"),
+    [
+        ({}, "4 fused", "fused"),
+        ({"lanes_per_call": 1}, "1", "sequential"),
+        ({"lanes_per_call": 1, "threads": 2}, "1 in 2 threads", "threads"),
+        ({"lanes_per_call": 2, "threads": 2}, "2 fused in 2 threads", "fused"),
+    ],
+)
+def test_the_table_says_how_lanes_are_advanced(changed, call, strategy):
+    group = _group(**changed)
+    table = str(Plan((group,), 8)).splitlines()
+    assert [cell.strip() for cell in table[1].split("  ") if cell][3] == call
+    assert group.strategy == group.to_dict()["strategy"] == group.layout()["strategy"] == strategy
+
+
+def test_the_time_of_a_grid_is_that_of_its_groups():
+    plan = Plan((_group(), _group(lane_step_seconds=1.0)), 16)
+    assert plan.seconds == 8 * 20 * 0.5 + 8 * 20 * 1.0
+    assert "16 trials, 4 min, checkpoints up to ?" in str(plan)
+
+
+def test_the_time_of_a_search_is_an_upper_bound():
+    searched = {"trials": None, "most_trials": 64, "may_end_early": True}
+    plan = Plan((_group(**searched), _group(**searched, lane_step_seconds=1.0)), 64, disk_bytes=5 << 20)
+    assert plan.seconds == 64 * 20 * 1.0  # as if all were of the slower group
+    assert "64 trials, ≤ 21 min, checkpoints up to 5 MiB" in str(plan)
+    assert "≤ 64" in str(plan)
+
+
+def test_a_time_that_was_not_measured_is_unknown():
+    assert Plan((_group(lane_step_seconds=0.0),), 8).seconds is None
+    assert "8 trials, time unknown" in str(Plan((_group(lane_step_seconds=0.0),), 8))
