@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.data.batches import epoch_order
+from hpjax.data.batches import epoch_order, stream_batches
 from hpjax.data.dataset import Split
 from hpjax.lanes.population import (
     Population,
@@ -27,10 +27,18 @@ from hpjax.lanes.population import (
     set_weights,
     to_arrays,
 )
-from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.lanes.program import (
+    Examples,
+    Program,
+    augment_key,
+    create_population,
+    lane_orders,
+    order_key,
+)
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, zero_sums
-from hpjax.train.state import purpose_key
+from hpjax.train.state import TrainState
+from hpjax.train.step import Batch
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Task:
     seed: int  # of the shared order of examples
     keep_remainder: bool = True  # train on the last, partial batch too
     eval_batch_size: int = 250
+    streamed: bool = False  # training images stay with the host; each batch is brought to the device
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,12 +105,12 @@ class Engine:
     ):
         self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
         self._devices = jax.devices()[: layout.devices]
-        self._data = [_put(task.train, d) for d in self._devices]
+        self._data = [] if task.streamed else [_put(task.train, d) for d in self._devices]
         self._evaluated = [
             {name: _put(split, d) for name, split in task.evaluated.items()} for d in self._devices
         ]
         self._order = jax.jit(epoch_order, static_argnums=(1, 2))
-        self._lane_orders = jax.jit(_lane_orders, static_argnums=(2, 3))
+        self._lane_orders = jax.jit(lane_orders, static_argnums=(2, 3))
         sizes = _shard_sizes(num_lanes, layout.lanes_per_shard)
         self._shards = self._place([create_population(program, hparams, size) for size in sizes])
         self._dispatch = threading.Lock()
@@ -199,10 +208,16 @@ class Engine:
             return list(pool.map(lambda i: jax.block_until_ready(work(i)), shards))
 
     def _train_shard(self, i: int, epoch: int, lane_epochs) -> Sums:
-        program, task, shard = self.program, self.task, self._shards[i]
+        shard, key = self._shards[i], augment_key(self.task.seed, epoch)
         order = self._epoch_order(shard, epoch, lane_epochs)
-        key = augment_key(task.seed, epoch)
         order, key, sums = jax.device_put((order, key, zero_sums((_size(shard),))), self._device(i))
+        steps = self._streamed_steps if self.task.streamed else self._resident_steps
+        state, sums = steps(i, sums, order, key)
+        self._shards[i] = shard._replace(state=state)
+        return sums
+
+    def _resident_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
+        program, task, shard = self.program, self.task, self._shards[i]
         data = self._data[i % len(self._devices)]
         full, rest = divmod(len(task.train), task.batch_size)
         state, hparams = shard.state, shard.hparams
@@ -213,11 +228,25 @@ class Engine:
             with self._dispatch:  # so that one thread compiles, and the others find it done
                 state, sums = program.train(state, sums, hparams, data, order, key, start, stop)
         if rest and task.keep_remainder:
-            mask = (np.arange(task.batch_size) < rest).astype(np.float32)
             with self._dispatch:
+                mask = self._mask(rest)
                 state, sums = program.train_masked(state, sums, hparams, data, order, key, full, mask)
-        self._shards[i] = shard._replace(state=state)
-        return sums
+        return state, sums
+
+    def _streamed_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
+        task, shard = self.task, self._shards[i]
+        full, state = len(task.train) // task.batch_size, shard.state
+        for step, host in enumerate(stream_batches(task.train, np.asarray(order)[: task.steps_per_epoch])):
+            if self._should_stop():
+                raise Stopped
+            mask = None if step < full else self._mask(len(task.train) % task.batch_size)
+            batch = Batch(*jax.device_put((*host, mask), self._device(i)))
+            with self._dispatch:
+                state, sums = self.program.train_batch(state, sums, shard.hparams, batch, key, step)
+        return state, sums
+
+    def _mask(self, real: int) -> np.ndarray:
+        return (np.arange(self.task.batch_size) < real).astype(np.float32)
 
     def _epoch_order(self, shard: Population, epoch: int, lane_epochs):
         num, batch_size = len(self.task.train), self.task.batch_size
@@ -252,15 +281,6 @@ class Engine:
 
     def _split(self, per_lane: np.ndarray) -> list[np.ndarray]:
         return np.split(per_lane, np.cumsum([_size(s) for s in self._shards])[:-1])
-
-
-def order_key(seed: int, epoch) -> jax.Array:
-    """Returns the key that an epoch's order of examples is drawn from."""
-    return jax.random.fold_in(purpose_key(seed, "order"), epoch)
-
-
-def _lane_orders(seeds, epochs, num_examples: int, batch_size: int):
-    return jax.vmap(lambda s, e: epoch_order(order_key(s, e), num_examples, batch_size))(seeds, epochs)
 
 
 def _put(split: Split, device: Any) -> Examples:

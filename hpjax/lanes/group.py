@@ -7,6 +7,7 @@ from flax import nnx
 
 from hpjax.config import Config
 from hpjax.data.augment import make_augment
+from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError
 from hpjax.lanes.engine import Engine, Layout, Task
@@ -38,7 +39,22 @@ def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task
     evaluated = {} if dataset.validation is None else {"validation": dataset.validation}
     if test_each_epoch:
         evaluated["test"] = dataset.test
-    return Task(dataset.train, evaluated, batch_size, config.seed, config.data.remainder == "pad")
+    return Task(
+        dataset.train,
+        evaluated,
+        batch_size,
+        config.seed,
+        config.data.remainder == "pad",
+        streamed=_is_streamed(config, dataset.train.images.nbytes),
+    )
+
+
+def _is_streamed(config: Config, num_bytes: int) -> bool:
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    streamed = residency(config.data, num_bytes, limit) == "stream"
+    if streamed and config.lanes.data_order == "own":
+        raise ConfigError("lanes.data_order", "own", "shared where the images don't lie on the device")
+    return streamed
 
 
 def create_program(config: Config, dataset: Dataset) -> Program:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, UInt8
 
+from hpjax.data.batches import epoch_order
 from hpjax.lanes.population import Population, create_lane, insert_lane, keep_best, stack_lanes, take_lanes
 from hpjax.ops.compiler import compiler_options
 from hpjax.train.hparams import Hparams
@@ -157,6 +158,16 @@ def _only_lane(axes: Any, arg: Any) -> Any:
 def augment_key(seed: int, epoch: int) -> Array:
     """Returns the key that an epoch's augmentations are drawn from."""
     return jax.random.fold_in(purpose_key(seed, "augment"), epoch)
+
+
+def order_key(seed: int, epoch) -> jax.Array:
+    """Returns the key that an epoch's order of examples is drawn from."""
+    return jax.random.fold_in(purpose_key(seed, "order"), epoch)
+
+
+def lane_orders(seeds, epochs, num_examples: int, batch_size: int) -> Int32[Array, "lanes steps batch"]:
+    """Returns each lane's own order of examples, from its seed and its own count of epochs."""
+    return jax.vmap(lambda s, e: epoch_order(order_key(s, e), num_examples, batch_size))(seeds, epochs)
 
 
 def create_population(program: Program, hparams: Hparams, num_lanes: int) -> Population:

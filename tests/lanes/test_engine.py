@@ -1,5 +1,7 @@
 """The promises about lanes, on a network small enough to compile quickly."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -119,6 +121,15 @@ def test_dropping_the_remainder(program):
     _, results = _train(program, task, TRIALS[:2])
     assert (results[0].train.count == 32).all()
     assert task.steps_per_epoch == 2
+
+
+@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2)])
+def test_streamed_images_give_the_same(program, task, layout):
+    _, resident = _train(program, task, TRIALS)
+    _, streamed = _train(program, dataclasses.replace(task, streamed=True), TRIALS, layout)
+    for lane in range(4):
+        np.testing.assert_allclose(_loss(resident, lane), _loss(streamed, lane), rtol=1e-4)
+        np.testing.assert_array_equal(resident[-1].train.count, streamed[-1].train.count)
 
 
 def test_snapshot_and_restore_go_on_exactly(program, task):
