@@ -20,7 +20,7 @@ from hpjax.errors import HpjaxError, WorkdirError
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
 from hpjax.lanes.engine import Engine, Layout, Stopped, Task
-from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
+from hpjax.lanes.group import create_program, create_task, evaluate_weights, model_arguments, trial_hparams
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun, Slot
 from hpjax.report.progress import Progress
@@ -331,7 +331,10 @@ class Session:
         return static_key(apply_hyperparameters(self.config, trial.hyperparameters))
 
     def _metadata(self, slot: Slot) -> dict:
-        return {"trial": vars(slot.trial), "epoch": slot.epoch}
+        config = apply_hyperparameters(self.config, slot.trial.hyperparameters)
+        dataset = self.dataset(config)
+        model = model_arguments(config, dataset)
+        return {"trial": vars(slot.trial), "epoch": slot.epoch, "model": model, "classes": dataset.classes}
 
     def _note_best(self, trial: Trial, score: float) -> None:
         if self.tally["best_score"] is None or score > self.tally["best_score"]:
