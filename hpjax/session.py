@@ -33,6 +33,7 @@ from hpjax.search.trial import Trial
 from hpjax.signals import Signals
 from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
+from hpjax.store.resume import restore_population
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.tables import find_best
 from hpjax.store.trackers import make_trackers
@@ -60,12 +61,19 @@ class Session:
       config: the sweep's.
       workdir: open and locked.
       progress: whether the state of the sweep is shown.
+      most_lanes: lanes of one call at most, after memory ran out; 0: as planned.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, progress: bool = False):
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, workdir: Workdir, progress: bool = False, most_lanes: int = 0):
+        self.config, self.workdir, self.most_lanes = config, workdir, most_lanes
         self._stack = contextlib.ExitStack()
-        path = workdir.path
+        with contextlib.ExitStack() as undo:  # of what was opened, where the rest can't be
+            undo.callback(self._stack.close)
+            self._open(progress)
+            undo.pop_all()
+
+    def _open(self, progress: bool) -> None:
+        config, path = self.config, self.workdir.path
         self.space = parse_space(config.sweep.space)
         self.objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
         self.checkpoints = self._stack.enter_context(
@@ -74,8 +82,7 @@ class Session:
         self.weights = self._stack.enter_context(
             TrialCheckpoints(path / "checkpoints" / "trials", config.checkpoint.keep)
         )
-        restored = self.checkpoints.restore_latest()
-        self._arrays, self._ledger = (restored.arrays, restored.ledger) if restored else ({}, {})
+        self._arrays, self._ledger = restore_population(self.checkpoints, path)
         ledger = self._ledger
         self.records = self._stack.enter_context(
             open_records(path, self.space.names, ledger.get("records", 0))
@@ -89,7 +96,8 @@ class Session:
         self.progress = (
             self._stack.enter_context(Progress(self.study.budget * config.train.epochs)) if progress else None
         )
-        self.tally: dict[str, Any] = ledger.get("tally") or _empty_tally()
+        self.tally: dict[str, Any] = _empty_tally() | ledger.get("tally", {})
+        self.tally["reduced_to_lanes"] = self.most_lanes or self.tally["reduced_to_lanes"]
         self._clock = _Clock()
         self._plans: list[dict] = ledger.get("plans", [])
         self._fingerprints: dict[str, str] = ledger.get("fingerprints", {})
@@ -97,6 +105,7 @@ class Session:
         self._group = ""
         self._first = Trial(0)
         self._choice = Choice(Layout(1), 1, 0.0, 0.0, 0, {})
+        self._clock.refresh("checkpoint")
 
     def __enter__(self) -> "Session":
         return self
@@ -181,6 +190,8 @@ class Session:
         trial = slot.trial
         if slot.best > float("-inf") and self.weights.would_keep(trial.number, slot.best):
             self.weights.save(trial.number, weights(), self._metadata(slot), slot.best)
+        else:
+            self.weights.forget(trial.number)
         best = slot.best if self.objective.maximize else -slot.best
         self.study.tell(trial, status, best if status == "complete" else None)
         self.records.finish_trial(trial.number, status, message)
@@ -224,6 +235,11 @@ class Session:
         """Writes every table and the summary."""
         entries = {"objective": self.objective.name, **self.tally, **summary}
         self.records.write_tables(self.table_metric, finished, entries)
+
+    @property
+    def lanes_per_call(self) -> int:
+        """How many lanes one call of the present program advances."""
+        return self._choice.layout.lanes_per_shard
 
     @property
     def table_metric(self) -> str:
@@ -277,11 +293,13 @@ class Session:
         hparams = trial_hparams(config, self._first.seed)
         saved = self._ledger.get("run")
         if saved:
-            layout = Layout(**self._ledger["layout"])
+            layout = self._limit(Layout(**self._ledger["layout"]))
             self._choice = Choice(layout, len(saved["slots"]), 0.0, 0.0, 0, {})
+            self._plans[-1] |= {"lanes_per_call": layout.lanes_per_shard}
+            self._write_plan()
         else:
             self._choose(config, program, task)
-            atomic_write(self.workdir.path / "plan.json", json.dumps(self._plan.to_dict(), indent=2) + "\n")
+            self._write_plan()
             log.info("%s", self._plan)
         engine = Engine(program, task, hparams, self._choice.num_lanes, self._choice.layout, self._stop_now)
         run = GroupRun(config, engine, self.objective, tuple(task.evaluated), self)
@@ -290,11 +308,25 @@ class Session:
         return run
 
     def _choose(self, config: Config, program: Program, task: Task) -> None:
-        lanes, hparams = self.config.lanes, trial_hparams(config, self._first.seed)
+        lanes, hparams, wanted = self.config.lanes, trial_hparams(config, self._first.seed), self._wanted()
+        asked = min(lanes.count or wanted, self.most_lanes or wanted)
+        self._choice = dataclasses.replace(self._choice, layout=Layout(asked))
+        if self.most_lanes:  # what may not fit isn't measured
+            lanes = dataclasses.replace(lanes, count=asked, strategy="fused")
         self._choice = choose_layout(
-            program, task, hparams, self._wanted(), lanes.count, lanes.strategy, lanes.devices
+            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices
         )
         self._plans.append(dataclasses.asdict(self._plan_group(config, task)))
+
+    def _limit(self, layout: Layout) -> Layout:
+        """Returns the layout with no more lanes a call than fit and than the config, now, asks for."""
+        limits = (layout.lanes_per_shard, self.most_lanes, self.config.lanes.count)
+        most = 1 if self.config.lanes.strategy == "sequential" else min(n for n in limits if n)
+        return dataclasses.replace(layout, lanes_per_shard=most)
+
+    def _write_plan(self) -> None:
+        text = json.dumps(self._plan.to_dict(), indent=2) + "\n"
+        atomic_write(self.workdir.path / "plan.json", text)
 
     def _plan_group(self, config: Config, task: Task) -> GroupPlan:
         swept = self._first.hyperparameters
@@ -326,6 +358,7 @@ class Session:
         self.tally["traces"] += program.traces["train", run.engine.num_lanes]
         self._group = ""
         self.save(None)
+        self._clock.refresh("checkpoint")
 
     def _group_of(self, trial: Trial) -> str:
         return static_key(apply_hyperparameters(self.config, trial.hyperparameters))
@@ -387,13 +420,18 @@ class _Clock:
         """Says that a new boundary has come: nothing that was done before is up to date."""
         self._fresh.clear()
 
+    def refresh(self, name: str) -> None:
+        """Says that nothing has happened since the work was done."""
+        self._fresh.add(name)
+
     def fresh(self, name: str) -> bool:
         """Returns whether the work was done at the last boundary."""
         return name in self._fresh
 
 
 def _empty_tally() -> dict[str, Any]:
-    counts = dict.fromkeys(("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces"), 0)
+    names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
+    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
     return {**counts, "best_trial": None, "best_score": None}
 
 
