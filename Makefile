@@ -18,7 +18,7 @@ test: .venv/installed-dev
 
 # Half an hour: kills, full disks, bad inputs and a soak; writes what came out into RELIABILITY.md.
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest tests/faults --kills=50 --inputs=1000 --soak=180 $(ARGS)
+	$(BIN)/python -m pytest tests/faults --kills=50 --inputs=500 --soak=180 $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

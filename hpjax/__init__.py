@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.sweep"}
+_PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.trained"}
 
 __all__ = ["__version__", "load_trial", "run_sweep"]
 

@@ -33,3 +33,7 @@ class WorkdirError(HpjaxError):
 
 class CheckpointError(HpjaxError):
     """No valid checkpoint could be read; names the checkpoint and what is wrong with it."""
+
+
+class OutOfMemory(HpjaxError):
+    """A single lane doesn't fit into memory; says what to make smaller."""

@@ -6,13 +6,14 @@ import logging
 
 from hpjax.config import Config
 from hpjax.host import SessionHost
-from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
+from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
-from hpjax.lanes.engine import Engine, Stopped, Task
+from hpjax.lanes.engine import Engine, Layout, Stopped, Task
 from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun
+from hpjax.ops import tuning
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Saved, Session
@@ -46,6 +47,7 @@ def plan_groups(session: Session) -> Plan:
         config = apply_hyperparameters(session.config, first.hyperparameters)
         dataset = session.dataset(config)
         task = create_task(config, dataset, session.tests_each_epoch)
+        tuning.enable(config.lanes.tune, min_lanes=2)
         _choose(session, key, first, create_program(config, dataset), task)
         if session.config.sweep.sampler != "grid":
             break
@@ -58,6 +60,7 @@ def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
     first = saved.group.first if saved else _look_ahead(session, key)
     config = apply_hyperparameters(session.config, first.hyperparameters)
     dataset = session.dataset(config)
+    tuning.enable(config.lanes.tune, min_lanes=2)
     program = create_program(config, dataset)
     task = create_task(config, dataset, session.tests_each_epoch)
     run = _resume(session, saved, config, program, task) if saved else None
@@ -74,13 +77,17 @@ def _begin(
     session: Session, key: str, first: Trial, config: Config, program: Program, task: Task
 ) -> GroupRun:
     choice = _choose(session, key, first, program, task)
-    atomic_write(session.workdir.path / "plan.json", json.dumps(session.plan.to_dict(), indent=2) + "\n")
+    _write_plan(session)
     log.info("%s", session.plan)
     return _create_run(session, Group(key, first, choice.layout), choice.num_lanes, config, program, task)
 
 
 def _resume(session: Session, saved: Saved, config: Config, program: Program, task: Task) -> GroupRun:
-    run = _create_run(session, saved.group, len(saved.run["slots"]), config, program, task)
+    layout = _limit(session, saved.group.layout)
+    session.plans[-1] |= {"lanes_per_call": layout.lanes_per_shard, "threads": layout.threads}
+    _write_plan(session)
+    group = dataclasses.replace(saved.group, layout=layout)
+    run = _create_run(session, group, len(saved.run["slots"]), config, program, task)
     run.resume(saved.run, saved.arrays)
     return run
 
@@ -88,6 +95,7 @@ def _resume(session: Session, saved: Saved, config: Config, program: Program, ta
 def _create_run(
     session: Session, group: Group, num_lanes: int, config: Config, program: Program, task: Task
 ) -> GroupRun:
+    session.lanes_at_once = group.layout.lanes_per_shard * group.layout.threads
     host = SessionHost(session, group)
     hparams = trial_hparams(config, group.first.seed)
     engine = Engine(program, task, hparams, num_lanes, group.layout, host.stop_now)
@@ -100,6 +108,7 @@ def _close_group(session: Session, run: GroupRun) -> None:
     session.tally["busy_lane_epochs"] += run.busy_lane_epochs
     session.tally["traces"] += run.traces
     session.save()
+    session.pace.refresh("checkpoint")
 
 
 def _look_ahead(session: Session, key: str) -> Trial:
@@ -112,12 +121,31 @@ def _choose(session: Session, key: str, first: Trial, program: Program, task: Ta
     lanes = session.config.lanes
     config = apply_hyperparameters(session.config, first.hyperparameters)
     hparams, wanted = trial_hparams(config, first.seed), _count_wanted(session, key)
-    choice = choose_layout(program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices)
+    asked = min(lanes.count or wanted, session.most_lanes or wanted)
+    session.lanes_at_once = asked
+    if session.most_lanes:  # what may not fit isn't measured
+        lanes = dataclasses.replace(lanes, count=asked, strategy="fused")
+    name = f"{static_key(config)} on {len(task.train)} images"
+    choice = choose_layout(program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name)
     one = program.shapes(hparams, 1)
     plan = _plan_group(session, key, first, task, choice)
     saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}
     session.plans.append(dataclasses.asdict(dataclasses.replace(plan, **saved)))
     return choice
+
+
+def _limit(session: Session, layout: Layout) -> Layout:
+    """Returns the layout with no more lanes a call than fit and than the config, now, asks for."""
+    lanes = session.config.lanes
+    most = min(n for n in (layout.lanes_per_shard, session.most_lanes, lanes.count) if n)
+    per_shard = 1 if lanes.strategy == "sequential" else most
+    threads = 1 if session.most_lanes else layout.threads
+    return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads)
+
+
+def _write_plan(session: Session) -> None:
+    text = json.dumps(session.plan.to_dict(), indent=2) + "\n"
+    atomic_write(session.workdir.path / "plan.json", text)
 
 
 def _plan_group(session: Session, key: str, first: Trial, task: Task, choice: Choice) -> GroupPlan:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.lanes.group import model_arguments
 from hpjax.loop import GroupRun, Slot
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
@@ -58,8 +59,9 @@ class SessionHost:
         """Ends a trial everywhere; its weights are kept if it is among the best."""
         session, trial = self._session, slot.trial
         if slot.best > float("-inf") and session.weights.would_keep(trial.number, slot.best):
-            metadata = {"trial": vars(trial), "epoch": slot.epoch}
-            session.weights.save(trial.number, weights(), metadata, slot.best)
+            session.weights.save(trial.number, weights(), self._metadata(slot), slot.best)
+        else:
+            session.weights.forget(trial.number)
         best = slot.best if session.objective.maximize else -slot.best
         session.study.tell(trial, status, best if status == "complete" else None)
         session.records.finish_trial(trial.number, status, message)
@@ -87,6 +89,12 @@ class SessionHost:
     def _minutes_passed(self) -> bool:
         session = self._session
         return session.pace.since("checkpoint") >= 60 * session.config.checkpoint.every_minutes
+
+    def _metadata(self, slot: Slot) -> dict:
+        config = apply_hyperparameters(self._session.config, slot.trial.hyperparameters)
+        dataset = self._session.dataset(config)
+        model = model_arguments(config, dataset)
+        return {"trial": vars(slot.trial), "epoch": slot.epoch, "model": model, "classes": dataset.classes}
 
     def _note_best(self, trial: Trial, score: float) -> None:
         tally = self._session.tally

@@ -31,6 +31,10 @@ class Pace:
         """Says that a new boundary has come: nothing that was done before is up to date."""
         self._fresh.clear()
 
+    def refresh(self, name: str) -> None:
+        """Says that nothing has happened since the work was done."""
+        self._fresh.add(name)
+
     def fresh(self, name: str) -> bool:
         """Returns whether the work was done at the last boundary."""
         return name in self._fresh

@@ -28,6 +28,7 @@ from hpjax.search.trial import Trial
 from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
+from hpjax.store.resume import restore_population
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
 
@@ -77,10 +78,12 @@ class Session:
       config: the sweep's.
       workdir: open and locked.
       progress: whether the state of the sweep is shown.
+      most_lanes: lanes trained at once at most, after memory ran out; 0: as planned.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, progress: bool = False):
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: Config, workdir: Workdir, progress: bool = False, most_lanes: int = 0):
+        self.config, self.workdir, self.most_lanes = config, workdir, most_lanes
+        self.lanes_at_once = 1  # that are in the device's memory with all that a step needs
         self.space = parse_space(config.sweep.space)
         self.objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
         self.pace = Pace()
@@ -105,12 +108,13 @@ class Session:
         self.progress = stack.enter_context(Progress(total)) if progress else None
 
     def _restore(self) -> dict[str, Any]:
-        restored = self.checkpoints.restore_latest()
-        ledger: dict[str, Any] = restored.ledger if restored else {}
-        self.tally: dict[str, Any] = ledger.get("tally") or _empty_tally()
+        arrays, ledger = restore_population(self.checkpoints, self.workdir.path)
+        self.tally: dict[str, Any] = _empty_tally() | ledger.get("tally", {})
+        self.tally["reduced_to_lanes"] = self.most_lanes or self.tally["reduced_to_lanes"]
+        self.pace.refresh("checkpoint")
         self.plans: list[dict] = ledger.get("plans", [])
         self._fingerprints: dict[str, str] = ledger.get("fingerprints", {})
-        self._saved = _parse_saved(ledger["group"], restored.arrays) if restored and ledger["group"] else None
+        self._saved = _parse_saved(ledger["group"], arrays) if ledger.get("group") else None
         return ledger
 
     def __enter__(self) -> "Session":
@@ -209,5 +213,6 @@ def _parse_saved(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
 
 
 def _empty_tally() -> dict[str, Any]:
-    counts = dict.fromkeys(("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces"), 0)
+    names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
+    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
     return {**counts, "best_trial": None, "best_score": None}

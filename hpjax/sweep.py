@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.config import Config, to_dict
+from hpjax.errors import OutOfMemory
 from hpjax.groups import plan_groups, run_groups
+from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
@@ -19,7 +21,7 @@ from hpjax.session import Interrupted, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.tables import find_best
-from hpjax.store.workdir import SUMMARY_NAME, Resume, open_workdir, read_json
+from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
 
 __all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
 
@@ -73,11 +75,36 @@ def run_sweep(
         if opened.finished:
             log.info("the sweep in %s is finished already", opened.path)
         else:
-            with Session(config, opened, progress) as session:
-                run_groups(session)
-                _draw(session)
-                session.write_tables(finished=True)
+            _run_in_less_memory(config, opened, progress)
         return load_result(opened.path)
+
+
+def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool) -> None:
+    """Runs to the end; goes on from the last checkpoint with half the lanes at once when memory runs out."""
+    most_lanes = 0
+    while (tried := _run_to_the_end(config, workdir, progress, most_lanes)) is not None:
+        if tried == 1:
+            raise OutOfMemory(
+                "out of memory with one lane at a time: lower train.batch_size or data.image_size, "
+                "or give the process more"
+            )
+        most_lanes = tried // 2
+        log.warning("out of memory with %d lanes at once: going on with %d", tried, most_lanes)
+
+
+def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, most_lanes: int) -> int | None:
+    """Returns None when done, or the number of lanes at once that memory ran out with."""
+    session = None
+    try:
+        with Session(config, workdir, progress, most_lanes) as session:
+            run_groups(session)
+            _draw(session)
+            session.write_tables(finished=True)
+    except Exception as error:
+        if session is None or not is_out_of_memory(error):
+            raise
+        return session.lanes_at_once
+    return None
 
 
 def plan_sweep(config: Config) -> Plan:

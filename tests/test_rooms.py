@@ -14,7 +14,7 @@ LEVELS = {
     2: {"models", "data", "config", "hyperparameters", "validation"},
     3: {"lanes", "search"},
     4: {"store"},
-    5: {"sweep", "groups", "host", "session", "pacing", "loop", "report"},
+    5: {"sweep", "groups", "host", "session", "pacing", "loop", "trained", "report"},
     6: {"launch"},
     7: {"main", "arguments", "export", "predict", "replay"},
 }

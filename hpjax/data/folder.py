@@ -83,7 +83,7 @@ def _split_folders(root: Path) -> tuple[Path, Path]:
 
 
 def _scan_split(folder: Path) -> dict[str, list[os.DirEntry]]:
-    classes = {entry.name: _scan_class(Path(entry.path)) for entry in _entries(folder) if entry.is_dir()}
+    classes = {entry.name: _scan_class(Path(entry.path)) for entry in _entries(folder) if _is_folder(entry)}
     if not classes:
         raise DataError(f"folder {folder} holds no class: expected one folder of images per class")
     return classes
@@ -91,7 +91,7 @@ def _scan_split(folder: Path) -> dict[str, list[os.DirEntry]]:
 
 def _scan_class(folder: Path) -> list[os.DirEntry]:
     entries = _entries(folder)
-    images = [e for e in entries if Path(e.name).suffix.lower() in SUFFIXES and not e.is_dir()]
+    images = [e for e in entries if Path(e.name).suffix.lower() in SUFFIXES and not _is_folder(e)]
     others = len(entries) - len(images)
     if not images:
         ignored = f" (its {others} other files are ignored)" if others else ""
@@ -108,6 +108,10 @@ def _entries(folder: Path) -> list[os.DirEntry]:
             return sorted(filter(_counts, entries), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"folder {folder} can't be read: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    return os.path.isdir(entry.path)  # entry.is_dir() raises on a link to itself
 
 
 def _counts(entry: os.DirEntry) -> bool:

@@ -48,6 +48,7 @@ def decode_image(picture: Picture, size: int) -> UInt8[np.ndarray, "size size 3"
     """
     content = picture.content
     try:
+        _check_regular(content)
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             _check_pixels(image)
             rgb = _to_rgb(ImageOps.exif_transpose(image))
@@ -111,6 +112,11 @@ def _try_decode(picture: Picture, size: int, skipped: list[str] | None) -> np.nd
             raise
         skipped.append(str(error))
         return None
+
+
+def _check_regular(content: Path | bytes) -> None:
+    if isinstance(content, Path) and os.path.exists(content) and not os.path.isfile(content):
+        raise DataError("not a readable image (it is no regular file)")  # reading a pipe waits for ever
 
 
 def _check_pixels(image: Image.Image) -> None:

@@ -75,13 +75,19 @@ def create_program(config: Config, dataset: Dataset) -> Program:
 
 def model_factory(config: Config, dataset: Dataset):
     """Returns `create(rngs)`, which builds the configured model with fresh weights."""
-    arguments = {
+    arguments = model_arguments(config, dataset)
+    return lambda rngs: create_model(rngs=rngs, **arguments)
+
+
+def model_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Returns what `create_model` needs besides `rngs`, as JSON values."""
+    return {
+        "name": config.model.name,
         "num_classes": len(dataset.classes),
         "image_size": dataset.train.images.shape[1],
-        "kernel_widths": config.model.kernel_widths,
+        "kernel_widths": list(config.model.kernel_widths),
         "padding": config.model.padding,
     }
-    return lambda rngs: create_model(config.model.name, rngs=rngs, **arguments)
 
 
 def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:

@@ -206,6 +206,11 @@ class TrialCheckpoints:
             self._writer.wait(0 if block else 8)
         return kept
 
+    def forget(self, trial: int) -> None:
+        """Removes a trial's weights, e.g. of a run that was killed after it had saved them."""
+        if self._ranks.pop(trial, None) is not None:
+            self._writer.submit(remove_folder, _trial_folder(self._directory, trial))
+
     def wait(self) -> None:
         """Returns when every save is on disk; raises `WorkdirError` if one failed."""
         self._writer.wait()

@@ -18,7 +18,7 @@ Resume = Literal["auto", "never", "must"]
 CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
 LOCK_NAME = ".lock"
-RECORD_NAMES = ("history.jsonl", "checkpoints")
+RECORD_NAMES = ("history.jsonl", "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
 
 # These change how a sweep is run and kept, not what its trials compute.
 MAY_DIFFER = (
@@ -237,8 +237,13 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
-    if not (path / CONFIG_NAME).exists():
-        _check_no_records(path)
+    records, configured = _find_records(path), (path / CONFIG_NAME).exists()
+    if records and not configured:
+        raise WorkdirError(
+            f"workdir {path} holds {', '.join(records)} but no {CONFIG_NAME}: choose another workdir"
+        )
+    # Without records it is a start that was refused or killed before anything happened, if it is ours.
+    if not records and not (configured and read_json(path / CONFIG_NAME).keys() != config.keys()):
         if resume == "must":
             raise WorkdirError(f"workdir {path} holds no sweep to resume: check the path, or use resume=auto")
         return False
@@ -250,12 +255,14 @@ def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
     return True
 
 
-def _check_no_records(path: Path) -> None:
-    found = [name for name in RECORD_NAMES if (path / name).exists()]
-    if found:
-        raise WorkdirError(
-            f"workdir {path} holds {', '.join(found)} but no {CONFIG_NAME}: choose another workdir"
-        )
+def _find_records(path: Path) -> list[str]:
+    """Returns what of value lies in a workdir: files with content, folders with something in them."""
+    found = (path / name for name in RECORD_NAMES)
+    return [str(item.relative_to(path)) for item in found if item.exists() and _has_content(item)]
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
 
 
 def _check_same_config(path: Path, config: Mapping) -> None:

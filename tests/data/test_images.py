@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -132,3 +133,9 @@ def test_chunk_of_bad_pictures_only_is_empty():
 def test_small_sizes_are_refused(size):
     with pytest.raises(DataError, match=f"data.image_size={size}.*at least 8"):
         check_image_size(size)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="pipe.png: not a readable image .it is no regular file"):
+        decode_image(Picture(str(tmp_path / "pipe.png"), 0, tmp_path / "pipe.png"), 8)

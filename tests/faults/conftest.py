@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from sweeps import Sweeps
 
+PAGE = Path(__file__).parents[2] / "RELIABILITY.md"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+MANY_KILLS = 50  # from so many on the figures are worth keeping
+
 figures: collections.Counter = collections.Counter()
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("faults")
     group.addoption("--kills", type=int, default=5, help="sweeps killed in all")
-    group.addoption("--inputs", type=int, default=60, help="bad inputs tried by each fuzz test")
+    group.addoption("--inputs", type=int, default=100, help="bad inputs tried by each fuzz test")
     group.addoption("--soak", type=float, default=15, help="seconds of continuous lanes")
 
 
@@ -42,6 +46,14 @@ def rng() -> random.Random:
     return random.Random(0)
 
 
-def pytest_terminal_summary(terminalreporter):
-    for name, value in figures.items():
-        terminalreporter.write_line(f"{name}: {value}")
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    lines = [f"| {name} | {value:,} |" for name, value in sorted(figures.items())]
+    for line in lines:
+        terminalreporter.write_line(line)
+    if exitstatus == 0 and config.getoption("--kills", 0) >= MANY_KILLS:
+        _write_figures(["| what | figure |", "|---|---|", *lines])
+
+
+def _write_figures(lines: list[str]) -> None:
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text("\n".join([before + BEGIN, *lines, END + rest.split(END)[1]]))

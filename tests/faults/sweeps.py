@@ -17,7 +17,7 @@ from hpjax.store.checkpoints import load_trial_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TIMINGS = ("epoch_seconds", "images_per_second", "average_epoch_seconds")
-PATIENCE = 120  # seconds; a sweep that takes longer hangs
+PATIENCE = 600  # seconds; a sweep that takes longer hangs, even on a busy machine
 
 Condition = Callable[[], bool]
 

@@ -43,6 +43,10 @@ def _start_holder(path: Path) -> subprocess.Popen:
     return process
 
 
+def _record(path: Path) -> None:
+    (path / "history.jsonl").write_text("{}\n")
+
+
 def _changed(**changes: object) -> dict:
     return {**CONFIG, **changes}
 
@@ -56,6 +60,7 @@ def test_new_workdir_holds_the_config(tmp_path):
 
 def test_unfinished_sweep_is_continued(tmp_path):
     open_workdir(tmp_path, CONFIG).close()
+    _record(tmp_path)
     for resume in ("auto", "must"):
         with open_workdir(tmp_path, CONFIG, resume) as opened:
             assert (opened.resumed, opened.finished) == (True, False)
@@ -73,13 +78,15 @@ def test_finished_sweep_says_so(tmp_path):
 def test_never_and_must(tmp_path):
     with pytest.raises(WorkdirError, match="holds no sweep to resume"):
         open_workdir(tmp_path / "new", CONFIG, "must")
-    open_workdir(tmp_path / "new", CONFIG).close()
+    open_workdir(tmp_path / "new", CONFIG, "never").close()
+    _record(tmp_path / "new")
     with pytest.raises(WorkdirError, match="already holds a sweep"):
         open_workdir(tmp_path / "new", CONFIG, "never")
 
 
 def test_other_config_is_refused_with_every_key_and_both_values(tmp_path):
     open_workdir(tmp_path, CONFIG).close()
+    _record(tmp_path)
     with pytest.raises(WorkdirError) as caught:
         open_workdir(tmp_path, _changed(seed=1, optimizer={"learning_rate": 0.1, "b1": 0.9}))
     message = str(caught.value)
@@ -92,6 +99,7 @@ def test_other_config_is_refused_with_every_key_and_both_values(tmp_path):
 
 def test_other_lane_count_goes_on_and_is_written_down(tmp_path):
     open_workdir(tmp_path, CONFIG).close()
+    _record(tmp_path)
     open_workdir(tmp_path, _changed(lanes={"count": 2})).close()
     assert json.loads((tmp_path / "config.json").read_text())["lanes"] == {"count": 2}
 
@@ -104,8 +112,7 @@ def test_second_process_is_refused_naming_the_first(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
-    with open_workdir(tmp_path, {"seed": 0}) as opened:
-        assert opened.resumed
+    open_workdir(tmp_path, {"seed": 0}).close()
 
 
 def test_same_process_cannot_open_twice(tmp_path):
@@ -140,6 +147,18 @@ def test_failed_open_releases_the_lock(tmp_path):
 def test_records_without_config_are_not_overwritten(tmp_path):
     (tmp_path / "history.jsonl").write_text("{}\n")
     with pytest.raises(WorkdirError, match=r"holds history.jsonl but no config.json"):
+        open_workdir(tmp_path, CONFIG)
+
+
+def test_a_start_before_anything_was_recorded_binds_to_no_config(tmp_path):
+    open_workdir(tmp_path, CONFIG).close()
+    (tmp_path / "history.jsonl").touch()
+    (tmp_path / "checkpoints" / "population").mkdir(parents=True)
+    with open_workdir(tmp_path, _changed(seed=1)) as opened:
+        assert not opened.resumed
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+    (tmp_path / "config.json").write_text('{"somebody": "else"}')
+    with pytest.raises(WorkdirError, match="another config"):
         open_workdir(tmp_path, CONFIG)
 
 

@@ -1,0 +1,14 @@
+"""Memory that ran out, on the host or on a device."""
+
+import jax
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Returns whether an exception, or what caused it, is a failed allocation."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

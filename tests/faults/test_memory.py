@@ -1,0 +1,120 @@
+"""Memory that runs out makes calls smaller; memory that lasts stays flat."""
+
+import gc
+import json
+import os
+import signal
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+import pytest
+
+from hpjax.config import parse_config
+from hpjax.errors import OutOfMemory
+from hpjax.lanes.program import Program
+from hpjax.loop import GroupRun
+from hpjax.sweep import Interrupted, run_sweep
+
+pytestmark = pytest.mark.slow
+SMALL = {
+    "model": {"kernel_widths": (3, 3, 3)},
+    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 48, "max_test_examples": 24},
+    "train": {"batch_size": 12, "epochs": 3},
+    "lanes": {"strategy": "fused", "count": 4},
+    "trackers": (),
+}
+EVERY = 5  # epochs between two measurements
+RATES = {"space": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}}
+
+
+@pytest.fixture
+def exhaust(monkeypatch):
+    """Makes training steps of more than so many lanes fail as a device does when it is full.
+
+    A real device can't be filled to the byte, so the failure is put in at the call of the program; it is
+    the one that jax raises for an allocation that really fails.
+    """
+
+    def start(most_lanes: int, first_step: int) -> None:
+        train, calls = Program.train, []
+
+        def run(self, state, sums, *arguments):
+            calls.append(1)
+            if sums.loss.shape[0] > most_lanes and len(calls) > first_step:
+                jnp.zeros(2**50, jnp.uint8).block_until_ready()
+            return train(self, state, sums, *arguments)
+
+        monkeypatch.setattr(Program, "train", run)
+
+    return start
+
+
+def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog):
+    config = parse_config({**SMALL, "sweep": RATES})
+    calm = run_sweep(config, tmp_path / "calm")
+    exhaust(most_lanes=1, first_step=5)
+    result = run_sweep(config, tmp_path / "exhausted")
+    assert [(r.trial, r.epoch) for r in result.epochs] == [(r.trial, r.epoch) for r in calm.epochs]
+    for a, b in zip(result.epochs, calm.epochs, strict=True):
+        # Sums of another order of lanes; three epochs of Adam amplify the last bits.
+        np.testing.assert_allclose(a.test_loss, b.test_loss, rtol=1e-3)
+    summary = json.loads((result.workdir / "summary.json").read_text())
+    plan = json.loads((result.workdir / "plan.json").read_text())
+    assert summary["reduced_to_lanes"] == 1 and summary["finished"]
+    assert [group["lanes_per_call"] for group in plan["groups"]] == [1]
+    assert "out of memory with 4 lanes at once: going on with 2" in caplog.text
+
+
+def test_no_memory_for_one_lane_is_one_line_and_blocks_nothing(tmp_path, exhaust, monkeypatch):
+    config = parse_config({**SMALL, "sweep": RATES})
+    with monkeypatch.context():
+        exhaust(most_lanes=0, first_step=5)
+        with pytest.raises(OutOfMemory, match="one lane at a time: lower train.batch_size"):
+            run_sweep(config, tmp_path / "sweep")
+    monkeypatch.undo()
+    result = run_sweep(config, tmp_path / "sweep")
+    assert [trial.status for trial in result.trials] == ["complete"] * 4
+
+
+def test_continuous_lanes_hold_on_to_nothing(tmp_path, request, monkeypatch, counted):
+    """Host memory, open files and arrays at the end are those after a warm-up."""
+    seconds = request.config.getoption("--soak", 15.0)
+    measured, begun = [], []
+    run_epoch = GroupRun.run_epoch
+
+    def measure(run):
+        run_epoch(run)
+        begun.append(time.monotonic())
+        if run.epoch % EVERY == 0:
+            measured.append(_resources())
+        if time.monotonic() - begun[0] > seconds:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(GroupRun, "run_epoch", measure)
+    space = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}
+    sweep = {"space": space, "sampler": "random", "trials": 100_000, "pruner": "median"}
+    with pytest.raises(Interrupted):
+        run_sweep(parse_config({**SMALL, "sweep": sweep, "trackers": ("tensorboard",)}), tmp_path / "soak")
+    warm, end = measured[len(measured) // 3], measured[-1]
+    epochs = EVERY * (len(measured) - 1 - len(measured) // 3)
+    growth = (end.memory - warm.memory) / epochs
+    assert epochs > 30 and end.files <= warm.files + 4 and end.arrays <= warm.arrays + 8
+    assert growth < 200e3, measured  # bytes an epoch, in which up to four lanes of 2 MB are admitted
+    counted["soak epochs"] += epochs
+    counted["soak growth of host memory in bytes an epoch"] += max(0, round(growth))
+
+
+def _resources() -> "Resources":
+    gc.collect()
+    process = psutil.Process()
+    return Resources(process.memory_info().rss, process.num_fds(), len(jax.live_arrays()))
+
+
+class Resources(NamedTuple):
+    memory: int
+    files: int
+    arrays: int
