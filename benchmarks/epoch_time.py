@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import tempfile
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +33,11 @@ PROCESSES = flags.DEFINE_list("processes", [], "how many processes to try; 2 on 
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed epochs of each system", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 4, "steps of an epoch", lower_bound=1)
 TUNE = flags.DEFINE_bool("tune", False, "whether hpjax measures convolutions that its table lacks")
+BUDGET = flags.DEFINE_float("budget", 3600, "seconds after which nothing more is prepared, no round begun")
 TIMEOUT = flags.DEFINE_float("timeout", 300, "seconds after which a system counts as unavailable")
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
+
+PREPARING = 0.7  # of the budget may go into preparing
 
 
 @dataclass
@@ -95,6 +99,7 @@ def create_entries(workload: Workload, on_gpu: bool, cache: str) -> dict[str, En
 
 def create_gang(workload: Workload, count: int, on_gpu: bool, cache: str) -> Gang:
     """Starts `count` processes; on a GPU they share its memory, on a CPU its cores."""
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache
     shared = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     if on_gpu:
         shared["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.8 / count:.3f}"
@@ -147,14 +152,19 @@ def _with_spread(described: dict[str, Any], digits: int) -> str:
 
 def run_contest(workload: Workload, on_gpu: bool) -> dict[str, Any]:
     """Prepares all systems, has them take turns and returns what was measured."""
+    start = time.monotonic()
     entries = create_entries(workload, on_gpu, cache=workload.folder)
     try:
         for name, entry in entries.items():
-            prepare(name, entry)
+            if time.monotonic() < start + PREPARING * BUDGET.value:
+                prepare(name, entry)
+            else:
+                leave(name, entry, Unavailable("not prepared within the benchmark's budget of time"))
         if entries["ceilings"].reason:
             raise SystemExit(f"the device can't be measured: {entries['ceilings'].reason}")
         for number in range(REPEATS.value):
-            run_round(entries, number)
+            if number == 0 or time.monotonic() < start + BUDGET.value:
+                run_round(entries, number)
         return describe_contest(entries, workload)
     finally:
         for entry in entries.values():
