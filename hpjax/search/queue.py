@@ -26,11 +26,13 @@ class GroupQueue:
 
     def __init__(self, key: Callable[[Trial], str], waiting: list[dict] | tuple = ()):
         self._key = key
-        self._waiting = [Trial(**entry) for entry in waiting]
+        self._waiting: list[tuple[str, Trial]] = []
+        for entry in waiting:
+            self._add(Trial(**entry))
 
     def to_list(self) -> list[dict]:
         """Returns the waiting trials as JSON values."""
-        return [vars(trial) for trial in self._waiting]
+        return [vars(trial) for _, trial in self._waiting]
 
     def next_group(self, study: Asks) -> str | None:
         """Returns the group in which most trials wait (among equals, the longest waiting one), or None."""
@@ -38,26 +40,30 @@ class GroupQueue:
             trial = study.ask()
             if trial is None:
                 return None
-            self._waiting.append(trial)
-        keys = [self._key(trial) for trial in self._waiting]
+            self._add(trial)
+        keys = [key for key, _ in self._waiting]
         return max(dict.fromkeys(keys), key=keys.count)
 
     def look_ahead(self, study: Asks, most: int) -> None:
         """Asks for trials until `most` wait or the budget is spent."""
         while len(self._waiting) < most and (trial := study.ask()) is not None:
-            self._waiting.append(trial)
+            self._add(trial)
 
     def peek(self, group: str) -> list[Trial]:
         """Returns the group's waiting trials."""
-        return [trial for trial in self._waiting if self._key(trial) == group]
+        return [trial for key, trial in self._waiting if key == group]
 
     def take(self, group: str, study: Asks) -> Trial | None:
         """Returns the group's next trial and removes it; None if none is found within the lookahead."""
-        for i, trial in enumerate(self._waiting):
-            if self._key(trial) == group:
-                return self._waiting.pop(i)
+        for i, (key, _) in enumerate(self._waiting):
+            if key == group:
+                return self._waiting.pop(i)[1]
         while len(self._waiting) < LOOKAHEAD and (trial := study.ask()) is not None:
-            if self._key(trial) == group:
-                return trial
-            self._waiting.append(trial)
+            if self._add(trial) == group:
+                return self._waiting.pop()[1]
         return None
+
+    def _add(self, trial: Trial) -> str:
+        key = self._key(trial)
+        self._waiting.append((key, trial))
+        return key

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpjax.config import Config
 from hpjax.errors import WorkdirError
+from hpjax.search.journal import create_journal, sync_journal
 from hpjax.search.objective import Objective
 from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler
 from hpjax.search.space import Axis, Space
@@ -92,8 +93,13 @@ class Study:
         del self._running[trial.number]
 
     def offset(self) -> int:
-        """Returns the journal's length in bytes; `open_study` goes on from there."""
-        return self._path.stat().st_size
+        """Makes the journal durable and returns its length in bytes; `open_study` goes on from there.
+
+        Raises:
+          WorkdirError: The disk is full or gone.
+        """
+        with _writing(self._path):
+            return sync_journal(self._path)
 
     def _plan(self, setting: int) -> dict[str, Any] | None:
         return self._planned[setting] if setting < len(self._planned) else None
@@ -144,12 +150,11 @@ def open_study(
     path = Path(path)
     _cut(path, offset)
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _writing(path):
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
+            storage=optuna.storages.JournalStorage(create_journal(path)),
             study_name=STUDY_NAME,
             direction="maximize" if objective.maximize else "minimize",
             pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 
@@ -35,4 +35,5 @@ def create_hparams(
 ) -> Hparams:
     """Returns one trial's `Hparams` as float32 scalars (and a uint32 seed)."""
     numbers = (learning_rate, weight_decay, momentum, b1, b2, eps, clip_norm, label_smoothing, dropout_rate)
-    return Hparams(*(jnp.asarray(x, jnp.float32) for x in numbers), seed=jnp.asarray(seed, jnp.uint32))
+    # Kept on the host: ten transfers to the device would cost more than the numbers are worth.
+    return Hparams(*(np.float32(x) for x in numbers), seed=np.uint32(seed))  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""Measures what the study itself costs a trial: everything but training and evaluation; writes JSON.
+
+    python benchmarks/overhead.py --trials=1000 --lanes=8 --sampler=random --pruner=none --out=FILE
+
+Trials of one short epoch on the digits pass through a few lanes. The seconds between the engine's calls are
+the study's own: asking, recording, telling, tables, checkpoints. They, and the process's memory, are compared
+between the first and the last quarter of the trials: what grows with the number of trials shows there.
+"""
+
+import contextlib
+import cProfile
+import functools
+import os
+import pstats
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import app, flags
+from systems.provenance import describe_run, name_device, write_json
+
+from hpjax.config import parse_config
+from hpjax.lanes.engine import Engine
+from hpjax.sweep import run_sweep
+
+TRIALS = flags.DEFINE_integer("trials", 1000, "trials of one epoch; at least 8 for each lane")
+LANES = flags.DEFINE_integer("lanes", 8, "trials side by side", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 4, "steps of an epoch", lower_bound=4)
+SAMPLER = flags.DEFINE_enum("sampler", "random", ["random", "qmc", "tpe", "gp", "cmaes"], "who chooses")
+PRUNER = flags.DEFINE_enum(
+    "pruner", "none", ["none", "median", "successive_halving", "hyperband"], "who stops trials"
+)
+PROFILE = flags.DEFINE_string("profile", "", "file for the profile of the study's own functions")
+OUT = flags.DEFINE_string("out", "", "JSON file to write")
+
+ENGINE_WORK = ("admit", "run_epoch", "keep_best", "weights", "rearrange", "snapshot")
+BATCH_SIZE = 8
+WARM_UP = 3  # epochs of all lanes that aren't counted: packages are imported, functions compiled
+
+
+class Mark(NamedTuple):
+    """Where things stand after an epoch of all lanes; seconds since some moment in the past."""
+
+    wall: float
+    processor: float  # of the thread that runs the study
+    resident_bytes: int
+
+
+@dataclass
+class Meter:
+    """What a sweep takes without its engine: clocks that stand still while lanes are at work."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+    marks: list[Mark] = field(default_factory=list)
+
+    def stopped(self, name: str, method: Callable) -> Callable:
+        """Returns an engine's method for whose time, the device's included, the clocks stand still."""
+
+        @functools.wraps(method)
+        def measured(engine: Engine, *args: Any) -> Any:
+            wall, processor = time.perf_counter(), time.thread_time()
+            result = method(engine, *args)
+            jax.block_until_ready([shard.state for shard in engine._shards])
+            self.wall += time.perf_counter() - wall
+            self.processor += time.thread_time() - processor
+            if name == "run_epoch":
+                self.mark()
+            return result
+
+        return measured
+
+    def mark(self) -> None:
+        """Reads the clocks and the memory that the process holds."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        wall, processor = time.perf_counter() - self.wall, time.thread_time() - self.processor
+        self.marks.append(Mark(wall, processor, pages * os.sysconf("SC_PAGE_SIZE")))
+
+
+@contextlib.contextmanager
+def metered_engine() -> Iterator[Meter]:
+    """Measures every engine for as long as it is entered."""
+    meter, original = Meter(), {name: getattr(Engine, name) for name in ENGINE_WORK}
+    for name, method in original.items():
+        setattr(Engine, name, meter.stopped(name, method))
+    try:
+        yield meter
+    finally:
+        for name, method in original.items():
+            setattr(Engine, name, method)
+
+
+def describe_quarter(marks: list[Mark], lanes: int) -> dict[str, float]:
+    """Returns what the study took for each trial between the first and the last of these marks."""
+    first, last, trials = marks[0], marks[-1], (len(marks) - 1) * lanes
+    return {
+        "trials": trials,
+        "study_ms_per_trial": 1e3 * (last.wall - first.wall) / trials,
+        "study_processor_ms_per_trial": 1e3 * (last.processor - first.processor) / trials,
+        "resident_mib": last.resident_bytes / 2**20,
+    }
+
+
+def sweep_config() -> dict[str, Any]:
+    """Returns the sweep: trials of one epoch of a few steps on the digits."""
+    return {
+        "model": {"kernel_widths": (3, 3, 3)},
+        "data": {
+            "name": "digits",
+            "image_size": 30,
+            "max_train_examples": STEPS.value * BATCH_SIZE * 10 // 9,
+            "max_test_examples": 20,
+            "validation_fraction": 0.1,
+        },
+        "train": {"epochs": 1, "batch_size": BATCH_SIZE},
+        "sweep": {
+            "space": {
+                "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+                "weight_decay": {"low": 1e-6, "high": 1.0, "log": True},
+            },
+            "sampler": SAMPLER.value,
+            "trials": TRIALS.value,
+            "pruner": PRUNER.value,
+        },
+        "lanes": {"count": LANES.value, "strategy": "fused"},
+    }
+
+
+def main(_: list[str]) -> None:
+    """Runs the sweep and writes what it cost."""
+    profile = cProfile.Profile(time.thread_time)  # of this thread: what waits for the device costs nothing
+    with tempfile.TemporaryDirectory() as folder, metered_engine() as meter:
+        if PROFILE.value:
+            profile.enable()
+        run_sweep(parse_config(sweep_config()), folder)
+        profile.disable()
+    if PROFILE.value:
+        pstats.Stats(profile).dump_stats(PROFILE.value)
+    marks = meter.marks[WARM_UP:]
+    size = max(2, len(marks) // 4)
+    quarters = {
+        "first_quarter": describe_quarter(marks[:size], LANES.value),
+        "last_quarter": describe_quarter(marks[-size:], LANES.value),
+    }
+    names = ("trials", "lanes", "steps", "sampler", "pruner")
+    settings = {name: flags.FLAGS[name].value for name in names}
+    device = name_device(jax.devices()[0].device_kind)
+    write_json(OUT.value, {**describe_run("overhead", device, settings), **quarters})
+    for name, quarter in quarters.items():
+        print(f"{name.replace('_', ' ')}: {describe(quarter)}")
+
+
+def describe(quarter: dict[str, float]) -> str:
+    """Returns a quarter's numbers in words."""
+    wall, processor = quarter["study_ms_per_trial"], quarter["study_processor_ms_per_trial"]
+    return f"{wall:.2f} ms a trial, {processor:.2f} of them at work, {quarter['resident_mib']:.0f} MiB held"
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,37 @@
+"""The journal is Optuna's own format: its backend reads what ours wrote, and the other way round."""
+
+import os
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from hpjax.search.journal import create_journal, sync_journal
+
+
+def _numbers(backend):
+    study = optuna.load_study(study_name="s", storage=JournalStorage(backend))
+    return [(trial.number, trial.params["x"], trial.value) for trial in study.trials]
+
+
+def test_optunas_backend_reads_it_at_any_time(tmp_path):
+    path = tmp_path / "j"
+    study = optuna.create_study(study_name="s", storage=JournalStorage(create_journal(path)))
+    for number in range(3):
+        trial = study.ask()
+        value = trial.suggest_float("x", 0, 1)
+        study.tell(trial, value)
+        assert _numbers(JournalFileBackend(str(path)))[number] == (number, value, value)
+    assert _numbers(create_journal(path)) == _numbers(JournalFileBackend(str(path)))
+
+
+def test_it_waits_for_the_disk_only_when_asked(tmp_path, monkeypatch):
+    path, waits = tmp_path / "j", []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: waits.append(fd) or real(fd))
+    study = optuna.create_study(study_name="s", storage=JournalStorage(create_journal(path)))
+    study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
+    assert not waits
+    assert sync_journal(path) == path.stat().st_size
+    assert len(waits) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["j"]
