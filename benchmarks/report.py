@@ -36,16 +36,16 @@ def render(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n\n".join(parts) if parts else "No results yet."
 
 
-def replace_between_markers(text: str, new: str) -> str:
+def replace_between_markers(text: str, new: str, begin: str = BEGIN, end: str = END) -> str:
     """Returns `text` with what lies between the markers replaced.
 
     Raises:
       ValueError: The markers aren't there once each.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"expected {BEGIN} and {END} once each")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{new}\n\n{END}{rest.partition(END)[2]}"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"expected {begin} and {end} once each")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{new}\n\n{end}{rest.partition(end)[2]}"
 
 
 def _render_device(folder: str, files: list[dict[str, Any]]) -> Iterator[str]:
