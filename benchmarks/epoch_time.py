@@ -50,14 +50,18 @@ class Entry:
     reason: str = ""
 
 
-def prepare(name: str, entry: Entry) -> None:
+def prepare(name: str, entry: Entry, timeout: float) -> None:
     """Builds a system and has it compile and warm up in a first, untimed epoch."""
     try:
+        if timeout <= 0:
+            raise Unavailable("not prepared within the benchmark's budget of time")
+        entry.member.set_timeout(min(timeout, TIMEOUT.value))
         seconds = entry.member.prepare()
         first = entry.member.run_epoch()
     except Unavailable as error:
         leave(name, entry, error)
         return
+    entry.member.set_timeout(TIMEOUT.value)
     entry.prepared = {
         "prepare_seconds": seconds,
         "first_epoch_seconds": first.seconds,
@@ -156,10 +160,7 @@ def run_contest(workload: Workload, on_gpu: bool) -> dict[str, Any]:
     entries = create_entries(workload, on_gpu, cache=workload.folder)
     try:
         for name, entry in entries.items():
-            if time.monotonic() < start + PREPARING * BUDGET.value:
-                prepare(name, entry)
-            else:
-                leave(name, entry, Unavailable("not prepared within the benchmark's budget of time"))
+            prepare(name, entry, start + PREPARING * BUDGET.value - time.monotonic())
         if entries["ceilings"].reason:
             raise SystemExit(f"the device can't be measured: {entries['ceilings'].reason}")
         for number in range(REPEATS.value):

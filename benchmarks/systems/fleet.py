@@ -97,6 +97,10 @@ class Child:
         self.ask()
         return Epoch(**self.answer())
 
+    def set_timeout(self, seconds: float) -> None:
+        """Changes how long an answer may take."""
+        self._timeout = seconds
+
     def ask(self) -> None:
         """Sends the child on its way."""
         assert self._process.stdin is not None
@@ -178,6 +182,11 @@ class Gang:
         answers = self._ask_all()
         seconds = time.perf_counter() - start
         return Epoch(seconds, [loss for answer in answers for loss in answer["losses"]])
+
+    def set_timeout(self, seconds: float) -> None:
+        """Changes how long an answer of each process may take."""
+        for child in self._children:
+            child.set_timeout(seconds)
 
     def _ask_all(self) -> list[dict[str, Any]]:
         """Asks all at once, but the first two times one goes ahead, and the others find what it compiled."""

@@ -4,6 +4,9 @@ import json
 
 import pytest
 from scripts import run_script
+from systems.fleet import Child, child_environment
+from systems.system import Unavailable
+from systems.workload import Workload
 
 PEERS = ["torch", "torch_func"]
 
@@ -60,3 +63,12 @@ def test_a_system_that_fails_is_reported_with_the_reason(tmp_path):
     result = run_epoch_time(tmp_path, ["fused"], "--image_size=20")
     assert "data.image_size=20 is not allowed" in result["systems"]["fused"]["unavailable"]
     assert result["ratios"] == {}
+
+
+def test_what_takes_too_long_leaves_with_the_reason(tmp_path):
+    workload = Workload("custom_cnn", 40, 4, 2, "float32", 2, folder=str(tmp_path))
+    child = Child("fused", workload, child_environment(on_gpu=False))
+    child.set_timeout(0.0)
+    with pytest.raises(Unavailable, match="no answer within 0 seconds"):
+        child.prepare()
+    child.close()
