@@ -5,11 +5,11 @@ import json
 import logging
 
 from hpjax.config import Config
-from hpjax.host import SessionHost
+from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
 from hpjax.lanes.engine import Engine, Layout, Stopped, Task
-from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
+from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun
@@ -17,6 +17,7 @@ from hpjax.ops import tuning
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Saved, Session
+from hpjax.store.rows import TrialRow
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import atomic_write
 
@@ -33,11 +34,15 @@ def run_groups(session: Session) -> None:
     """
     if saved := session.take_saved():
         _run_group(session, saved.group.key, saved)
+    _run_waiting(session)
+    _select(session)
+    _run_waiting(session)
+    session.checkpoints.wait()
+
+
+def _run_waiting(session: Session) -> None:
     while (key := session.queue.next_group(session.study)) is not None:
         _run_group(session, key)
-    if not session.tests_each_epoch:
-        _test_winner(session)
-    session.checkpoints.wait()
 
 
 def plan_groups(session: Session) -> Plan:
@@ -178,14 +183,28 @@ def _count_wanted(session: Session, key: str) -> int:
     return min(session.study.left + waiting, MOST_WAITING)
 
 
-def _test_winner(session: Session) -> None:
-    """Reads the test split once, for the trial that was selected on validation."""
-    best = find_best(session.records.trials(), session.table_metric)
-    if best is None or best.final_test_loss is not None or best.trial not in session.weights.trials():
+def _select(session: Session) -> None:
+    """Reads the test split for what validation selected, and lets its further seeds wait for their turn.
+
+    Done once, however often the sweep is continued. Now, because the further seeds' weights may take the
+    place of those that are kept.
+    """
+    sweep, metric = session.config.sweep, session.table_metric
+    trials, winner = session.records.trials(), session.find_winner()
+    if session.tally["final_setting"] is not None or winner is None:
         return
-    swept = {name: value for name, value in best.hyperparameters.items() if name in session.space.names}
-    config = apply_hyperparameters(session.config, swept)
-    weights, _ = session.weights.load(best.trial)
-    sums = evaluate_weights(config, session.dataset(config), weights, best.seed)
-    loss, correct, count = map(float, (sums.loss, sums.correct, sums.count))
-    session.records.set_test(best.trial, loss / count, correct / count)
+    best = find_best(trials, metric)
+    chosen = winner.trials if sweep.final_seeds else () if best is None else (best.trial,)
+    if not session.tests_each_epoch:
+        _test(session, [trial for trial in trials if trial.trial in chosen])
+    if sweep.final_seeds:
+        session.tally["final_setting"] = winner.setting
+    for seed_index in range(sweep.seeds, sweep.seeds + sweep.final_seeds):
+        session.queue.add(session.study.ask_again(winner.setting, seed_index))
+
+
+def _test(session: Session, trials: list[TrialRow]) -> None:
+    for trial in trials:
+        if trial.final_test_loss is None and trial.trial in session.weights.trials():
+            swept = {n: value for n, value in trial.hyperparameters.items() if n in session.space.names}
+            read_test(session, trial.trial, swept, trial.seed, session.weights.load(trial.trial)[0])

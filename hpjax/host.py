@@ -1,9 +1,10 @@
 """What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hpjax.hyperparameters import apply_hyperparameters
-from hpjax.lanes.group import model_arguments
+from hpjax.lanes.group import evaluate_weights, model_arguments
 from hpjax.loop import GroupRun, Slot
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
@@ -20,6 +21,16 @@ _SCALARS = (
     "validation_accuracy",
     "epoch_seconds",
 )
+
+
+def read_test(
+    session: Session, trial: int, hyperparameters: Mapping[str, Any], seed: int, weights: dict[str, Any]
+) -> None:
+    """Evaluates a selected trial's weights on the test split, and records it."""
+    config = apply_hyperparameters(session.config, hyperparameters)
+    sums = evaluate_weights(config, session.dataset(config), weights, seed)
+    loss, correct, count = map(float, (sums.loss, sums.correct, sums.count))
+    session.records.set_test(trial, loss / count, correct / count)
 
 
 class SessionHost:
@@ -53,7 +64,8 @@ class SessionHost:
         session.records.add_epoch(row)
         session.trackers.log_epoch(trial.number, row.epoch, {name: getattr(row, name) for name in _SCALARS})
         session.tally["epochs"] += 1
-        return value == value and session.study.report(trial, row.epoch, value)
+        pruned = value == value and session.study.report(trial, row.epoch, value)
+        return pruned and not session.is_final(trial)
 
     def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
         """Ends a trial everywhere; its weights are kept if it is among the best."""
@@ -62,6 +74,8 @@ class SessionHost:
             session.weights.save(trial.number, weights(), self._metadata(slot), slot.best)
         else:
             session.weights.forget(trial.number)
+        if status == "complete" and session.is_final(trial) and not session.tests_each_epoch:
+            read_test(session, trial.number, trial.hyperparameters, trial.seed, weights())
         best = slot.best if session.objective.maximize else -slot.best
         session.study.tell(trial, status, best if status == "complete" else None)
         session.records.finish_trial(trial.number, status, message)

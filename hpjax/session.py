@@ -29,6 +29,7 @@ from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.resume import restore_population
+from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
 
@@ -104,7 +105,7 @@ class Session:
         self.queue = GroupQueue(self._group_of, ledger.get("queue", ()))
         self.trackers = stack.enter_context(make_trackers(config.trackers, path))
         self.signals = stack.enter_context(Signals())
-        total = self.study.budget * config.train.epochs
+        total = self.num_trials * config.train.epochs
         self.progress = stack.enter_context(Progress(total)) if progress else None
 
     def _restore(self) -> dict[str, Any]:
@@ -160,7 +161,21 @@ class Session:
         weights = max((g.weights_bytes for g in groups), default=0)
         # One more of each while a new one is written and the one that it replaces is still there.
         disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
-        return Plan(groups, self.study.budget, disk)
+        return Plan(groups, self.num_trials, disk)
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials there will be, the winner's further seeds included."""
+        return self.study.budget + self.config.sweep.final_seeds
+
+    def is_final(self, trial: Trial) -> bool:
+        """Returns whether a trial is one of the further seeds that the winner is run with at the end."""
+        return trial.seed_index >= self.config.sweep.seeds
+
+    def find_winner(self) -> SettingRow | None:
+        """Returns the setting that ranks first; None if none was measured."""
+        rows = summarize_settings(self.records.trials(), self.table_metric)
+        return next((row for row in rows if row.winner), None)
 
     @property
     def table_metric(self) -> str:
@@ -215,4 +230,4 @@ def _parse_saved(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
 def _empty_tally() -> dict[str, Any]:
     names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
     counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
-    return {**counts, "best_trial": None, "best_score": None}
+    return {**counts, "best_trial": None, "best_score": None, "final_setting": None}

@@ -20,6 +20,7 @@ from hpjax.search.plan import Plan
 from hpjax.session import Interrupted, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
 
@@ -38,6 +39,7 @@ class SweepResult:
       epochs: one row per trial and epoch.
       best: the trial that the metric ranks first; None if none ended well.
       summary: the content of `summary.json`.
+      settings: one row per setting: means over its seeds, compared with the winner.
     """
 
     workdir: Path
@@ -45,6 +47,7 @@ class SweepResult:
     epochs: list[EpochRow]
     best: TrialRow | None
     summary: dict[str, Any] = field(default_factory=dict, repr=False)
+    settings: list[SettingRow] = field(default_factory=list, repr=False)
 
     @property
     def outcome(self) -> str:
@@ -134,7 +137,8 @@ def load_result(workdir: str | Path) -> SweepResult:
     """
     path = Path(workdir)
     trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
-    return SweepResult(path, trials, load_epochs(path), find_best(trials, summary["metric"]), summary)
+    settings, best = summarize_settings(trials, summary["metric"]), find_best(trials, summary["metric"])
+    return SweepResult(path, trials, load_epochs(path), best, summary, settings)
 
 
 def _draw(session: Session) -> None:

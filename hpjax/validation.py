@@ -128,6 +128,9 @@ def check_together(config: "Config") -> None:
         raise ConfigError(
             "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
         )
+    if sweep.final_seeds and sweep.pbt:
+        allowed = "0 with sweep.pbt: a population's settings change while it trains"
+        raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
     if config.data.name == "folder" and not config.data.dir:
         raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
 

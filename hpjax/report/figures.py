@@ -209,7 +209,8 @@ def _describe(curve: Curve, short: str) -> str:
     note = f", {curve.note}" if curve.note else ""
     if curve.final is None:
         return f"{curve.label} (nothing finite{note})"
-    return f"{curve.label} ({short} {_round(curve.final)}{note})"
+    name = f"mean {short}" if curve.seeds > 1 else short
+    return f"{curve.label} ({name} {_round(curve.final)}{note})"
 
 
 def _round(value: float) -> str:

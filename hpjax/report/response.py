@@ -32,7 +32,8 @@ _COLUMNS = 3
 
 def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> list[Path]:
     """Draws a point per trial, a panel per hyperparameter; nothing where fewer than 3 values were tried."""
-    split = "test" if any(trial.final_test_accuracy is not None for trial in trials) else "validation"
+    counts = {split: sum(_accuracy(t, split) is not None for t in trials) for split in ("test", "validation")}
+    split = max(counts, key=counts.__getitem__)  # a search reads the test split for the winner alone
     measured = [trial for trial in trials if _accuracy(trial, split) is not None]
     names = [name for name in info.swept if len(_distinct(measured, name)) > 1][:_MOST_PANELS]
     if not any(len(_distinct(measured, name)) > 2 for name in names):

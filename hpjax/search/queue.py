@@ -28,7 +28,7 @@ class GroupQueue:
         self._key = key
         self._waiting: list[tuple[str, Trial]] = []
         for entry in waiting:
-            self._add(Trial(**entry))
+            self.add(Trial(**entry))
 
     def to_list(self) -> list[dict]:
         """Returns the waiting trials as JSON values."""
@@ -40,14 +40,20 @@ class GroupQueue:
             trial = study.ask()
             if trial is None:
                 return None
-            self._add(trial)
+            self.add(trial)
         keys = [key for key, _ in self._waiting]
         return max(dict.fromkeys(keys), key=keys.count)
+
+    def add(self, trial: Trial) -> str:
+        """Lets a trial wait; returns its group."""
+        key = self._key(trial)
+        self._waiting.append((key, trial))
+        return key
 
     def look_ahead(self, study: Asks, most: int) -> None:
         """Asks for trials until `most` wait or the budget is spent."""
         while len(self._waiting) < most and (trial := study.ask()) is not None:
-            self._add(trial)
+            self.add(trial)
 
     def peek(self, group: str) -> list[Trial]:
         """Returns the group's waiting trials."""
@@ -59,11 +65,6 @@ class GroupQueue:
             if key == group:
                 return self._waiting.pop(i)[1]
         while len(self._waiting) < LOOKAHEAD and (trial := study.ask()) is not None:
-            if self._add(trial) == group:
+            if self.add(trial) == group:
                 return self._waiting.pop()[1]
         return None
-
-    def _add(self, trial: Trial) -> str:
-        key = self._key(trial)
-        self._waiting.append((key, trial))
-        return key

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,16 @@ class Study:
         self._setting = dict(trial.params)
         return self._admit(trial, self._config.seed + seed_index, number - seed_index, seed_index)
 
-    def ask_again(self, setting: Mapping[str, Any], number_of_setting: int, seed_index: int) -> Trial:
-        """Returns one more trial of a setting that has been run, with another seed."""
-        trial = self._ask(self._asked, fixed=dict(setting))
-        return self._admit(trial, self._config.seed + seed_index, number_of_setting, seed_index)
+    def ask_again(self, setting: int, seed_index: int) -> Trial:
+        """Returns one more trial of a setting that has been run, with another seed; beyond the budget.
+
+        Args:
+          setting: the number of the setting's first trial.
+          seed_index: which replicate the new trial is, from 0.
+        """
+        known = self._study.get_trials(deepcopy=False)[setting].params
+        trial = self._ask(self._asked, fixed=dict(known))
+        return self._admit(trial, self._config.seed + seed_index, setting, seed_index)
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Notes the objective after an epoch (from 1); returns whether the trial should be pruned."""

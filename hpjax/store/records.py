@@ -9,7 +9,15 @@ from pathlib import Path
 from hpjax.errors import WorkdirError
 from hpjax.store.history import History, plain, plain_number
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
-from hpjax.store.tables import finite, format_copies, format_epochs, format_trials, summarize
+from hpjax.store.settings import describe_winner, summarize_settings
+from hpjax.store.tables import (
+    finite,
+    format_copies,
+    format_epochs,
+    format_settings,
+    format_trials,
+    summarize,
+)
 from hpjax.store.workdir import SUMMARY_NAME, atomic_write, describe_os_error
 
 __all__ = [
@@ -102,7 +110,7 @@ class Records:
     def write_tables(
         self, metric: str = "test_accuracy", finished: bool = False, summary: Mapping | None = None
     ) -> None:
-        """Writes `trials.csv`, `epochs.csv`, `summary.json` (and `lineage.csv`), each atomically.
+        """Writes `trials.csv`, `epochs.csv`, `summary.json` (`settings.csv`, `lineage.csv`), each atomically.
 
         Args:
           metric: an epoch's column that ranks trials; those that end with `loss` are better when small.
@@ -117,6 +125,11 @@ class Records:
         if copies:
             atomic_write(self._path / "lineage.csv", format_copies(copies))
         entries = {"finished": finished, **summarize(trials, metric), **(summary or {})}
+        if any(trial.seed_index for trial in trials):
+            settings = summarize_settings(trials, metric)
+            text = format_settings(settings, metric, self._hyperparameters)
+            atomic_write(self._path / "settings.csv", text)
+            entries["winner"] = describe_winner(settings)
         atomic_write(self._path / SUMMARY_NAME, json.dumps(finite(entries), indent=2, allow_nan=False) + "\n")
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.settings import SettingRow
 
 ALWAYS = ("learning_rate", "weight_decay")
 _FIRST = ("trial", "status", "seed")
@@ -44,6 +45,34 @@ def format_copies(copies: Sequence[CopyRow]) -> str:
     names = list(dict.fromkeys(name for row in copies for name in row.hyperparameters))
     rows = ([row.trial, row.epoch, row.source, *map(row.hyperparameters.get, names)] for row in copies)
     return _format_csv(["trial", "epoch", "source", *names], rows)
+
+
+def format_settings(settings: Sequence[SettingRow], metric: str, hyperparameters: Sequence[str] = ()) -> str:
+    """Returns `settings.csv`: a row per setting, with means and 95 % confidence intervals over its seeds."""
+    names = [name for name in dict.fromkeys([*hyperparameters, *ALWAYS]) if name != "seed"]
+    columns = {"final": f"final_{metric}", "best": f"best_{metric}", "test_accuracy": "final_test_accuracy"}
+    used = {
+        name: columns[name]
+        for name in columns
+        if any(row.estimates()[name] for row in settings)
+        and not (name == "test_accuracy" and metric == "test_accuracy")
+    }
+    parts = ("mean", "sd", "low", "high")
+    header = ["setting", "winner", *names, "seeds", "lost", "n"]
+    header += [f"{column}_{part}" for column in used.values() for part in parts]
+    rows = []
+    for row in settings:
+        found = row.estimates()
+        measured = row.best or row.final
+        cells = [row.setting, _yes(row.winner), *map(row.hyperparameters.get, names)]
+        cells += [len(row.trials), row.lost, measured.n if measured else 0]
+        cells += [getattr(found[name], part, None) for name in used for part in parts]
+        rows.append((*cells, row.noise_p, row.test, _yes(row.could_win)))
+    return _format_csv([*header, "noise_p", "test", "could_win"], rows)
+
+
+def _yes(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"
 
 
 def find_best(trials: Iterable[TrialRow], metric: str) -> TrialRow | None:

@@ -1,5 +1,6 @@
 """Figures: what is drawn and said, checked on the figure's own objects and on the files."""
 
+import dataclasses
 import math
 import sys
 
@@ -96,6 +97,7 @@ def test_seeds_become_mean_and_band(tmp_path, drawn):
     _draw(rows, trials, ("batch_size",), tmp_path)
     figure = drawn["test_loss.png"]
     assert len(figure.axes[0].collections) == 3 and _legend(figure)[-1] == "lowest to highest of 3 seeds"
+    assert _legend(figure)[0] == "batch size = 10 (mean test loss 0.475)"
 
 
 def test_diverged_trial_is_marked_and_the_axis_shows_it_all(tmp_path, drawn):
@@ -125,6 +127,18 @@ def test_many_trials_of_several_hyperparameters_show_the_best(tmp_path, drawn):
     _draw(rows, trials, ("optimizer",), tmp_path)
     labels = _legend(drawn["test_accuracy.png"])
     assert len(labels) == 6 and labels[-1] == "the other 7"
+
+
+def test_a_search_is_shown_on_what_it_was_measured_on(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    validated = [
+        dataclasses.replace(t, final_validation_accuracy=0.5, final_test_accuracy=None) for t in trials
+    ]
+    validated[1] = dataclasses.replace(validated[1], final_test_accuracy=0.6)
+    _draw(rows, validated, ("learning_rate",), tmp_path)
+    axes = drawn["final_accuracy.png"].axes[0]
+    assert axes.get_ylabel() == "final validation accuracy (share of images)"
+    assert len(axes.collections[0].get_offsets()) == 3
 
 
 def test_lineage_follows_the_best(tmp_path, drawn):
