@@ -48,7 +48,15 @@ class Curve:
 
 def label_trials(trials: Sequence[TrialRow], swept: Sequence[str]) -> dict[int, str]:
     """Returns each trial's swept hyperparameters in words, e.g. `weight decay = 0.01, momentum = 0.9`."""
-    return {trial.trial: _label(trial, swept) or f"trial {trial.trial}" for trial in trials}
+    return {
+        trial.trial: label_setting(trial.hyperparameters, swept) or f"trial {trial.trial}" for trial in trials
+    }
+
+
+def label_setting(hyperparameters: Mapping[str, object], swept: Sequence[str]) -> str:
+    """Returns a setting's swept hyperparameters in words; nothing where none is swept."""
+    known = [(name, hyperparameters[name]) for name in swept if name in hyperparameters]
+    return ", ".join(f"{spell(name)} = {format_value(value)}" for name, value in known)
 
 
 def create_curves(
@@ -110,11 +118,6 @@ def _describe_ends(replicates: Sequence[TrialRow]) -> str:
     if not early or len(replicates) == 1:
         return "".join(early)
     return f"{len(early)} of {len(replicates)} {'/'.join(sorted(set(early)))}"
-
-
-def _label(trial: TrialRow, swept: Sequence[str]) -> str:
-    known = [(name, trial.hyperparameters[name]) for name in swept if name in trial.hyperparameters]
-    return ", ".join(f"{spell(name)} = {format_value(value)}" for name, value in known)
 
 
 def _sort_key(value: object) -> tuple[int, float, str]:

@@ -3,29 +3,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hpjax.report.curves import label_trials
+from hpjax.report.curves import label_setting
 from hpjax.report.style import spell
 from hpjax.store.rows import TrialRow
 
 
 def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
-    """Returns the best trial, its setting, and how busy lanes were, in a line.
+    """Returns what won, how well it did, and how busy lanes were, in a line.
 
     Args:
       best: the trial that the metric ranks first; None if none ended well.
-      summary: the content of `summary.json`.
+      summary: the content of `summary.json`; where settings were run with several seeds, its winner's mean
+        is said.
     """
     if best is None:
         return "best: none, no trial ended well"
+    busy = summary.get("utilisation")
+    winner = summary.get("winner")
+    parts = _describe_winner(winner, summary) if winner else _describe_trial(best, summary)
+    parts += ["" if busy is None else f"lanes {100 * busy:.0f} % busy"]
+    return ", ".join(part for part in parts if part)
+
+
+def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:
     metric = summary["metric"]
-    setting = label_trials([best], summary.get("swept", ()))[best.trial]
     value = getattr(best, f"best_{metric}", None)
     value = getattr(best, f"final_{metric}", None) if value is None else value
-    busy = summary.get("utilisation")
-    parts = [
-        f"best: trial {best.trial}",
-        setting if setting != f"trial {best.trial}" else "",
-        "" if value is None else f"{spell(metric)} {value:.4g}",
-        "" if busy is None else f"lanes {100 * busy:.0f} % busy",
-    ]
-    return ", ".join(part for part in parts if part)
+    setting = label_setting(best.hyperparameters, summary.get("swept", ()))
+    return [f"best: trial {best.trial}", setting, "" if value is None else f"{spell(metric)} {value:.4g}"]
+
+
+def _describe_winner(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    setting = label_setting(winner["hyperparameters"], summary.get("swept", ()))
+    found = winner["best"] or winner["final"]
+    reach = "" if found["sd"] is None else f" ± {found['high'] - found['mean']:.2g}"
+    mean = f"mean {spell(summary['metric'])} {found['mean']:.4g}{reach} over {found['n']} seeds"
+    noise = {None: "", True: "noise could explain its lead", False: "noise is unlikely to explain its lead"}
+    return [f"best: {setting or 'the setting'}", mean, noise[winner["noise_could_explain"]]]

@@ -1,0 +1,36 @@
+"""The last line of a sweep."""
+
+from hpjax.report.outcome import describe_outcome
+from hpjax.store.rows import TrialRow
+from hpjax.store.settings import describe_winner, summarize_settings
+
+SUMMARY = {"metric": "test_accuracy", "swept": ["learning_rate"], "utilisation": 0.934}
+
+
+def _trial(number, rate, accuracy, seed_index=0):
+    values = {"final_test_accuracy": accuracy, "best_test_accuracy": accuracy}
+    setting = number - seed_index
+    return TrialRow(
+        number, "complete", 0, {"learning_rate": rate}, 1, setting=setting, seed_index=seed_index, **values
+    )
+
+
+def test_one_seed():
+    line = describe_outcome(_trial(3, 1e-4, 0.912345), SUMMARY)
+    assert line == "best: trial 3, learning rate = 1e-4, test accuracy 0.9123, lanes 93 % busy"
+
+
+def test_several_seeds():
+    better, worse = (0.9, 0.92, 0.88), (0.5, 0.5, 0.5)
+    trials = [_trial(seed, 1e-4, value, seed) for seed, value in enumerate(better)]
+    trials += [_trial(3 + seed, 1e-5, value, seed) for seed, value in enumerate(worse)]
+    winner = describe_winner(summarize_settings(trials, "test_accuracy"))
+    line = describe_outcome(trials[1], {**SUMMARY, "winner": winner})
+    assert line == (
+        "best: learning rate = 1e-4, mean test accuracy 0.9 ± 0.05 over 3 seeds, "
+        "noise is unlikely to explain its lead, lanes 93 % busy"
+    )
+
+
+def test_nothing_ended_well():
+    assert describe_outcome(None, SUMMARY) == "best: none, no trial ended well"
