@@ -45,7 +45,10 @@ class Probe:
         self.program, self.task, self.hparams = program, task, hparams
         steps = max(1, min(8, len(task.train) // task.batch_size))
         num = min(len(task.train), steps * task.batch_size)
-        self.data = Examples(*jax.device_put((task.train.images[:num], task.train.labels[:num])))
+        # Everything is committed to a device, as in an engine: else jax would compile for that one again.
+        self.device = jax.devices()[0]
+        images, labels = task.train.images[:num], task.train.labels[:num]
+        self.data = Examples(*jax.device_put((images, labels), self.device))
         self.order = epoch_order(jax.random.key(0), num, task.batch_size)
         self.full_steps = num // task.batch_size
 
@@ -79,11 +82,12 @@ class Probe:
 
     def _create(self, num_lanes: int) -> tuple:
         population = create_population(self.program, self.hparams, num_lanes)
-        return population.state, zero_sums((num_lanes,)), population.hparams
+        shard = population.state, zero_sums((num_lanes,)), population.hparams
+        return jax.device_put(shard, self.device)
 
     def _advance(self, shard: tuple, steps: int) -> tuple:
         state, sums, hparams = shard
-        order, key = self._order(sums.loss.shape[0]), augment_key(0, 0)
+        order, key = jax.device_put((self._order(sums.loss.shape[0]), augment_key(0, 0)), self.device)
         state, sums = self.program.train(state, sums, hparams, self.data, order, key, 0, steps)
         return (*jax.block_until_ready((state, sums)), hparams)
 

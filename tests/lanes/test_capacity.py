@@ -1,5 +1,6 @@
 """Layouts are measured on real programs, remembered, and bounded by memory."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.lanes import capacity
 from hpjax.lanes.capacity import Candidate, choose_layout
+from hpjax.lanes.engine import Engine
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.ops import memory
 
@@ -39,6 +41,16 @@ def test_auto_measures_and_remembers(group):
     traces = dict(program.traces)
     assert choose_layout(*group, wanted=4, name="mine") == choice
     assert dict(program.traces) == traces
+
+
+def test_what_was_measured_is_not_compiled_again(group, caplog):
+    program, task, hparams = group
+    choice = choose_layout(*group, wanted=2)
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        engine = Engine(program, task, hparams, choice.num_lanes, choice.layout)
+        engine.run_epoch(0, [0] * choice.num_lanes, ())
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert compiled and not [text for text in compiled if "_train_one" in text]
 
 
 def test_what_is_remembered_decides(group):
