@@ -8,12 +8,14 @@ from hpjax.config import Config
 from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout
-from hpjax.lanes.engine import Engine, Layout, Stopped, Task
+from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
 from hpjax.loop import GroupRun
 from hpjax.ops import tuning
+from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Saved, Session
@@ -104,7 +106,8 @@ def _create_run(
     host = SessionHost(session, group)
     hparams = trial_hparams(config, group.first.seed)
     engine = Engine(program, task, hparams, num_lanes, group.layout, host.stop_now)
-    return GroupRun(config, engine, session.objective, tuple(task.evaluated), host)
+    plan_copies = make_plan_copies(session.config, session.space)
+    return GroupRun(config, engine, session.objective, tuple(task.evaluated), host, plan_copies)
 
 
 def _close_group(session: Session, run: GroupRun) -> None:
@@ -126,6 +129,8 @@ def _choose(session: Session, key: str, first: Trial, program: Program, task: Ta
     lanes = session.config.lanes
     config = apply_hyperparameters(session.config, first.hyperparameters)
     hparams, wanted = trial_hparams(config, first.seed), _count_wanted(session, key)
+    if session.config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
+        lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
     asked = min(lanes.count or wanted, session.most_lanes or wanted)
     session.lanes_at_once = asked
     if session.most_lanes:  # what may not fit isn't measured

@@ -8,7 +8,7 @@ from hpjax.lanes.group import evaluate_weights, model_arguments
 from hpjax.loop import GroupRun, Slot
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
-from hpjax.store.rows import EpochRow
+from hpjax.store.rows import CopyRow, EpochRow
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
@@ -82,6 +82,11 @@ class SessionHost:
         hyperparameters = {**trial.hyperparameters, "seed": trial.seed}
         session.trackers.log_hparams(trial.number, hyperparameters, {session.objective.name: best})
         self._note_best(trial, slot.best)
+
+    def copy(self, trial: Trial, row: CopyRow) -> None:
+        """Records that a trial, with its new hyperparameters, goes on from another's state."""
+        self._session.records.add_copy(row)
+        self._session.study.note_copy(trial, row.epoch, row.source)
 
     def boundary(self, run: GroupRun) -> None:
         """Shows progress, writes tables and checkpoints; all lanes are between two epochs."""

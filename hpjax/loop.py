@@ -1,4 +1,4 @@
-"""The loop over epochs of one group: admit, train, record, decide, checkpoint.
+"""The loop over epochs of one group: admit, train, record, decide, copy, checkpoint.
 
 Everything that outlives a kill is in `GroupRun.ledger()` and the engine's snapshot; everything else is
 recomputed from them.
@@ -18,8 +18,9 @@ from hpjax.hyperparameters import apply_hyperparameters
 from hpjax.lanes.engine import Engine, EpochResult
 from hpjax.lanes.group import trial_hparams
 from hpjax.search.objective import Objective
+from hpjax.search.pbt import Copy, Member, PlanCopies
 from hpjax.search.trial import Trial
-from hpjax.store.rows import EpochRow
+from hpjax.store.rows import CopyRow, EpochRow
 
 
 @dataclass
@@ -48,6 +49,9 @@ class Host(Protocol):
     def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
         """A trial ended."""
 
+    def copy(self, trial: Trial, row: CopyRow) -> None:
+        """A trial, with its new hyperparameters, goes on from another's state."""
+
     def boundary(self, run: "GroupRun") -> None:
         """All lanes are between two epochs."""
 
@@ -61,7 +65,7 @@ class GroupRun:
       objective: what counts.
       splits: which splits are evaluated each epoch.
       host: the sweep.
-      explore: for population based training: `f(run) -> [(source lane, new hyperparameters)]` or None.
+      plan_copies: for population based training, see `hpjax.search.pbt`.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class GroupRun:
         objective: Objective,
         splits: tuple[str, ...],
         host: Host,
-        explore=None,
+        plan_copies: PlanCopies | None = None,
     ):
         self.config, self.engine, self.objective, self.splits, self.host = (
             config,
@@ -85,15 +89,14 @@ class GroupRun:
         self.lane_epochs = self.busy_lane_epochs = 0
         self.call_sizes: set[int] = set()  # lanes that single calls advanced
         self.images_per_second = 0.0
-        self._explore = explore
+        self._plan_copies = plan_copies
 
     def run(self) -> None:
         """Runs until every lane is idle and no trial is left for the group."""
         self.refill()
         while any(self.slots):
             self.run_epoch()
-            if self._explore is not None:
-                self._explore(self)
+            self.copy()
             self.refill()
             self.host.boundary(self)
 
@@ -119,6 +122,29 @@ class GroupRun:
     def busy(self) -> list[Slot]:
         """The slots in use."""
         return [slot for slot in self.slots if slot is not None]
+
+    def copy(self) -> None:
+        """Population based training: has the worst trials go on from the state of the best."""
+        if self._plan_copies is None:
+            return
+        lanes = {slot.trial.number: lane for lane, slot in enumerate(self.slots) if slot}
+        members = [Member(s.trial, s.epoch, self.objective.score(s.value)) for s in self.busy]
+        copies = self._plan_copies(members, self.epoch)
+        if not copies:
+            return
+        sources = list(range(len(self.slots)))
+        for copy in copies:
+            sources[lanes[copy.trial]] = lanes[copy.source]
+        self.engine.copy_lanes(sources)
+        for copy in copies:
+            self._explore(lanes[copy.trial], copy)
+
+    def _explore(self, lane: int, copy: Copy) -> None:
+        slot = self.slots[lane]
+        assert slot is not None
+        slot.trial = dataclasses.replace(slot.trial, hyperparameters=copy.hyperparameters)
+        self.engine.set_hparams(lane, self.hparams(slot.trial))
+        self.host.copy(slot.trial, CopyRow(copy.trial, slot.epoch, copy.source, copy.hyperparameters))
 
     def refill(self) -> None:
         """Admits trials to idle lanes, and shrinks the program when few are left."""

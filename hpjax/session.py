@@ -20,6 +20,7 @@ from hpjax.loop import GroupRun
 from hpjax.pacing import Pace
 from hpjax.report.progress import Progress
 from hpjax.search.objective import create_objective
+from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import GroupQueue
 from hpjax.search.space import parse_space
@@ -102,6 +103,7 @@ class Session:
         self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records", 0)))
         journal = path / "study.journal"
         self.study = open_study(config, self.space, self.objective, journal, ledger.get("study", 0))
+        check_population(config, self.space, self.study.budget)
         self.queue = GroupQueue(self._group_of, ledger.get("queue", ()))
         self.trackers = stack.enter_context(make_trackers(config.trackers, path))
         self.signals = stack.enter_context(Signals())

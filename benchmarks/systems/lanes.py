@@ -10,8 +10,9 @@ from flax import nnx
 
 from hpjax.data.splits import Split
 from hpjax.lanes import capacity
-from hpjax.lanes.engine import Engine, Layout, Task
+from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
 from hpjax.models.registry import create_model
 from hpjax.ops import tuning
 from hpjax.train.hparams import create_hparams

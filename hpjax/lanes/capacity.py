@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.data.batches import epoch_order
-from hpjax.lanes.engine import Layout, Task
+from hpjax.lanes.engine import Layout
 from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.lanes.task import Task
 from hpjax.ops import memory
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import zero_sums

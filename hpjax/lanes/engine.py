@@ -22,8 +22,10 @@ from hpjax.data.dataset import Split
 from hpjax.lanes.population import (
     Population,
     concatenate,
+    continue_as,
     from_arrays,
     lane_weights,
+    set_hparams,
     set_weights,
     to_arrays,
 )
@@ -35,6 +37,7 @@ from hpjax.lanes.program import (
     lane_orders,
     order_key,
 )
+from hpjax.lanes.task import Task
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, zero_sums
 from hpjax.train.state import TrainState
@@ -49,25 +52,6 @@ class Layout:
     steps_per_call: int = 1  # 1: a call a step; more: a loop on the device
     devices: int = 1  # shards go round these
     threads: int = 1  # of the host, that shards are run in; more than one keeps a CPU's cores busier
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every trial of the group is trained on, and how an epoch is cut into steps."""
-
-    train: Split
-    evaluated: dict[str, Split]  # the splits that can be evaluated, by name
-    batch_size: int
-    seed: int  # of the shared order of examples
-    keep_remainder: bool = True  # train on the last, partial batch too
-    eval_batch_size: int = 250
-    streamed: bool = False  # training images stay with the host; each batch is brought to the device
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        full, rest = divmod(len(self.train), self.batch_size)
-        return full + bool(rest and self.keep_remainder)
 
 
 class EpochResult(NamedTuple):
@@ -168,14 +152,16 @@ class Engine:
         shard, index = self._find(lane)
         return lane_weights(self._shards[shard], index)
 
-    def copy_lanes(self, sources: list[int], hparams: list[Hparams]) -> None:
-        """Makes lane i a copy of lane `sources[i]` with hyperparameters `hparams[i]`."""
+    def copy_lanes(self, sources: list[int]) -> None:
+        """Makes lane i go on from the weights and optimizer state of lane `sources[i]`, as itself."""
+        own = self._shards
         self.rearrange(sources)
-        stacked = jax.tree.map(lambda *xs: np.stack(xs), *hparams)
-        bounds = np.cumsum([0, *map(_size, self._shards)])
-        for i, (a, b) in enumerate(itertools.pairwise(bounds)):
-            part = jax.tree.map(lambda x, a=a, b=b: x[a:b], stacked)
-            self._shards[i] = self._shards[i]._replace(hparams=jax.device_put(part, self._device(i)))
+        self._shards = [continue_as(*pair) for pair in zip(self._shards, own, strict=True)]
+
+    def set_hparams(self, lane: int, hparams: Hparams) -> None:
+        """Gives a lane other hyperparameters."""
+        shard, index = self._find(lane)
+        self._shards[shard] = set_hparams(self._shards[shard], index, hparams)
 
     def rearrange(self, sources: list[int]) -> None:
         """Makes lane i what lane `sources[i]` was; fewer sources than lanes shrink the program."""

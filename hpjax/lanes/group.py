@@ -10,8 +10,9 @@ from hpjax.data.augment import make_augment
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError
-from hpjax.lanes.engine import Engine, Layout, Task
+from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
 from hpjax.models.registry import create_model
 from hpjax.models.torch_weights import from_torch, load_state_dict
 from hpjax.train.hparams import Hparams, create_hparams

@@ -1,5 +1,6 @@
 """The stacked state of K lanes, and what is done to single lanes of it."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +59,21 @@ def keep_best(population: Population, scores: Float[Array, " lanes"]) -> Populat
     params = jax.tree.map(choose, state.params, best.params)
     batch_stats = jax.tree.map(choose, state.batch_stats, best.batch_stats)
     return population._replace(best=Best(choose(scores, best.score), params, batch_stats))
+
+
+def continue_as(copied: Population, own: Population) -> Population:
+    """Returns lanes that go on from the copied weights and optimizer state and are otherwise their own.
+
+    Seeds, dropout and augmentation (by the hyperparameters) and the best weights so far stay what they were.
+    """
+    state = dataclasses.replace(copied.state, rng=own.state.rng)
+    return Population(state, own.hparams, own.best)
+
+
+def set_hparams(population: Population, lane: int, hparams: Hparams) -> Population:
+    """Returns the population with other hyperparameters for one lane."""
+    new = jax.tree.map(lambda all_, one: all_.at[lane].set(one), population.hparams, hparams)
+    return population._replace(hparams=new)
 
 
 def stack_lanes(trial: Population, num_lanes: int) -> Population:

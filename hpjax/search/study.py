@@ -79,6 +79,12 @@ class Study:
             handle.report(value, epoch)
         return self._pruner is not None and handle.should_prune()
 
+    def note_copy(self, trial: Trial, epoch: int, source: int) -> None:
+        """Notes in the journal that a trial goes on from another's state with other hyperparameters."""
+        note = {"source": source, "hyperparameters": trial.hyperparameters}
+        with _writing(self._path):
+            self._handle(trial).set_user_attr(f"copy_after_epoch_{epoch}", note)
+
     def tell(self, trial: Trial, status: str, value: float | None) -> None:
         """Ends a trial.
 

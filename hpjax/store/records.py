@@ -121,7 +121,7 @@ class Records:
         self._flush()
         trials, copies = self.trials(), self.copies()
         atomic_write(self._path / "trials.csv", format_trials(trials, self._hyperparameters))
-        atomic_write(self._path / "epochs.csv", format_epochs(self.epochs()))
+        atomic_write(self._path / "epochs.csv", format_epochs(self.epochs(), trials, copies))
         if copies:
             atomic_write(self._path / "lineage.csv", format_copies(copies))
         entries = {"finished": finished, **summarize(trials, metric), **(summary or {})}

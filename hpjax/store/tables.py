@@ -20,24 +20,58 @@ def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) ->
     """Returns `trials.csv`: a row per trial; validation columns only where something was validated.
 
     A hyperparameter whose name is already a column (`epochs`) stands under `set_<name>`; `seed` is the seed.
+    After copies (PBT), what a trial started with stands under `initial_<name>`.
     """
     names = list(dict.fromkeys([*hyperparameters, *ALWAYS]))
     names = [name for name in names if name != "seed"]
     results = [name for name in _used_columns(trials, TrialRow) if name not in (*_FIRST, *_NOT_COLUMNS)]
+    changed = [
+        n for n in names if any(t.initial and t.initial.get(n) != t.hyperparameters.get(n) for t in trials)
+    ]
     header = [*_FIRST, *(f"set_{name}" if name in results else name for name in names), *results]
+    header += [f"initial_{name}" for name in changed]
     rows = (
         [*(getattr(trial, name) for name in _FIRST)]
         + [trial.hyperparameters.get(name) for name in names]
         + [getattr(trial, name) for name in results]
+        + [trial.initial.get(name) for name in changed]
         for trial in trials
     )
     return _format_csv(header, rows)
 
 
-def format_epochs(epochs: Sequence[EpochRow]) -> str:
-    """Returns `epochs.csv`: a row per trial and epoch; validation columns only where they hold something."""
+def _changed(trial: TrialRow, name: str) -> bool:
+    return name in trial.initial and trial.initial[name] != trial.hyperparameters.get(name)
+
+
+def format_epochs(
+    epochs: Sequence[EpochRow], trials: Sequence[TrialRow] = (), copies: Sequence[CopyRow] = ()
+) -> str:
+    """Returns `epochs.csv`: a row per trial and epoch; validation columns only where they hold something.
+
+    After copies (PBT) it also holds the hyperparameters with which each epoch was trained.
+    """
     header = _used_columns(epochs, EpochRow)
-    return _format_csv(header, ([getattr(row, name) for name in header] for row in epochs))
+    names = list(dict.fromkeys(name for row in copies for name in row.hyperparameters))
+    in_force = _hyperparameters_by_epoch(trials, copies) if copies else {}
+    rows = (
+        [getattr(row, name) for name in header] + [in_force[row.trial, row.epoch].get(name) for name in names]
+        for row in epochs
+    )
+    return _format_csv([*header, *names], rows)
+
+
+def _hyperparameters_by_epoch(
+    trials: Sequence[TrialRow], copies: Sequence[CopyRow]
+) -> dict[tuple[int, int], dict[str, Value]]:
+    changes = {(row.trial, row.epoch + 1): row.hyperparameters for row in copies}
+    found = {}
+    for trial in trials:
+        values = dict(trial.initial)
+        for epoch in range(1, trial.epochs + 1):
+            values = {**values, **changes.get((trial.trial, epoch), {})}
+            found[trial.trial, epoch] = values
+    return found
 
 
 def format_copies(copies: Sequence[CopyRow]) -> str:

@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from hpjax.data.splits import Split
-from hpjax.lanes.engine import Engine, Layout, Task
+from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
 from hpjax.models.registry import create_model
 from hpjax.train.hparams import create_hparams
 from hpjax.train.optimizer import OptimizerRule
@@ -160,10 +161,33 @@ def test_rearranging_keeps_and_copies_lanes(program, task):
     after = engine.snapshot()
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array[[3, 0]])
-    engine.copy_lanes([1, 1], [TRIALS[2], TRIALS[3]])
-    copied = engine.snapshot()
-    np.testing.assert_array_equal(copied[".state.step"], after[".state.step"][[1, 1]])
-    np.testing.assert_array_equal(copied[".hparams.seed"], [2, 3])
+
+
+def test_a_copied_lane_goes_on_from_the_source_as_itself(program, task):
+    engine, _ = _train(program, task, TRIALS)
+    engine.keep_best(np.array([0.1, 0.2, 0.3, 0.4]))
+    before = engine.snapshot()
+    engine.copy_lanes([0, 3, 2, 3])
+    engine.set_hparams(1, TRIALS[1]._replace(learning_rate=np.float32(0.5)))
+    after = engine.snapshot()
+    for name, array in before.items():
+        own = name.startswith((".best", ".hparams", ".state.rng"))
+        np.testing.assert_array_equal(after[name][[0, 2, 3]], array[[0, 2, 3]], err_msg=name)
+        expected = 0.5 if name == ".hparams.learning_rate" else array[1 if own else 3]
+        np.testing.assert_array_equal(after[name][1], expected, err_msg=name)
+    assert any(name.startswith(".state.opt_state") for name in before)
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(1)])
+def test_lanes_are_copied_across_shards(program, task, layout):
+    fused, _ = _train(program, task, TRIALS, epochs=1)
+    apart, _ = _train(program, task, TRIALS, layout, epochs=1)
+    results = []
+    for engine in (fused, apart):
+        engine.copy_lanes([0, 3, 0, 3])
+        results.append([engine.run_epoch(1, [1] * 4, ())])
+    for lane in range(4):
+        np.testing.assert_allclose(_loss(results[0], lane), _loss(results[1], lane), rtol=1e-4)
 
 
 def test_best_weights_stay_when_scores_fall(program, task):

@@ -1,0 +1,165 @@
+"""Population based training: who goes on from whose state, and with which hyperparameters.
+
+Jaderberg et al., Population Based Training of Neural Networks, 2017: exploit by truncation selection, explore
+by perturbing.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpjax.config import Config
+from hpjax.errors import ConfigError
+from hpjax.hyperparameters import HYPERPARAMETERS
+from hpjax.search.space import Axis, Space
+from hpjax.search.trial import Trial
+
+DEFAULTS = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.2}
+UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
+_PURPOSE = 0x9B7  # keeps these draws apart from others of the same seed
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial of the population between two epochs.
+
+    Attributes:
+      trial: with the hyperparameters in force.
+      epoch: epochs it has done.
+      score: of its last epoch; higher is better.
+    """
+
+    trial: Trial
+    epoch: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A trial goes on from another's state.
+
+    Attributes:
+      trial: number of the trial that gives up its own.
+      source: number of the trial that it takes over.
+      hyperparameters: those it goes on with, by name.
+    """
+
+    trial: int
+    source: int
+    hyperparameters: dict[str, Any]
+
+
+PlanCopies = Callable[[Sequence[Member], int], list[Copy]]
+
+
+def make_plan_copies(config: Config, space: Space) -> PlanCopies | None:
+    """Returns `f(members, epoch) -> copies`, to be called between two epochs; None without `sweep.pbt`.
+
+    Members are compared with those of their own age only, every `every_epochs` of it: the worst `fraction` of
+    them each go on from one of as many best, drawn at random, where that one is better, and perturb its
+    hyperparameters. The answer depends on nothing but the arguments and `config.seed`.
+    """
+    if not config.sweep.pbt:
+        return None
+    options = {**DEFAULTS, **config.sweep.pbt}
+
+    def plan_copies(members: Sequence[Member], epoch: int) -> list[Copy]:
+        rng = np.random.default_rng((config.seed, _PURPOSE, epoch))
+        ages = defaultdict(list)
+        for member in members:
+            if member.epoch % options["every_epochs"] == 0:
+                ages[member.epoch].append(member)
+        pairs = [pair for age in sorted(ages) for pair in _pair(ages[age], options["fraction"], rng)]
+        return [
+            Copy(worse.trial.number, better.trial.number, explore(better, space, options["perturb"], rng))
+            for worse, better in pairs
+        ]
+
+    return plan_copies
+
+
+def explore(source: Member, space: Space, factor: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns the source's hyperparameters, each perturbed."""
+    values = source.trial.hyperparameters
+    return {axis.name: perturb(axis, values[axis.name], factor, rng) for axis in space.axes}
+
+
+def perturb(axis: Axis, value: Any, factor: float, rng: np.random.Generator) -> Any:
+    """Returns a value next to the given one.
+
+    One of several choices, or of a range with a step: the next or the previous one. In a range: the value
+    times or divided by `factor`, within the range; 0, which no factor changes, is drawn anew.
+    """
+    up = bool(rng.integers(2))
+    if axis.choices or axis.step:
+        return _neighbour(sorted(axis.values), value, up)
+    if value == 0:
+        return float(rng.uniform(axis.low, axis.high))
+    moved = value * factor if up else value / factor
+    return float(min(max(moved, axis.low), axis.high))
+
+
+def _neighbour(values: list, value: float, up: bool) -> float:
+    if len(values) == 1:
+        return values[0]
+    place = min(range(len(values)), key=lambda i: abs(values[i] - value))
+    last = len(values) - 1
+    # At an end there is one neighbour only.
+    up = (up or place == 0) and place != last
+    return values[place + 1 if up else place - 1]
+
+
+def _pair(members: list[Member], fraction: float, rng: np.random.Generator) -> list[tuple[Member, Member]]:
+    ranked = sorted(members, key=lambda member: (-member.score, member.trial.number))
+    ranked = [member for member in ranked if math.isfinite(member.score)]
+    if len(ranked) < 2:
+        return []
+    count = max(1, int(fraction * len(ranked)))
+    drawn = [(worse, ranked[rng.integers(count)]) for worse in ranked[-count:]]
+    return [(worse, better) for worse, better in drawn if better.score > worse.score]
+
+
+def check_population(config: Config, space: Space, trials: int) -> None:
+    """Checks that the rest of a configuration goes with `sweep.pbt`.
+
+    Args:
+      config: the sweep's.
+      space: what is searched.
+      trials: of the whole sweep.
+
+    Raises:
+      ConfigError: It doesn't; says what does.
+    """
+    if not config.sweep.pbt:
+        return
+    dynamic = [name for name, h in HYPERPARAMETERS.items() if h.dynamic]
+    for axis in space.axes:
+        if axis.name not in dynamic:
+            raise _refuse(f"sweep.space.{axis.name}", config.sweep.space[axis.name], ", ".join(dynamic))
+        if axis.when:
+            raise _refuse(f"sweep.space.{axis.name}.when", axis.when, "no condition")
+    if not space.axes:
+        raise _refuse("sweep.space", {}, "at least one hyperparameter to perturb")
+    sweep = config.sweep
+    if sweep.sampler not in UNLEARNED:
+        raise _refuse("sweep.sampler", sweep.sampler, f"one that doesn't learn ({', '.join(UNLEARNED)})")
+    if sweep.pruner != "none":
+        raise _refuse("sweep.pruner", sweep.pruner, "none")
+    if sweep.seeds > 1:
+        raise _refuse("sweep.seeds", sweep.seeds, "1")
+    if sweep.final_seeds:
+        raise _refuse(
+            "sweep.final_seeds", sweep.final_seeds, "0: a trial ends with other settings than it had"
+        )
+    if trials < 2:
+        raise _refuse("sweep.trials", trials, "at least 2")
+    if config.lanes.count == 1:
+        raise _refuse("lanes.count", 1, "at least 2, or 0")
+
+
+def _refuse(key: str, value: Any, allowed: str) -> ConfigError:
+    return ConfigError(key, value, f"{allowed} with sweep.pbt")
