@@ -24,12 +24,12 @@ from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import GroupQueue
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
+from hpjax.search.study import check_journal, open_study
 from hpjax.search.trial import Trial
 from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
-from hpjax.store.resume import restore_population
+from hpjax.store.resume import mark_saved, restore_population
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
@@ -100,8 +100,9 @@ class Session:
         self.checkpoints = stack.enter_context(PopulationCheckpoints(folder / "population"))
         self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", config.checkpoint.keep))
         ledger = self._restore()
-        self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records", 0)))
         journal = path / "study.journal"
+        check_journal(journal, ledger.get("study", 0))  # before the first log is cut
+        self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records", 0)))
         self.study = open_study(config, self.space, self.objective, journal, ledger.get("study", 0))
         check_population(config, self.space, self.study.budget)
         self.queue = GroupQueue(self._group_of, ledger.get("queue", ()))
@@ -147,6 +148,8 @@ class Session:
             "jax": jax.__version__,
         }
         self.checkpoints.save(self.tally["saves"], arrays, ledger, block)
+        if self.tally["saves"] > 1:  # each save waits for the one before
+            mark_saved(self.workdir.path)
 
     def write_tables(self, finished: bool = False, **summary: Any) -> None:
         """Writes every table and the summary."""

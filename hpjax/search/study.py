@@ -175,17 +175,27 @@ def open_study(
     return Study(config, space, study, path)
 
 
+def check_journal(path: Path, offset: int) -> None:
+    """Checks that a journal reaches up to `offset`, and changes nothing.
+
+    Raises:
+      WorkdirError: It doesn't, or can't be read.
+    """
+    with _writing(path):
+        size = path.stat().st_size if path.exists() else 0
+    if size < offset:
+        raise WorkdirError(
+            f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there: "
+            "restore it or choose another workdir"
+        )
+
+
 def _cut(path: Path, offset: int) -> None:
+    check_journal(path, offset)
     with _writing(path):
         for lock in path.parent.glob(f"{path.name}.lock*"):  # of a process that was killed
             lock.unlink()
-        size = path.stat().st_size if path.exists() else 0
-        if size < offset:
-            raise WorkdirError(
-                f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there: "
-                "restore it or choose another workdir"
-            )
-        if size:
+        if path.exists():
             os.truncate(path, offset)
 
 

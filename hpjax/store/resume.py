@@ -4,11 +4,11 @@ import importlib.metadata
 import logging
 from pathlib import Path
 
-from hpjax.errors import WorkdirError
 from hpjax.store.arrays import Nested
 from hpjax.store.checkpoints import PopulationCheckpoints
-from hpjax.store.workdir import SUMMARY_NAME, read_json
+from hpjax.store.workdir import atomic_write
 
+_MARK = ".saved"
 _log = logging.getLogger("hpjax")
 
 
@@ -20,7 +20,7 @@ def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tup
     Raises:
       CheckpointError: The sweep has saved checkpoints and none of them is whole.
     """
-    restored = checkpoints.restore_latest(expected=_has_saved(workdir))
+    restored = checkpoints.restore_latest(expected=(workdir / _MARK).exists())
     if restored is None:
         return {}, {}
     ledger = restored.ledger
@@ -34,9 +34,7 @@ def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tup
     return restored.arrays, ledger
 
 
-def _has_saved(workdir: Path) -> bool:
-    """Whether a checkpoint must be there: each save waits for the one before it."""
-    try:
-        return read_json(workdir / SUMMARY_NAME).get("saves", 0) >= 2
-    except WorkdirError:
-        return False
+def mark_saved(workdir: Path) -> None:
+    """Notes that a checkpoint is on disk, so that its loss doesn't look like a new sweep."""
+    if not (workdir / _MARK).exists():
+        atomic_write(workdir / _MARK, "checkpoints were saved: without one the sweep isn't begun anew\n")

@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from sweeps import POINTS, Sweeps, assert_same_sweep, in_a_step
+from sweeps import POINTS, Sweeps, after, assert_same_sweep, between_tables
 
 KILLS_A_SWEEP = 5
 pytestmark = pytest.mark.slow
@@ -49,7 +49,8 @@ def _kill_at(point, sweeps: Sweeps, workdir, rng) -> bool:
 def test_signals_save_and_end(searches, uninterrupted_search, rng):
     workdir = searches.folder / "signalled"
     for number in (signal.SIGTERM, signal.SIGINT):
-        came, status, text = searches.start(workdir).signal_when(in_a_step(workdir, rng), number)
+        trained = between_tables(workdir, rng)
+        came, status, text = searches.start(workdir).signal_when(after(trained, 0.1), number)
         assert came and status == 128 + number
         last = text.splitlines()[-1]
         assert last == f"hpjax: interrupted; the same command continues the sweep in {workdir}"
