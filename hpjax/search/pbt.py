@@ -151,10 +151,6 @@ def check_population(config: Config, space: Space, trials: int) -> None:
         raise _refuse("sweep.pruner", sweep.pruner, "none")
     if sweep.seeds > 1:
         raise _refuse("sweep.seeds", sweep.seeds, "1")
-    if sweep.final_seeds:
-        raise _refuse(
-            "sweep.final_seeds", sweep.final_seeds, "0: a trial ends with other settings than it had"
-        )
     if trials < 2:
         raise _refuse("sweep.trials", trials, "at least 2")
     if config.lanes.count == 1:

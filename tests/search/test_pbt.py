@@ -120,8 +120,8 @@ def test_a_range_with_a_step_moves_by_the_step():
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_a_population_is_named(sweep, lanes, key):
-    config = _config(lanes=lanes, **sweep)
     with pytest.raises(ConfigError, match="with sweep.pbt") as caught:
+        config = _config(lanes=lanes, **sweep)
         check_population(config, parse_space(config.sweep.space), config.sweep.trials)
     assert caught.value.key == key
 
