@@ -49,7 +49,7 @@ def test_says_where_and_with_what(ours):
     assert ours["settings"]["lanes"] == 2 and ours["settings"]["image_size"] == 40
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.torch
 def test_peers_train_too(tmp_path):
     result = run_epoch_time(tmp_path, PEERS)

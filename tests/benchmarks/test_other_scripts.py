@@ -8,7 +8,7 @@ from scripts import run_script
 SHAPE = ["--model=custom_cnn", "--image_size=40", "--batch_size=4"]
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_scaling_has_a_row_for_each_number_of_lanes(tmp_path):
     out = tmp_path / "result.json"
     printed = run_script("scaling.py", *SHAPE, "--lanes=1,2", "--repeats=2", f"--out={out}")
@@ -19,7 +19,7 @@ def test_scaling_has_a_row_for_each_number_of_lanes(tmp_path):
     assert f"knee: {result['knee']} lanes" in printed and result["knee"] in (1, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
     out = tmp_path / "result.json"
     run_script("startup.py", *SHAPE, "--lanes=2", "--strategy=fused", "--repeats=1", f"--out={out}")

@@ -6,7 +6,7 @@ import pytest
 from scripts import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_writes_what_a_trial_costs_early_and_late(tmp_path):
     out = tmp_path / "overhead.json"
     run_script("overhead.py", "--trials=16", "--lanes=2", f"--out={out}")

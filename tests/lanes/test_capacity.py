@@ -47,6 +47,7 @@ def test_what_was_measured_is_not_compiled_again(group, caplog):
     program, task, hparams = group
     choice = choose_layout(*group, wanted=2)
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        jax.jit(lambda x: x - choice.num_lanes)(1.0)  # is new, so it must be in the log
         engine = Engine(program, task, hparams, choice.num_lanes, choice.layout)
         engine.run_epoch(0, [0] * choice.num_lanes, ())
     compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
