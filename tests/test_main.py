@@ -202,9 +202,10 @@ def test_a_defect_is_status_1_with_a_traceback(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_sweep_has_begun(number, tmp_path):
-    path = _write(
-        tmp_path, f"import os\ndef get_config():\n    os.kill(os.getpid(), {int(number)})\n    return {{}}\n"
-    )
+    # A shell starts what it puts into the background with SIGINT ignored.
+    head = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    body = f"def get_config():\n    os.kill(os.getpid(), {int(number)})\n    return {{}}\n"
+    path = _write(tmp_path, head + body)
     done = _run(f"--config={path}")
     assert (done.returncode, done.stderr) == (128 + number, "hpjax: interrupted\n")
 

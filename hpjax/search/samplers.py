@@ -1,5 +1,6 @@
 """Optuna's samplers and pruners, by the names that a configuration uses."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
       HpjaxError: A package that the sampler needs is missing.
     """
     from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
 
     own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     random = samplers.RandomSampler(seed=own)
@@ -37,9 +39,11 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
             warn_independent_sampling=False,
         )
     if sweep.sampler == "tpe":
-        return samplers.TPESampler(
-            seed=own, constant_liar=True, multivariate=True, group=True, n_startup_trials=10
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`, there since Optuna 2.8
+            return samplers.TPESampler(
+                seed=own, constant_liar=True, multivariate=True, group=True, n_startup_trials=10
+            )
     if sweep.sampler == "gp":
         _require("torch", "gp")
         return samplers.GPSampler(seed=own, independent_sampler=random)
