@@ -39,7 +39,7 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
     template = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
     variables = fit_template(weights, template, directory)
     nnx.replace_by_pure_dict(params, variables["params"])
-    nnx.replace_by_pure_dict(batch_stats, variables["batch_stats"])
+    nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
     return model, variables

@@ -138,7 +138,7 @@ class Engine:
         shard, index = self._find(lane)
         state = self._shards[shard].state
         params = set_weights(state.params, index, weights["params"])
-        batch_stats = set_weights(state.batch_stats, index, weights["batch_stats"])
+        batch_stats = set_weights(state.batch_stats, index, weights.get("batch_stats", {}))
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
         self._shards[shard] = self._shards[shard]._replace(state=state)
 
