@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpjax.errors import ConfigError
-from hpjax.validation import check_field, check_together, unknown_field
+from hpjax.validation import check_field, check_together, is_mapping, unknown_field
 
 log = logging.getLogger("hpjax")
 
@@ -155,8 +155,12 @@ def parse_config(given: Mapping[str, Any]) -> Config:
     Raises:
       ConfigError: A field is unknown, of the wrong type, or not allowed; names key, value, what is allowed.
     """
-    given = given.to_dict() if hasattr(given, "to_dict") else given  # type: ignore[attr-defined]
-    config = _parse(Config, given, "")
+    try:
+        if is_mapping(given) and hasattr(given, "to_dict"):
+            given = given.to_dict()  # type: ignore[attr-defined]
+        config = _parse(Config, given, "")
+    except RecursionError:
+        raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
     check_together(config)
     return _with_validation(config)
 
@@ -174,7 +178,7 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _parse(kind: type, given: Any, prefix: str) -> Any:
-    if not hasattr(given, "items"):
+    if not is_mapping(given):
         raise ConfigError(prefix.rstrip(".") or "config", given, "fields by name")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name in given:

@@ -16,7 +16,15 @@ class ConfigError(HpjaxError):
 
     def __init__(self, key: str, value: object, allowed: str):
         self.key, self.value, self.allowed = key, value, allowed
-        super().__init__(f"{key}={value!r} is not allowed: expected {allowed}")
+        super().__init__(f"{key}={_show(value)} is not allowed: expected {allowed}")
+
+
+def _show(value: object, most: int = 200) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses numbers of many digits and deep nesting; a user's object, anything
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 class DataError(HpjaxError):
@@ -25,6 +33,10 @@ class DataError(HpjaxError):
 
 class ModelError(HpjaxError):
     """The model can't be built, or the weights don't fit it; names every offending tensor."""
+
+
+class UserCodeError(HpjaxError):
+    """A Python file of the user's own fails; names the file, the line and what it raised."""
 
 
 class WorkdirError(HpjaxError):

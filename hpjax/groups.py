@@ -15,6 +15,7 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.loop import GroupRun
 from hpjax.ops import tuning
+from hpjax.preflight import check_groups
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.trial import Trial
@@ -34,6 +35,8 @@ def run_groups(session: Session) -> None:
     Raises:
       Interrupted: A signal arrived; everything is saved.
     """
+    if not session.workdir.resumed:
+        check_groups(session.config, session.dataset)
     if saved := session.take_saved():
         _run_group(session, saved.group.key, saved)
     _run_waiting(session)
@@ -49,6 +52,7 @@ def _run_waiting(session: Session) -> None:
 
 def plan_groups(session: Session) -> Plan:
     """Returns the plan of the groups that are known before anything is trained."""
+    check_groups(session.config, session.dataset)
     while (key := session.queue.next_group(session.study)) is not None:
         first = _look_ahead(session, key)
         config = apply_hyperparameters(session.config, first.hyperparameters)

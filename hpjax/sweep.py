@@ -12,6 +12,7 @@ from hpjax.errors import OutOfMemory
 from hpjax.groups import plan_groups, run_groups
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
+from hpjax.preflight import check_config
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.outcome import describe_outcome
@@ -73,6 +74,7 @@ def run_sweep(
       HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
+    check_config(config)
     use_compilation_cache()
     with open_workdir(workdir, to_dict(config), resume) as opened:
         if opened.finished:
@@ -119,6 +121,7 @@ def plan_sweep(config: Config) -> Plan:
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
     """
+    check_config(config)
     use_compilation_cache()
     config = dataclasses.replace(config, trackers=())
     with (

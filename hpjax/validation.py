@@ -1,7 +1,6 @@
 """What each field of the configuration may hold."""
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +39,11 @@ _COUNT: _Check = (lambda x: x >= 1, "a whole number of at least 1")
 _MAX_FLOAT = 3.4028234e38
 _MIN_FLOAT = 1.1754944e-38
 _MAX_INT = 2**31 - 1
+_MAX_SEED = 2**32 - 1
 _COUNT_OR_0: _Check = (lambda x: x >= 0, "a whole number of at least 0")
 
 RANGES: dict[str, _Check] = {
-    "seed": (lambda x: 0 <= x < 2**31, "a whole number from 0 to 2147483647"),
+    "seed": (lambda x: 0 <= x <= _MAX_INT, f"a whole number from 0 to {_MAX_INT}"),
     "model.kernel_widths": (
         lambda x: len(x) == 3 and all(_is_int(w) and 1 <= w <= 63 and w % 2 for w in x),
         "three odd whole numbers from 1 to 63",
@@ -124,6 +124,10 @@ def check_together(config: "Config") -> None:
         raise ConfigError(
             "sweep.space", sweep.space, f"at least one hyperparameter with sampler {sweep.sampler}"
         )
+    if config.seed + sweep.seeds + sweep.final_seeds > _MAX_SEED:
+        raise ConfigError(
+            "sweep.seeds", sweep.seeds, f"so few that no seed exceeds {_MAX_SEED} with seed={config.seed}"
+        )
     if sweep.sampler == "grid" and sweep.trials and not sweep.space:
         raise ConfigError(
             "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
@@ -156,20 +160,20 @@ def _check_type(key: str, value: Any, default: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(key, value, "a tuple")
         return tuple(_check_plain(key, v) for v in value)
-    if not _is_mapping(value):
+    if not is_mapping(value):
         raise ConfigError(key, value, "a mapping")
     return _check_plain(key, value)
 
 
 def _check_plain(key: str, value: Any) -> Any:
     """Takes what JSON can hold, so that a workdir can; lists become tuples."""
-    if _is_mapping(value):
+    if is_mapping(value):
         if bad := [name for name in value if not isinstance(name, str)]:
             raise ConfigError(key, bad[0], "names that are text")
         return {name: _check_plain(f"{key}.{name}", v) for name, v in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_check_plain(key, v) for v in value)
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) <= _MAX_FLOAT:
         raise ConfigError(key, value, "a finite number")
     if value is not None and not isinstance(value, str | int | float):
         raise ConfigError(key, value, "numbers, text, tuples and mappings")
@@ -238,8 +242,9 @@ _FURTHER: dict[str, Callable[[str, Any], None]] = {
 }
 
 
-def _is_mapping(value: Any) -> bool:
-    return hasattr(value, "items")  # a ConfigDict is no Mapping
+def is_mapping(value: Any) -> bool:
+    """Returns whether a value has names and values; a `ConfigDict` has, though it is no `Mapping`."""
+    return hasattr(value, "items") and not isinstance(value, type)
 
 
 def _is_int(value: Any) -> bool:

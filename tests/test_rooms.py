@@ -10,11 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "hpjax"
 LEVELS = {
     0: {"errors", "signals", "command"},
-    1: {"ops", "train"},
+    1: {"ops", "train", "user_files"},
     2: {"models", "data", "config", "hyperparameters", "validation"},
     3: {"lanes", "search"},
     4: {"store"},
-    5: {"sweep", "groups", "host", "session", "pacing", "loop", "trained", "report"},
+    5: {"sweep", "groups", "host", "session", "preflight", "pacing", "loop", "trained", "report"},
     6: {"launch"},
     7: {"main", "arguments", "export", "predict", "replay"},
 }
@@ -22,7 +22,7 @@ LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 # Files that make up one room.
 ROOM_OF = {
     **dict.fromkeys(("config", "hyperparameters", "validation"), "config"),
-    **dict.fromkeys(("sweep", "groups", "host", "session", "pacing", "loop"), "sweep"),
+    **dict.fromkeys(("sweep", "groups", "host", "session", "preflight", "pacing", "loop"), "sweep"),
     **dict.fromkeys(("main", "arguments"), "main"),
     **dict.fromkeys(("command", "errors"), "errors"),
 }

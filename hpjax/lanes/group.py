@@ -32,22 +32,25 @@ def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task
     Raises:
       ConfigError: The batch is larger than the training split.
     """
-    num, batch_size = len(dataset.train), config.train.batch_size
-    if batch_size > num:
-        raise ConfigError(
-            "train.batch_size", batch_size, f"at most the {num} training images of {dataset.name}"
-        )
+    check_batch_size(config.train.batch_size, dataset)
     evaluated = {} if dataset.validation is None else {"validation": dataset.validation}
     if test_each_epoch:
         evaluated["test"] = dataset.test
     return Task(
         dataset.train,
         evaluated,
-        batch_size,
+        config.train.batch_size,
         config.seed,
         config.data.remainder == "pad",
         streamed=_is_streamed(config, dataset.train.images.nbytes),
     )
+
+
+def check_batch_size(batch_size: int, dataset: Dataset) -> None:
+    """Raises ConfigError where a batch is larger than the training split."""
+    if batch_size > (num := len(dataset.train)):
+        allowed = f"at most the {num} training images of {dataset.name}"
+        raise ConfigError("train.batch_size", batch_size, allowed)
 
 
 def _is_streamed(config: Config, num_bytes: int) -> bool:

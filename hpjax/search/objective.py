@@ -1,13 +1,13 @@
 """What a sweep optimises: a recorded metric, or a function of the user's own."""
 
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from hpjax.errors import ConfigError
+from hpjax.errors import ConfigError, UserCodeError
+from hpjax.user_files import describe_failure, load_from_file
 
 METRICS = (
     "validation_loss",
@@ -55,31 +55,33 @@ def create_objective(metric: str, has_validation: bool) -> Objective:
 
     Raises:
       ConfigError: There is no such metric, or it needs a validation split.
+      UserCodeError: The user's file can't be imported; or, when the objective is asked for a value, fails.
     """
     if metric == "auto":
         metric = "validation_accuracy" if has_validation else "test_accuracy"
-    if metric.startswith("validation_") and not has_validation:
-        raise ConfigError("sweep.metric", metric, "data.validation_fraction greater than 0 with this metric")
     if ":" in metric:
-        function = _load_function(metric)
-        return Objective(metric, getattr(function, "maximize", True), function)
+        return _load_objective(metric)
     if metric not in METRICS:
         raise ConfigError("sweep.metric", metric, f"auto, FILE.py:FUNCTION or one of {', '.join(METRICS)}")
+    if metric.startswith("validation_") and not has_validation:
+        raise ConfigError("sweep.metric", metric, "data.validation_fraction greater than 0 with this metric")
     return Objective(metric, metric.endswith("accuracy"), lambda epoch: epoch.get(metric))  # type: ignore[arg-type, return-value]
 
 
-def _load_function(metric: str) -> Callable:
-    file, _, name = metric.rpartition(":")
-    if not Path(file).is_file():
-        raise ConfigError("sweep.metric", metric, f"FILE.py:FUNCTION; there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"hpjax_metric_{Path(file).stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError("sweep.metric", metric, f"a file that runs; it raised {error!r}") from error
-    function = getattr(module, name, None)
+def _load_objective(metric: str) -> Objective:
+    path, function = load_from_file(
+        "sweep.metric", metric, f"FILE.py:FUNCTION or one of {', '.join(METRICS)}"
+    )
     if not callable(function):
-        raise ConfigError("sweep.metric", metric, f"a function that {file} defines")
-    return function
+        raise ConfigError("sweep.metric", metric, f"the name of a function in {path} after the colon")
+
+    own: Callable[..., Any] = function
+
+    def value(epoch: Mapping[str, float | None]) -> float:
+        try:
+            found = own(epoch)
+            return math.nan if found is None else float(found)
+        except Exception as error:
+            raise UserCodeError(f"sweep.metric={metric!r} failed: {describe_failure(error, path)}") from error
+
+    return Objective(metric, bool(getattr(function, "maximize", True)), value)

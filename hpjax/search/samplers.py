@@ -1,31 +1,36 @@
 """Optuna's samplers and pruners, by the names that a configuration uses."""
 
+import contextlib
+import importlib.util
+import inspect
+import math
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpjax.config import SweepConfig
 from hpjax.errors import ConfigError, HpjaxError
+from hpjax.validation import unknown_field
 
 if TYPE_CHECKING:
     import optuna
+
+_NEEDS = {"gp": "torch", "cmaes": "cmaes"}
+_MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
 
 
 def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.samplers.BaseSampler":
     """Returns a sampler that depends on nothing but its arguments and the study's past.
 
     Args:
-      sweep: names the sampler.
+      sweep: names the sampler, which `check_sampler` has let pass.
       seed: the sweep's.
       number: of the trial that is asked for; each ask has a sampler of its own, so that a resumed study
         asks what the uninterrupted one would have asked.
-
-    Raises:
-      HpjaxError: A package that the sampler needs is missing.
     """
     from optuna import samplers
-    from optuna.exceptions import ExperimentalWarning
 
     own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     random = samplers.RandomSampler(seed=own)
@@ -39,16 +44,12 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
             warn_independent_sampling=False,
         )
     if sweep.sampler == "tpe":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`, there since Optuna 2.8
-            return samplers.TPESampler(
-                seed=own, constant_liar=True, multivariate=True, group=True, n_startup_trials=10
-            )
+        return samplers.TPESampler(
+            seed=own, constant_liar=True, multivariate=True, group=True, n_startup_trials=10
+        )
     if sweep.sampler == "gp":
-        _require("torch", "gp")
         return samplers.GPSampler(seed=own, independent_sampler=random)
     if sweep.sampler == "cmaes":
-        _require("cmaes", "cmaes")
         return samplers.CmaEsSampler(seed=seed, independent_sampler=random, warn_independent_sampling=False)
     return random
 
@@ -72,39 +73,83 @@ def create_fixed_sampler(setting: dict[str, Any], other: "optuna.samplers.BaseSa
     return Fixed()
 
 
+def check_sampler(sweep: SweepConfig) -> None:
+    """Raises HpjaxError where a package that the sampler needs is missing."""
+    if sweep.sampler in _NEEDS:
+        _require(_NEEDS[sweep.sampler], sweep.sampler)
+
+
 def create_pruner(sweep: SweepConfig) -> "optuna.pruners.BasePruner | None":
     """Returns the pruner with `sweep.pruner_options` as its arguments, or None.
 
     Raises:
       ConfigError: An option is unknown or not allowed.
     """
-    from optuna import pruners
-
     if sweep.pruner == "none":
         return None
-    kinds = {
-        "median": pruners.MedianPruner,
-        "successive_halving": pruners.SuccessiveHalvingPruner,
-        "hyperband": pruners.HyperbandPruner,
-        "wilcoxon": pruners.WilcoxonPruner,
-        "threshold": pruners.ThresholdPruner,
-        "patient": pruners.PatientPruner,
-    }
-    options: dict[str, Any] = dict(sweep.pruner_options)
-    if sweep.pruner == "patient":
-        options = {"wrapped_pruner": None, "patience": 3, **options}
-    if sweep.pruner == "successive_halving":
-        options = {"min_resource": 1, "reduction_factor": 4, **options}
+    key, given = "sweep.pruner_options", dict(sweep.pruner_options)
+    kind, fixed, defaults = _pruner_kind(sweep.pruner)
+    known = [name for name in inspect.signature(kind).parameters if name not in fixed]
+    for name, value in given.items():
+        if name not in known:
+            raise unknown_field(key, name, value, known)
+    if not 0 <= _number(given.get("min_early_stopping_rate", 0)) <= _MOST_RUNGS:
+        raise ConfigError(key, given, f"min_early_stopping_rate from 0 to {_MOST_RUNGS}")
     try:
-        return kinds[sweep.pruner](**options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            "sweep.pruner_options", dict(sweep.pruner_options), f"{sweep.pruner}: {error}"
-        ) from None
+        with _without_warnings():
+            pruner = kind(**fixed, **{**defaults, **given})
+            _rehearse(pruner)
+    except Exception as error:  # Optuna checks some options when it is given them, some at first use
+        raise ConfigError(key, given, f"options of {sweep.pruner}: {error}") from None
+    return pruner
+
+
+def _pruner_kind(name: str) -> tuple[type, dict[str, Any], dict[str, Any]]:
+    """Returns Optuna's class, the arguments that aren't a user's to give, and defaults of hpjax's own."""
+    from optuna import pruners
+
+    return {
+        "median": (pruners.MedianPruner, {}, {}),
+        "successive_halving": (
+            pruners.SuccessiveHalvingPruner,
+            {},
+            {"min_resource": 1, "reduction_factor": 4},
+        ),
+        "hyperband": (pruners.HyperbandPruner, {}, {}),
+        "wilcoxon": (pruners.WilcoxonPruner, {}, {}),
+        "threshold": (pruners.ThresholdPruner, {}, {}),
+        "patient": (pruners.PatientPruner, {"wrapped_pruner": None}, {"patience": 3}),
+    }[name]
+
+
+def _rehearse(pruner: "optuna.pruners.BasePruner", trials: int = 7, epochs: int = 3) -> None:
+    """Lets a pruner judge a small study in memory, so that it doesn't fail in the middle of a sweep."""
+    import optuna
+
+    study = optuna.create_study(pruner=pruner, study_name="rehearsal")
+    for number in range(trials):
+        trial = study.ask()
+        for epoch in range(1, epochs + 1):
+            trial.report(number + epoch, epoch)
+            trial.should_prune()
+        study.tell(trial, number)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silences Optuna: that a class is experimental is no news for users of hpjax."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else math.nan
 
 
 def _require(package: str, sampler: str) -> None:
-    import importlib.util
-
     if importlib.util.find_spec(package) is None:
         raise HpjaxError(f"sweep.sampler={sampler!r} needs the package {package}: pip install {package}")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from hpjax.errors import ConfigError
 from hpjax.hyperparameters import HYPERPARAMETERS, check_value
 
+MOST_SETTINGS = 1_000_000  # that a grid may have
+MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
 FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
 
 
@@ -36,20 +39,36 @@ class Axis:
 
     @property
     def values(self) -> tuple:
-        """All values in order; of a range with a step.
-
-        Raises:
-          ConfigError: The range has no step.
-        """
+        """All values in order; of a range with a step, or of whole numbers."""
         if self.choices:
             return self.choices
-        if self.step is None and HYPERPARAMETERS[self.name].type is not int:
+        return tuple(self.low + i * (self.step or 1) for i in range(self.count))
+
+    @property
+    def count(self) -> int:
+        """How many values there are; of a range with a step, or of whole numbers."""
+        if self.choices:
+            return len(self.choices)
+        return int(min((self.high - self.low) / (self.step or 1) + 1e-9, sys.maxsize // 2)) + 1
+
+    def require_step(self) -> None:
+        """Raises ConfigError where there is no end of values."""
+        if not self.choices and self.step is None and HYPERPARAMETERS[self.name].type is not int:
             raise ConfigError(
                 f"sweep.space.{self.name}", f"{self.low}:{self.high}", "a step, or choices, in a grid"
             )
-        step = self.step or 1
-        count = int(math.floor((self.high - self.low) / step + 1e-9)) + 1
-        return tuple(self.low + i * step for i in range(count))
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises ConfigError where `value`, given under `key`, isn't among the values."""
+        _parse_value(key, self.name, value)
+        if self.choices:
+            held, allowed = value in self.choices, f"one of {', '.join(map(str, self.choices))}"
+        else:
+            steps = (value - self.low) / self.step if self.step else 0
+            held = self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8  # as Optuna rounds
+            allowed = f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step else "")
+        if not held:
+            raise ConfigError(key, value, f"{allowed}, as in sweep.space.{self.name}")
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Returns whether the hyperparameter exists beside these values."""
@@ -71,8 +90,12 @@ class Space:
         """Returns every setting once, the last axis fastest.
 
         Raises:
-          ConfigError: A range has no step.
+          ConfigError: A range has no step, or there are too many settings to list.
         """
+        for axis in self.axes:
+            axis.require_step()
+        if (count := math.prod(axis.count for axis in self.axes)) > MOST_SETTINGS:
+            raise ConfigError("sweep.space", f"{count:.3g} settings", f"at most {MOST_SETTINGS:,} in a grid")
         settings: list[dict[str, Any]] = [{}]
         for axis in self.axes:
             settings = [
@@ -81,6 +104,15 @@ class Space:
                 if axis.applies(setting) or value == axis.values[0]
             ]
         return settings
+
+    def check(self, key: str, setting: Mapping[str, Any]) -> None:
+        """Raises ConfigError where a setting, given under `key`, lies outside the space."""
+        axes = {axis.name: axis for axis in self.axes}
+        for name, value in setting.items():
+            if name not in axes:
+                known = f"one of {', '.join(axes)}" if axes else "none"
+                raise ConfigError(f"{key}.{name}", value, f"a hyperparameter of sweep.space: {known}")
+            axes[name].check(f"{key}.{name}", value)
 
 
 def parse_space(spec: Mapping[str, Any]) -> Space:
@@ -99,6 +131,10 @@ def parse_space(spec: Mapping[str, Any]) -> Space:
                 f"sweep.space.{stuck.name}.when", stuck.when, f"conditions on {', '.join(axes)}"
             )
         ordered.update({axis.name: axis for axis in ready})
+    for axis in ordered.values():
+        for name, values in axis.when.items():
+            for value in values:
+                ordered[name].check(f"sweep.space.{axis.name}.when.{name}", value)
     return Space(tuple(ordered.values()))
 
 
@@ -114,7 +150,7 @@ def parse_space_flag(flag: str) -> tuple[str, Any]:
     if name not in HYPERPARAMETERS:
         raise ConfigError("--space", name, f"a hyperparameter: {', '.join(HYPERPARAMETERS)}")
     kind = HYPERPARAMETERS[name].type
-    if ":" not in text:
+    if ":" not in text or kind is str:  # FILE.py:CLASS is a choice
         return name, tuple(_number(flag, part, kind) for part in text.split(","))
     parts = text.split(":")
     if len(parts) not in (2, 3):
@@ -149,6 +185,8 @@ def _parse_axis(name: str, spec: Any) -> Axis:
         )
     when = _parse_condition(key, spec.get("when", {}))
     if "choices" in spec:
+        if more := set(spec) & {"low", "high", "log", "step"}:
+            raise ConfigError(f"{key}.{min(more)}", spec[min(more)], "choices or a range, not both")
         return Axis(name, choices=_parse_choices(key, name, spec["choices"]), when=when)
     return _parse_range(key, name, spec, when)
 
@@ -171,9 +209,28 @@ def _parse_range(key: str, name: str, spec: Mapping, when: dict) -> Axis:
         raise ConfigError(key, dict(spec), "low less than high")
     if not isinstance(log, bool) or (log and (low <= 0 or step)):
         raise ConfigError(key, dict(spec), "log true or false; with log, low greater than 0 and no step")
-    if step is not None and not (isinstance(step, int | float) and 0 < step <= high - low):
-        raise ConfigError(f"{key}.step", step, f"a number greater than 0 and at most {high - low}")
-    return Axis(name, (), low, high, log, step, when)
+    _check_step(f"{key}.step", step, high - low, HYPERPARAMETERS[name].type)
+    axis = Axis(name, (), low, high, log, step, when)
+    if isinstance(low, int):
+        _check_values(key, name, spec, range(low, high + 1, step or 1))
+    return axis
+
+
+def _check_values(key: str, name: str, spec: Mapping, values: range) -> None:
+    for value in values[:MOST_CHECKED]:
+        try:
+            check_value(name, value)
+        except ConfigError as error:
+            raise ConfigError(
+                key, dict(spec), f"a range, or a step, without {value}: {error.allowed}"
+            ) from None
+
+
+def _check_step(key: str, step: Any, most: float, kind: type) -> None:
+    word = "whole number" if kind is int else "number"
+    right = isinstance(step, kind if kind is int else int | float) and not isinstance(step, bool)
+    if step is not None and not (right and 0 < step <= most):
+        raise ConfigError(key, step, f"a {word} greater than 0 and at most {most}")
 
 
 def _parse_value(key: str, name: str, value: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hpjax.errors import ConfigError, ModelError
+from hpjax.errors import ConfigError, UserCodeError
 from hpjax.models import MODEL_NAMES, create_model
 
 SIZE = 40
@@ -117,7 +117,7 @@ def test_refuses_names(name, part, own_file):
 def test_own_file_that_fails(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("import nothing_of_that_name\n")
-    with pytest.raises(ModelError, match="broken.py can't be imported: ModuleNotFoundError"):
+    with pytest.raises(UserCodeError, match="broken.py can't be imported: line 1: ModuleNotFoundError"):
         create(f"{path}:Tiny")
 
 

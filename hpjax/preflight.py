@@ -1,0 +1,126 @@
+"""What is checked before anything is trained: a sweep doesn't fail in its last group for what was known."""
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from hpjax.config import Config
+from hpjax.data.dataset import Dataset
+from hpjax.errors import HpjaxError, UserCodeError
+from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.lanes.group import check_batch_size, model_arguments, optimizer_rule, trial_hparams
+from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
+from hpjax.models.torch_weights import from_torch
+from hpjax.search.objective import create_objective
+from hpjax.search.samplers import check_sampler, create_pruner
+from hpjax.search.space import Space, parse_space
+from hpjax.train.state import create_recipe, create_state, init_rngs
+from hpjax.train.step import Batch, train_step
+from hpjax.user_files import describe_failure
+
+SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
+
+
+def check_config(config: Config) -> None:
+    """Checks what can be told without the data, before a workdir is touched.
+
+    Raises:
+      HpjaxError: The space, the sampler, the pruner, an enqueued setting, or a file of the user's own is
+        wrong.
+    """
+    space = parse_space(config.sweep.space)
+    if config.sweep.sampler == "grid":
+        space.grid()
+    for setting in config.sweep.enqueue:
+        space.check("sweep.enqueue", setting)
+    create_objective(config.sweep.metric, config.data.validation_fraction > 0)
+    check_sampler(config.sweep)
+    create_pruner(config.sweep)
+    for setting in _extremes(space, ("model",)):
+        name = apply_hyperparameters(config, setting).model.name
+        if name not in MODEL_NAMES:
+            load_model_class(name)
+
+
+def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
+    """Checks every model and batch size of the space against the data.
+
+    Args:
+      config: the sweep's.
+      load: returns the data set of a trial's configuration.
+
+    Raises:
+      HpjaxError: An image is too small for a network, a batch larger than the data, or a network can't be
+        built, loaded or trained.
+    """
+    trials = [apply_hyperparameters(config, s) for s in _extremes(parse_space(config.sweep.space), SHAPING)]
+    dataset = load(trials[0])
+    for batch_size in dict.fromkeys(trial.train.batch_size for trial in trials):
+        check_batch_size(batch_size, dataset)
+    checked = []
+    for trial in trials:
+        size = trial.data.image_size or load(trial).train.images.shape[1]
+        arguments = {**model_arguments(trial, dataset), "image_size": size}
+        if arguments not in checked:
+            checked.append(arguments)
+            _check_model(trial, arguments)
+
+
+def _extremes(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns every combination of the choices, and of the ends of ranges, of some hyperparameters."""
+    axes = (axis for axis in space.axes if axis.name in names)
+    ends = (dataclasses.replace(axis, choices=axis.choices or (axis.low, axis.high)) for axis in axes)
+    return Space(tuple(ends)).grid()
+
+
+def _check_model(config: Config, arguments: dict[str, Any]) -> None:
+    with _blaming(config.model.name):
+        nnx.eval_shape(lambda: create_model(rngs=init_rngs(0), **arguments))
+        if config.model.name not in MODEL_NAMES:
+            _trace(config, arguments)
+    if config.model.pretrained:
+        from_torch(create_model(rngs=init_rngs(0), **arguments), config.model.pretrained)
+
+
+def _trace(config: Config, arguments: dict[str, Any]) -> None:
+    """Evaluates and trains on two examples, without computing anything."""
+
+    def create() -> nnx.Module:
+        return create_model(rngs=init_rngs(0), **arguments)
+
+    def predict(images: jax.Array) -> jax.Array:
+        model = create()
+        model.eval()
+        return model(images)  # type: ignore[operator]
+
+    size, expected = arguments["image_size"], (2, arguments["num_classes"])
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    logits = jax.eval_shape(predict, images)
+    if getattr(logits, "shape", None) != expected:
+        raise UserCodeError(f"model.name={config.model.name!r} gives {logits}: expected logits of {expected}")
+    hparams = trial_hparams(config, config.seed)
+    recipe = create_recipe(nnx.eval_shape(create), optimizer_rule(config, 2), config.train.precision)
+    state = jax.eval_shape(lambda: create_state(create(), recipe, hparams))
+    batch = Batch(images, jax.ShapeDtypeStruct((2,), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32))  # type: ignore[arg-type]
+    jax.eval_shape(train_step, state, hparams, batch)
+
+
+@contextlib.contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Says in one line what a model of the user's own raises."""
+    try:
+        yield
+    except HpjaxError:
+        raise
+    except Exception as error:
+        if name in MODEL_NAMES:
+            raise
+        file = inspect.getfile(load_model_class(name))
+        raise UserCodeError(f"model.name={name!r} failed: {describe_failure(error, Path(file))}") from error

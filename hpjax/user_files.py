@@ -1,0 +1,67 @@
+"""Code of the user's own, named `FILE.py:NAME` in a configuration."""
+
+import functools
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hpjax.errors import ConfigError, UserCodeError
+
+
+def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
+    """Returns the file of `FILE.py:NAME` and what it defines under that name; None where it doesn't.
+
+    Args:
+      key: of the configuration, for messages.
+      name: its value.
+      form: what is allowed, for messages, e.g. `FILE.py:CLASS`.
+
+    Raises:
+      ConfigError: The value has another form, or there is no such file.
+      UserCodeError: The file can't be imported.
+    """
+    file, _, attribute = name.rpartition(":")
+    if not file.endswith(".py"):
+        raise ConfigError(key, name, form)
+    path = _find_file(key, name, file)
+    return path, getattr(_load_module(path, path.stat().st_mtime_ns), attribute, None)
+
+
+def describe_failure(error: BaseException, path: Path) -> str:
+    """Returns what the code in `path` raised, and where in it, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    place = f"line {lines[-1]}: " if lines else ""
+    return f"{place}{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _find_file(key: str, name: str, file: str) -> Path:
+    try:
+        path = Path(file).expanduser().resolve()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError):  # a name too long, links in a circle, a user who doesn't exist
+        path = Path(file)
+    raise ConfigError(key, name, f"a Python file that exists before the colon; {path} doesn't")
+
+
+@functools.cache
+def _load_module(path: Path, modified: int) -> ModuleType:
+    # Cached, since two loads of one file would give two classes, and so two graphs that don't compare equal.
+    name = f"hpjax_user_{path.stem}_{hashlib.sha256(f'{path}:{modified}'.encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UserCodeError(f"{path} can't be imported: {describe_failure(error, path)}") from error
+    return module

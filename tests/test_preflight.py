@@ -1,0 +1,212 @@
+"""What is wrong is said before anything is trained, and before a workdir is touched."""
+
+import textwrap
+
+import pytest
+
+from hpjax.config import parse_config
+from hpjax.data.dataset import load_dataset
+from hpjax.errors import ConfigError, HpjaxError, ModelError, UserCodeError
+from hpjax.preflight import check_config, check_groups
+from hpjax.sweep import run_sweep
+
+DATA = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 24, "max_test_examples": 12}
+MODEL = textwrap.dedent(
+    """
+    import jax.numpy as jnp
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self, *, num_classes, rngs):
+            self.out = nnx.Linear(3, num_classes, rngs=rngs)
+
+        def __call__(self, images):
+            return self.out(images.mean((1, 2)))
+    """
+)
+
+
+def _config(**sections):
+    merged = {"data": DATA, "model": {"kernel_widths": (3, 3, 3)}, "train": {"batch_size": 4, "epochs": 1}}
+    return parse_config({**merged, **sections})
+
+
+def _load(config):
+    return load_dataset(config.data, config.seed)
+
+
+def _own(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+SPACE = {"learning_rate": (0.1, 0.2), "batch_size": {"low": 4, "high": 12, "step": 4}}
+SEARCH = {"space": {"learning_rate": {"low": 0.1, "high": 1.0}}, "sampler": "random", "trials": 3}
+WRONG = [
+    ({"space": {"kernel_width": {"low": 3, "high": 9}}}, "without 4: three odd whole numbers"),
+    ({"space": {"image_size": {"low": 0, "high": 64}}}, "without 1: 0 .* or 8 to 1024 pixels"),
+    ({"space": {"batch_size": {"low": 4, "high": 12, "step": 0.5}}}, "a whole number greater than 0"),
+    ({"space": {"learning_rate": {"low": 0.1, "high": 1}}}, "a step, or choices, in a grid"),
+    ({"space": {"learning_rate": {"low": 0.1, "high": 1, "step": 1e-9}}}, "at most 1,000,000 in a grid"),
+    ({"space": {"learning_rate": {"low": 0.1, "high": 1, "step": 5e-324}}}, "at most 1,000,000 in a grid"),
+    ({"space": {"epochs": {"low": 1, "high": 2**31 - 1}}}, "at most 1,000,000 in a grid"),
+    ({"space": {"learning_rate": {"choices": (0.1,), "low": 1}}}, "choices or a range, not both"),
+    (
+        {"space": {"momentum": {"choices": (0.1,), "when": {"optimizer": "sgd"}}, "optimizer": ("adam",)}},
+        r"when\.optimizer='sgd' is not allowed: expected one of adam",
+    ),
+    ({"space": SPACE, "enqueue": ({"weight_decay": 0.1},)}, "one of learning_rate, batch_size"),
+    ({"space": SPACE, "enqueue": ({"learning_rate": 0.3},)}, "one of 0.1, 0.2"),
+    ({"space": SPACE, "enqueue": ({"batch_size": 6},)}, "4 to 12 in steps of 4"),
+    ({"space": SPACE, "enqueue": ({"batch_size": 16},)}, "4 to 12 in steps of 4"),
+    ({"space": SPACE, "enqueue": ({"batch_size": "a"},)}, r"batch_size='a' .* a whole number"),
+    ({"enqueue": ({"batch_size": 4},)}, "of sweep.space: none"),
+    ({**SEARCH, "pruner": "median", "pruner_options": {"bogus": 1}}, "n_startup_trials"),
+    ({**SEARCH, "pruner": "median", "pruner_options": {"n_startup_trials": "a"}}, "options of median"),
+    ({**SEARCH, "pruner": "patient", "pruner_options": {"wrapped_pruner": "median"}}, "min_delta"),
+    ({**SEARCH, "pruner": "threshold"}, "lower or upper"),
+    (
+        {**SEARCH, "pruner": "successive_halving", "pruner_options": {"min_early_stopping_rate": 10**9}},
+        "from 0 to 30",
+    ),
+    ({"metric": "none.py:f"}, "none.py"),
+    ({"metric": "a" * 300 + ".py:f"}, "a Python file that exists"),
+]
+
+
+@pytest.mark.parametrize(("sweep", "expected"), WRONG)
+def test_a_wrong_search_leaves_no_workdir(sweep, expected, tmp_path):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        run_sweep(_config(sweep=sweep), tmp_path / "sweep")
+    assert caught.value.key.startswith("sweep.") and "\n" not in str(caught.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("name", ["none.py:Net", "~nobody/x.py:Net", "a" * 300 + ".py:Net"])
+def test_a_file_that_is_not_there_is_named(name):
+    with pytest.raises(ConfigError, match="a Python file that exists before the colon"):
+        check_config(_config(model={"name": name}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError"),
+        ("def (", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        ("raise BaseExceptionGroup('a', [KeyError()])", "line 1: ExceptionGroup: a"),
+    ],
+)
+@pytest.mark.parametrize("section", ["model", "sweep"])
+def test_a_file_that_fails_is_named_with_its_line(text, expected, section, tmp_path):
+    name = f"{_own(tmp_path, text)}:x"
+    given = {"model": {"name": name}} if section == "model" else {"sweep": {"metric": name}}
+    with pytest.raises(UserCodeError, match=f"mine.py can't be imported: {expected}"):
+        check_config(_config(**given))
+
+
+def test_models_of_the_space_are_looked_for():
+    with pytest.raises(ConfigError, match="none.py doesn't"):
+        check_config(_config(sweep={"space": {"model": ("custom_cnn", "none.py:Net")}}))
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"batch_size": (4, 100)}, "train.batch_size=100 .* at most the 24 training images"),
+        ({"kernel_width": (3, 31)}, "data.image_size=30 .* at least"),
+        ({"image_size": (30, 10)}, "data.image_size=10 .* at least"),
+        ({"kernel_width": (3, 5), "image_size": (30, 20)}, "data.image_size=20 .* at least"),
+    ],
+)
+def test_what_the_last_group_would_refuse_is_refused_at_once(space, expected):
+    config = _config(sweep={"space": space})
+    check_config(config)
+    with pytest.raises(ConfigError, match=expected):
+        check_groups(config, _load)
+
+
+def test_settings_that_a_condition_excludes_are_not_checked():
+    space = {"image_size": (30, 64), "kernel_width": {"choices": (3, 9), "when": {"image_size": 64}}}
+    check_groups(_config(sweep={"space": space}), _load)
+
+
+def test_weights_that_do_not_fit_a_later_model_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    from hpjax.models.registry import create_model
+    from hpjax.models.torch_weights import to_torch
+    from hpjax.train.state import init_rngs
+
+    model = create_model(
+        "custom_cnn", num_classes=6, image_size=30, kernel_widths=(3, 3, 3), rngs=init_rngs(0)
+    )
+    save_file(to_torch(model), tmp_path / "weights.safetensors")
+    pretrained = {"kernel_widths": (3, 3, 3), "pretrained": str(tmp_path / "weights.safetensors")}
+    check_groups(_config(model=pretrained), _load)
+    with pytest.raises(ModelError, match="conv1"):
+        check_groups(_config(model=pretrained, sweep={"space": {"kernel_width": (3, 5)}}), _load)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("nnx.Linear(3, num_classes", "nnx.Linear(3, 5", r"expected logits of \(2, 6\)"),
+        ("nnx.Linear(3, num_classes", "nnx.Linear(4, num_classes", "mine.py' failed|:Net' failed: line 10"),
+        ("self.out = nnx", "self.out = nxn", "failed: line 7: NameError"),
+        ("images.mean((1, 2))", "images.mean((1, 2)) + None", "failed: line 10: TypeError"),
+        ("images)", "images, *, other)", "failed: TypeError"),
+        ("self.out(images.mean((1, 2)))", "None", "expected logits"),
+        (
+            "self, images):",
+            "self, images, mask=None):\n        assert mask is None",
+            "line 10: AssertionError",
+        ),
+    ],
+)
+def test_an_own_model_that_fails_is_named_with_its_line(old, new, expected, tmp_path):
+    path = _own(tmp_path, MODEL.replace(old, new, 1))
+    with pytest.raises(UserCodeError, match=expected) as caught:
+        check_groups(_config(model={"name": f"{path}:Net"}), _load)
+    assert "\n" not in " ".join(str(caught.value).split())
+
+
+def test_an_own_model_that_works_passes(tmp_path):
+    config = _config(model={"name": f"{_own(tmp_path, MODEL)}:Net"})
+    check_config(config)
+    check_groups(config, _load)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return epoch['nothing']", "line 2: KeyError"),
+        ("return 'high'", "ValueError"),
+        ("1 / 0", "line 2: Zero"),
+    ],
+)
+def test_a_metric_that_fails_is_named_with_its_line(body, expected, tmp_path):
+    from hpjax.search.objective import create_objective
+
+    path = _own(tmp_path, f"def metric(epoch):\n    {body}\n")
+    objective = create_objective(f"{path}:metric", has_validation=False)
+    with pytest.raises(UserCodeError, match=expected):
+        objective.value({"test_loss": 1.0})
+
+
+def test_seeds_stay_within_32_bits():
+    with pytest.raises(ConfigError, match="no seed exceeds"):
+        parse_config({"seed": 2**31 - 1, "sweep": {"seeds": 2**31 - 1, "final_seeds": 2}})
+
+
+def test_values_are_shown_within_a_line():
+    deep: list = []
+    for _ in range(10_000):
+        deep = [deep]
+    loop: dict = {}
+    loop["a"] = loop
+    for value in (10**5000, list(range(1000)), {"a": 10**400}, deep, loop, dict, object()):
+        with pytest.raises(HpjaxError) as caught:
+            parse_config({"sweep": {"trials": 1, "enqueue": value}})
+        assert len(str(caught.value)) < 400
