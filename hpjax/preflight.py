@@ -19,7 +19,7 @@ from hpjax.lanes.group import check_batch_size, model_arguments, optimizer_rule,
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
 from hpjax.search.objective import create_objective
-from hpjax.search.samplers import check_sampler, create_pruner
+from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
@@ -42,7 +42,7 @@ def check_config(config: Config) -> None:
         space.check("sweep.enqueue", setting)
     create_objective(config.sweep.metric, config.data.validation_fraction > 0)
     check_sampler(config.sweep)
-    create_pruner(config.sweep)
+    check_pruner(config.sweep)
     for setting in _extremes(space, ("model",)):
         name = apply_hyperparameters(config, setting).model.name
         if name not in MODEL_NAMES:

@@ -1,6 +1,7 @@
 """Where images come from: a registry of functions from the configuration to images."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def load_synthetic_scenes(data: DataConfig) -> Source:
     size = data.image_size or SCENES_IMAGE_SIZE
     numbers = (data.max_train_examples, data.max_test_examples)
     counts = [number or default for number, default in zip(numbers, SYNTHETIC_EXAMPLES, strict=True)]
+    _check_memory(sum(counts), size)
     train, test = (Split(*synthetic.draw_scenes(n, size, seed=i)) for i, n in enumerate(counts))
     return _source("synthetic_scenes", synthetic.CLASSES, train, test)
 
@@ -131,6 +133,16 @@ def _load_records(data: DataConfig, name: str, records: tfds_sets.Records) -> So
 
 def _source(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Source:
     return Source(name, classes, train, test, content_digest(classes, train, test))
+
+
+def _check_memory(num_images: int, size: int) -> None:
+    needed, there = 3 * num_images * size**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise DataError(
+            f"{num_images:,} synthetic images of {size} pixels take {needed / 2**30:,.0f} GiB, "
+            f"the machine has {there / 2**30:,.0f}: lower data.max_train_examples, "
+            "data.max_test_examples or data.image_size"
+        )
 
 
 def _resize(grey: np.ndarray, size: int) -> np.ndarray:

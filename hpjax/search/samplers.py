@@ -79,11 +79,19 @@ def check_sampler(sweep: SweepConfig) -> None:
         _require(_NEEDS[sweep.sampler], sweep.sampler)
 
 
+def check_pruner(sweep: SweepConfig) -> None:
+    """Raises ConfigError where an option of the pruner is unknown or not allowed."""
+    pruner = create_pruner(sweep)
+    if pruner is not None:
+        with _explaining(sweep):
+            _rehearse(pruner)
+
+
 def create_pruner(sweep: SweepConfig) -> "optuna.pruners.BasePruner | None":
     """Returns the pruner with `sweep.pruner_options` as its arguments, or None.
 
     Raises:
-      ConfigError: An option is unknown or not allowed.
+      ConfigError: An option is unknown or, as far as Optuna looks at it now, not allowed.
     """
     if sweep.pruner == "none":
         return None
@@ -95,13 +103,8 @@ def create_pruner(sweep: SweepConfig) -> "optuna.pruners.BasePruner | None":
             raise unknown_field(key, name, value, known)
     if not 0 <= _number(given.get("min_early_stopping_rate", 0)) <= _MOST_RUNGS:
         raise ConfigError(key, given, f"min_early_stopping_rate from 0 to {_MOST_RUNGS}")
-    try:
-        with _without_warnings():
-            pruner = kind(**fixed, **{**defaults, **given})
-            _rehearse(pruner)
-    except Exception as error:  # Optuna checks some options when it is given them, some at first use
-        raise ConfigError(key, given, f"options of {sweep.pruner}: {error}") from None
-    return pruner
+    with _explaining(sweep):
+        return kind(**fixed, **{**defaults, **given})
 
 
 def _pruner_kind(name: str) -> tuple[type, dict[str, Any], dict[str, Any]]:
@@ -136,14 +139,18 @@ def _rehearse(pruner: "optuna.pruners.BasePruner", trials: int = 7, epochs: int 
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences Optuna: that a class is experimental is no news for users of hpjax."""
+def _explaining(sweep: SweepConfig) -> Iterator[None]:
+    """Says what Optuna refuses; silences it else: that a class is experimental is no news for users."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # some options are checked when they are given, some at first use
+        allowed = f"options of {sweep.pruner}: {error}"
+        raise ConfigError("sweep.pruner_options", dict(sweep.pruner_options), allowed) from None
 
 
 def _number(value: Any) -> float:

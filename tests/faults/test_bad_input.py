@@ -4,14 +4,13 @@ import contextlib
 import io
 import os
 import shutil
-import signal
 import struct
 import tempfile
 import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from fuzzing import fuzz, time_limit
 from hypothesis import strategies as st
 
 from hpjax.config import Config, to_dict
@@ -82,43 +81,15 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def _fuzz(request, draws, test) -> None:
-    examples = request.config.getoption("--inputs", 100)
-    health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-    decorate = settings(
-        max_examples=examples,
-        deadline=None,
-        phases=(Phase.explicit, Phase.generate),
-        derandomize=True,
-        database=None,
-        suppress_health_check=health,
-    )
-    decorate(given(draws)(test))()
-
-
 def _run_or_refuse(arguments: list[str]) -> int:
     """Runs a command line; returns its exit status once it is sure that it was answered as promised."""
     stderr, stdout = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout), _time_limit(arguments):
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout), time_limit(arguments):
         status = main(["hpjax", *arguments])
     said = [line for line in stderr.getvalue().splitlines() if line.startswith("hpjax: error: ")]
     assert status in (0, 2) and len(said) == (status == 2), (arguments, stderr.getvalue())
     assert status == 0 or len(said[0]) > len("hpjax: error: ") + 10
     return status
-
-
-@contextlib.contextmanager
-def _time_limit(arguments):
-    def hang(number, frame):
-        raise AssertionError(f"it hangs: {arguments}")
-
-    previous = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(20)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def _text(value: str) -> str:
@@ -148,7 +119,11 @@ def test_any_command_line(base, request, counted):
         counted["bad inputs refused"] += _run_or_refuse([f"--config={base}", *flags, "--plan"]) == 2
         counted["inputs tried"] += 1
 
-    _fuzz(request, st.lists((OVERRIDES | SPACES | OTHERS).filter(_allowed), min_size=1, max_size=4), check)
+    fuzz(
+        request.config.getoption("--inputs", 100),
+        st.lists((OVERRIDES | SPACES | OTHERS).filter(_allowed), min_size=1, max_size=4),
+        check,
+    )
 
 
 def _png(width: int, height: int, color_type: int = 2, depth: int = 8) -> bytes:
@@ -238,7 +213,11 @@ def test_any_folder_tree(base, request, counted):
             shutil.rmtree(root)
         counted["inputs tried"] += 1
 
-    _fuzz(request, st.tuples(TREES, st.booleans(), st.sampled_from(("skip", "fail"))), check)
+    fuzz(
+        request.config.getoption("--inputs", 100),
+        st.tuples(TREES, st.booleans(), st.sampled_from(("skip", "fail"))),
+        check,
+    )
 
 
 REFUSED = {
