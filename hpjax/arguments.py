@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         given = chosen["config"].to_dict() if hasattr(chosen["config"], "to_dict") else chosen["config"]
     except HpjaxError:
         raise
-    except Exception as error:  # whatever a user's config file, or a flag's parser, raises
+    except (Exception, SystemExit) as error:  # whatever a user's config file, or a flag's parser, raises
         raise _explain(argv, error) from error
     given = _with_space(given, chosen["space"])
     name = Path(config_flags.get_config_filename(values["config"]).split(":")[0]).stem
@@ -115,7 +115,7 @@ def _parse_flags(argv: list[str]) -> flags.FlagValues:
     return values
 
 
-def _explain(argv: Sequence[str], error: Exception) -> HpjaxError:
+def _explain(argv: Sequence[str], error: BaseException) -> HpjaxError:
     """Returns what is wrong in the user's terms; the flag libraries speak in theirs."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if not isinstance(error, flags.Error):
@@ -160,7 +160,7 @@ def _nest(key: str, value: Any) -> Any:
     return value
 
 
-def _in_file(error: Exception, path: str) -> str:
+def _in_file(error: BaseException, path: str) -> str:
     """Returns the line of the user's file at which an error was raised, or an empty string."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}"
@@ -174,7 +174,7 @@ def _find_line(text: str) -> str:
     return lines[-1] if lines else "get_config()"
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -17,7 +17,8 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
     """Returns a trial's model with the weights of its best epoch, ready to predict.
 
     `model(images)` takes float images in [0, 1], `[batch, height, width, 3]`, of the size that the trial was
-    trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names.
+    trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names. A
+    model of the user's own is imported from its file, which must still be there.
 
     Args:
       workdir: the sweep's folder; nothing in it is changed.
@@ -28,6 +29,7 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
 
     Raises:
       WorkdirError: There is no sweep in `workdir`.
+      ConfigError: The file of the user's own model is gone.
       CheckpointError: There is no such trial, its weights weren't kept, or they are damaged; says which are.
     """
     path = Path(workdir)

@@ -31,6 +31,12 @@ def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
     return path, getattr(_load_module(path, path.stat().st_mtime_ns), attribute, None)
 
 
+def absolute_name(name: str) -> str:
+    """Returns `FILE.py:NAME` so that it means the same in any folder; another name as it is."""
+    file, _, attribute = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{attribute}" if file.endswith(".py") else name
+
+
 def describe_failure(error: BaseException, path: Path) -> str:
     """Returns what the code in `path` raised, and where in it, in one line."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -163,6 +163,13 @@ def test_a_misuse_is_one_line_and_status_2(args, expected, sweep, capsys):
         ("def get_config():\n    return 3\n", "is not allowed: expected"),
         ("def get_config():\n    x = 1\n    return x / 0\n", "line 3: ZeroDivisionError"),
         ("def get_config():\n    return {'zzz': 1}\n", "is not allowed: expected"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        ("import sys\ndef get_config():\n    sys.exit('no')\n", "line 3: SystemExit: no"),
+        (
+            "def get_config():\n    a = {}\n    a['a'] = a\n    return {'sweep': a}\n",
+            "is not allowed: expected",
+        ),
+        ("def get_config():\n    return {'sweep': {'trials': 10**5000}}\n", "is not allowed: expected"),
         (
             "from hpjax.config import get_default\n"
             "def get_config():\n    c = get_default()\n    c.seed = 'a'\n    return c\n",

@@ -19,6 +19,7 @@ from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
 from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
+from hpjax.user_files import absolute_name
 
 
 def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task:
@@ -86,7 +87,7 @@ def model_factory(config: Config, dataset: Dataset):
 def model_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Returns what `create_model` needs besides `rngs`, as JSON values."""
     return {
-        "name": config.model.name,
+        "name": absolute_name(config.model.name),
         "num_classes": len(dataset.classes),
         "image_size": dataset.train.images.shape[1],
         "kernel_widths": list(config.model.kernel_widths),

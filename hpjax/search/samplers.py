@@ -125,7 +125,7 @@ def _pruner_kind(name: str) -> tuple[type, dict[str, Any], dict[str, Any]]:
     }[name]
 
 
-def _rehearse(pruner: "optuna.pruners.BasePruner", trials: int = 7, epochs: int = 3) -> None:
+def _rehearse(pruner: "optuna.pruners.BasePruner", trials: int = 7, epochs: int = 16) -> None:
     """Lets a pruner judge a small study in memory, so that it doesn't fail in the middle of a sweep."""
     import optuna
 

@@ -263,7 +263,8 @@ def load_trial_checkpoint(directory: str | Path, trial: int) -> tuple[Nested, di
     folder = _trial_folder(Path(directory), trial)
     if not folder.is_dir():
         there = ", ".join(map(str, _list_numbers(Path(directory), "trial_"))) or "none"
-        raise CheckpointError(f"trial {trial} has no checkpoint in {directory}: kept are {there}")
+        kept = f"kept are {there} (checkpoint.keep sets how many)"
+        raise CheckpointError(f"trial {trial} has no checkpoint in {directory}: {kept}")
     arrays, ledger = load_folder(folder)
     return arrays, ledger["metadata"]
 
