@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,9 @@ class Study:
         return self._planned[setting] if setting < len(self._planned) else None
 
     def _ask(self, number: int, fixed: dict[str, Any] | None) -> "optuna.Trial":
-        sampler = create_sampler(self._config.sweep, self._config.seed, number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a part of Optuna is experimental is no news for users
+            sampler = create_sampler(self._config.sweep, self._config.seed, number)
         self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
         always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
         with _writing(self._path):

@@ -40,10 +40,8 @@ def _run(study, cut=None):
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
 def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
     path = tmp_path / "study.journal"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # optuna marks some samplers as experimental
-        whole, offset = _run(_open(path, sampler=sampler, trials=14), cut=11)
-        again, _ = _run(_open(path, offset, sampler=sampler, trials=14))
+    whole, offset = _run(_open(path, sampler=sampler, trials=14), cut=11)
+    again, _ = _run(_open(path, offset, sampler=sampler, trials=14))
     assert len(whole) == 14
     assert again == whole[12:]
 
@@ -51,10 +49,8 @@ def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
 def test_a_pruner_and_replicates_survive_a_cut(tmp_path):
     path = tmp_path / "study.journal"
     options = {"sampler": "tpe", "trials": 6, "seeds": 3, "pruner": "median"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole, offset = _run(_open(path, **options), cut=7)
-        again, _ = _run(_open(path, offset, **options))
+    whole, offset = _run(_open(path, **options), cut=7)
+    again, _ = _run(_open(path, offset, **options))
     assert again == whole[8:]
     assert [t.seed for t in whole[:4]] == [0, 1, 2, 0]
     assert [t.setting for t in whole[:4]] == [0, 0, 0, 3]

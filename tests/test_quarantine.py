@@ -1,0 +1,103 @@
+"""A trial that diverges is alone with it: recorded as what it is, told to the sampler, no harm to others."""
+
+import math
+import re
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from hpjax.config import parse_config
+from hpjax.sweep import run_sweep
+
+STEPS, WILD = 4, 40.0
+
+
+def _config(sweep, optimizer="sgd", epochs=5, lanes=3):
+    return parse_config(
+        {
+            "model": {"kernel_widths": (3, 3, 3)},
+            "data": {
+                "name": "synthetic_scenes",
+                "image_size": 30,
+                "max_train_examples": 60,
+                "max_test_examples": 24,
+                "validation_fraction": 0.2,
+            },
+            "train": {"batch_size": 12, "epochs": epochs},
+            "optimizer": {"name": optimizer, "learning_rate": 0.1},
+            "sweep": sweep,
+            "lanes": {"strategy": "fused", "count": lanes},
+            "trackers": (),
+        }
+    )
+
+
+def _decays(tmp_path, *decays):
+    """Coupled decay of 40 at a rate of 0.1 takes weights times -3 at each step: they grow for epochs."""
+    return run_sweep(_config({"space": {"weight_decay": decays}, "metric": "train_loss"}), tmp_path)
+
+
+def _study(result):
+    backend = JournalFileBackend(str(result.workdir / "study.journal"))
+    return optuna.load_study(study_name="hpjax", storage=optuna.storages.JournalStorage(backend))
+
+
+@pytest.fixture(scope="module")
+def one_wild(tmp_path_factory):
+    return _decays(tmp_path_factory.mktemp("wild") / "wd", 0.0, WILD, 0.01)
+
+
+def test_the_step_and_the_last_finite_numbers_are_recorded(one_wild):
+    wild = one_wild.trials[1]
+    step = int(re.fullmatch(r"loss or gradient not finite at step (\d+)", wild.message)[1])
+    assert wild.status == "diverged"
+    assert wild.epochs == step // STEPS > 0
+    rows = [row for row in one_wild.epochs if row.trial == 1]
+    assert [row.epoch for row in rows] == list(range(1, wild.epochs + 1))
+    assert all(math.isfinite(row.train_loss) for row in rows)
+    assert wild.final_train_loss == rows[-1].train_loss
+
+
+def test_it_is_never_the_best(one_wild):
+    assert one_wild.best.trial in (0, 2)
+
+
+def test_the_sampler_is_told(one_wild):
+    told = _study(one_wild).trials
+    assert [trial.state.name for trial in told] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert told[1].user_attrs["status"] == "diverged"
+    finite = [row.train_loss for row in one_wild.epochs if row.trial == 1]
+    assert list(told[1].intermediate_values.values()) == finite
+
+
+def test_neighbours_do_not_change_by_a_bit(one_wild, tmp_path):
+    calm = _decays(tmp_path / "calm", 0.0, 0.02, 0.01)
+    assert [trial.status for trial in calm.trials] == ["complete"] * 3
+    for trial in (0, 2):
+        numbers = [
+            [
+                (row.train_loss, row.validation_loss, row.validation_accuracy)
+                for row in result.epochs
+                if row.trial == trial
+            ]
+            for result in (one_wild, calm)
+        ]
+        assert numbers[0] == numbers[1] and len(numbers[0]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sampler", "pruner"), [("tpe", "successive_halving"), ("random", "hyperband")])
+def test_a_search_goes_on_when_its_first_trial_diverges(sampler, pruner, tmp_path):
+    sweep = {
+        "space": {"learning_rate": {"low": 1e-4, "high": 1e30, "log": True}},
+        "enqueue": ({"learning_rate": 1e30},),
+        "sampler": sampler,
+        "trials": 14,
+        "pruner": pruner,
+    }
+    result = run_sweep(_config(sweep, "adam", epochs=3), tmp_path / "search")
+    statuses = [trial.status for trial in result.trials]
+    assert statuses[0] == "diverged" and len(statuses) == 14 and "running" not in statuses
+    assert result.best.hyperparameters["learning_rate"] < 1e20
+    assert [trial.user_attrs["status"] for trial in _study(result).trials] == statuses
