@@ -133,7 +133,7 @@ class Config:
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     lanes: LanesConfig = dataclasses.field(default_factory=LanesConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    trackers: tuple[str, ...] = _field(("tensorboard",), "where curves also go: tensorboard")
+    trackers: tuple[str, ...] = _field(("tensorboard",), "where curves also go: tensorboard, wandb, mlflow")
 
 
 HELD_OUT = 0.1  # of the training images, where a search has nothing to select on

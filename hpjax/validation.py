@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
 MODELS = ("custom_cnn", "resnet18")
 SOURCES = ("auto", "intel_scenes", "folder", "digits", "synthetic_scenes")
-TRACKERS = ("tensorboard",)
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 METRICS = ("auto", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy", "train_loss")
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -19,7 +19,7 @@ class EpochRow:
       test_accuracy: share of the test split in [0, 1]; None where it wasn't evaluated.
       validation_loss: as `test_loss`, on the validation split.
       validation_accuracy: as `test_accuracy`, on the validation split.
-      epoch_seconds: wall time of the epoch of the whole program, training and evaluation.
+      epoch_seconds: wall time of the epoch of the whole program, training and evaluation; compiling apart.
       lanes: trials that shared those seconds.
       images_per_second: training images of all lanes together per second; None if unknown.
 

@@ -1,6 +1,9 @@
 """Trackers: read back with TensorBoard's own readers."""
 
+import importlib.util
 import logging
+import struct
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -69,8 +72,99 @@ def test_torn_event_file_goes_on(tmp_path, lost):
     assert _scalars(_load(tmp_path), "test_accuracy") == [(1, 0.5), (2, 0.5), (3, 0.5)]
 
 
+def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with make_trackers(("mlflow",), tmp_path) as trackers:
+        _log(trackers, (1, 2), trial=0)
+        _log(trackers, (1, 2), trial=7)
+        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"test_accuracy": 0.75})
+    with make_trackers(("mlflow",), tmp_path) as trackers:
+        _log(trackers, (2, 3), trial=7)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = next(e for e in client.search_experiments() if e.name.startswith(tmp_path.name))
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["trial_00000", "trial_00007"]
+    ended, open_run = runs["trial_00000"], runs["trial_00007"]
+    assert ended.data.params == {"learning_rate": "0.0001", "optimizer": "adam"}
+    assert ended.data.metrics == {"train_loss": 2.0, "test_accuracy": 0.5, "best_test_accuracy": 0.75}
+    assert (ended.info.status, open_run.info.status) == ("FINISHED", "RUNNING")
+    history = client.get_metric_history(open_run.info.run_id, "train_loss")
+    assert {(item.step, item.value) for item in history} == {(1, 1.0), (2, 2.0), (3, 3.0)}
+
+
+def test_wandb_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "nobody"))
+    workdir = tmp_path / "sweep"
+    workdir.mkdir()
+    with make_trackers(("wandb",), workdir) as trackers:
+        _log(trackers, (1, 2), trial=0)
+        _log(trackers, (1, 2), trial=7)
+        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"test_accuracy": 0.75})
+    with make_trackers(("wandb",), workdir) as trackers:
+        _log(trackers, (3,), trial=7)
+    files = sorted((workdir / "wandb").glob("offline-run-*/*.wandb"))
+    ended, first, second = (_read_wandb(file) for file in sorted(files, key=lambda f: f.stem[-1]))
+    assert ended["history"] == [(1, 1.0), (2, 2.0)] and first["history"] == ended["history"]
+    assert second["history"] == [(3, 3.0)] and second["id"] == first["id"] != ended["id"]
+    assert ended["project"] == "sweep"
+    assert ended["config"] == {"learning_rate": "0.0001", "optimizer": '"adam"'}
+    assert ended["summary"]["best_test_accuracy"] == "0.75"
+
+
+def _read_wandb(file):
+    """Reads what `wandb sync` would send: the records of a LevelDB log, as wandb's own messages."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = {"history": [], "config": {}, "summary": {}}
+    records = [Record.FromString(data) for data in _read_log(file.read_bytes())]
+    if records[-1].WhichOneof("record_type") != "exit":  # wandb's own process is still writing
+        time.sleep(0.1)
+        return _read_wandb(file)
+    for record in records:
+        kind = record.WhichOneof("record_type")
+        items = {item.key or item.nested_key[0]: item.value_json for item in _items(record, kind)}
+        if kind == "history":
+            found["history"].append((record.history.step.num, float(items["train_loss"])))
+        elif kind == "run":
+            found |= {"id": record.run.run_id, "project": record.run.project}
+        elif kind in ("config", "summary"):
+            found[kind] |= items
+    return found
+
+
+def _read_log(data):
+    block, header, at, record = 1 << 15, struct.Struct("<IHB"), 7, b""  # seven bytes name the format
+    while at + header.size <= len(data):
+        _, length, kind = header.unpack_from(data, at)
+        record += data[at + header.size : at + header.size + length]
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+        at += header.size + length
+        if block - at % block < header.size:
+            at += block - at % block
+
+
+def _items(record, kind):
+    if kind == "history":
+        return record.history.item
+    return getattr(record, kind).update if kind in ("config", "summary") else ()
+
+
+def test_a_package_that_is_missing_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"trackers='wandb' .*pip install wandb"):
+        make_trackers(("wandb",), tmp_path)
+
+
 def test_unknown_tracker_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="trackers='wandbee' is not allowed: expected tensorboard"):
+    with pytest.raises(
+        ConfigError, match="trackers='wandbee' is not allowed: expected among tensorboard, wandb, mlflow"
+    ):
         make_trackers(("tensorboard", "wandbee"), tmp_path)
 
 

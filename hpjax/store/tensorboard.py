@@ -1,0 +1,112 @@
+"""TensorBoard's event files."""
+
+import functools
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_HEADER_BYTES = 12  # length (8) and its checksum (4); 4 more follow the data
+
+
+class TensorBoard:
+    """Writes one event file per trial, `trial_00012/events.out.tfevents.0.hpjax`.
+
+    tensorboardX supplies the formats; its own writer isn't used because it holds a thread and an open file
+    per trial, and blocks for ever once its disk is full. A file that is there is continued: an unfinished
+    last event is cut off, and TensorBoard is told to forget the steps that come again.
+
+    Args:
+      directory: created when the first event is written.
+
+    """
+
+    def __init__(self, directory: str | Path):
+        self._directory = Path(directory)
+        self._steps: dict[int, int] = {}
+
+    @functools.cached_property
+    def _summary(self) -> Any:
+        from tensorboardX import (
+            summary,
+        )  # with PyTorch installed it takes seconds: not before the first epoch
+
+        return summary
+
+    def log_epoch(self, trial: int, epoch: int, scalars: Mapping[str, float]) -> None:
+        """Adds one epoch's numbers, at the epoch's step."""
+        events = self._start_file(trial, epoch)
+        summaries = (self._summary.scalar(tag, value) for tag, value in scalars.items())
+        events += [_event(step=epoch, summary=item) for item in summaries]
+        _append(self._file(trial), events)
+        self._steps[trial] = epoch
+
+    def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float]) -> None:
+        """Adds what TensorBoard's HParams page shows: hyperparameters, and metrics tagged `hparam/…`."""
+        step = self._steps.pop(trial, 0)
+        tagged = {f"hparam/{name}": value for name, value in metrics.items()}
+        summaries = self._summary.hparams(dict(hyperparameters), tagged)
+        events = [_event(summary=item) for item in summaries]
+        events += [
+            _event(step=step, summary=self._summary.scalar(tag, value)) for tag, value in tagged.items()
+        ]
+        _append(self._file(trial), events)
+
+    def close(self) -> None:
+        """Does nothing: no file stays open."""
+
+    def _file(self, trial: int) -> Path:
+        return self._directory / f"trial_{trial:05d}" / "events.out.tfevents.0.hpjax"
+
+    def _start_file(self, trial: int, epoch: int) -> list[Any]:
+        if trial in self._steps:
+            return []
+        file = self._file(trial)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if _cut_torn_end(file):
+            from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+            return [_event(step=epoch, session_log=SessionLog(status=SessionLog.START))]
+        return [_event(file_version="brain.Event:2")]
+
+
+def _event(**fields: Any) -> Any:
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Event(wall_time=time.time(), **fields)
+
+
+def _append(file: Path, events: Iterable[Any]) -> None:
+    data = b"".join(_frame(event.SerializeToString()) for event in events)
+    with open(file, "ab", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            if stream.write(data) != len(data):
+                raise OSError(f"{file} was written in part")
+        except OSError:
+            stream.truncate(size)
+            raise
+
+
+def _frame(data: bytes) -> bytes:
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def _cut_torn_end(file: Path) -> bool:
+    """Returns whether the file holds whole events, after cutting off one that a kill left half written."""
+    if not file.exists():
+        return False
+    with open(file, "r+b") as stream:
+        size, end = os.fstat(stream.fileno()).st_size, 0
+        while len(header := stream.read(_HEADER_BYTES)) == _HEADER_BYTES:
+            after = end + _HEADER_BYTES + struct.unpack("<Q", header[:8])[0] + 4
+            if after > size:
+                break
+            end = stream.seek(after)
+        stream.truncate(end)
+    return end > 0
