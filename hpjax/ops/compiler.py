@@ -22,6 +22,12 @@ CACHE_BYTES = 2 << 30  # of compiled programs on disk; the longest unused go fir
 _CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
+_COMPILING = (  # jax's own names of what it times
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+
+
 @functools.cache
 def compiler_options() -> dict[str, Any]:
     """Returns `jax.jit`'s `compiler_options` for this backend; empty where jaxlib doesn't know them."""
@@ -52,6 +58,24 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()  # jax decides once, at its first compilation, whether there is one
+
+
+def compile_seconds() -> float:
+    """Returns how long this process has compiled programs, or loaded them from disk, since first asked."""
+    return _clock()[0]
+
+
+@functools.cache
+def _clock() -> list[float]:
+    seconds = [0.0]
+
+    def note(event: str, duration_secs: float, **kwargs: Any) -> None:
+        del kwargs
+        if event in _COMPILING:
+            seconds[0] += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return seconds
 
 
 def compute_apart(f: Callable[..., PyTree], x: Array, y: Array, *static: Any) -> PyTree:
