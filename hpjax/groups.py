@@ -7,7 +7,7 @@ import logging
 from hpjax.config import Config
 from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
-from hpjax.lanes.capacity import Choice, choose_layout
+from hpjax.lanes.capacity import Choice, choose_layout, fixed_choice
 from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
@@ -132,15 +132,19 @@ def _look_ahead(session: Session, key: str) -> Trial:
 def _choose(session: Session, key: str, first: Trial, program: Program, task: Task) -> Choice:
     lanes = session.config.lanes
     config = apply_hyperparameters(session.config, first.hyperparameters)
-    hparams, wanted = trial_hparams(config, first.seed), _count_wanted(session, key)
+    hparams, wanted = trial_hparams(config, first.seed), min(_count_trials(session, key), MOST_WAITING)
     if session.config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
         lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
     asked = min(lanes.count or wanted, session.most_lanes or wanted)
     session.lanes_at_once = asked
     if session.most_lanes:  # what may not fit isn't measured
-        lanes = dataclasses.replace(lanes, count=asked, strategy="fused")
-    name = f"{static_key(config)} on {len(task.train)} images"
-    choice = choose_layout(program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name)
+        choice = fixed_choice("fused", asked, lanes.devices)
+    else:
+        name = f"{static_key(config)} on {len(task.train)} images"
+        steps = _count_trials(session, key) * config.train.epochs * task.steps_per_epoch
+        choice = choose_layout(
+            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name, steps
+        )
     one = program.shapes(hparams, 1)
     plan = _plan_group(session, key, first, task, choice)
     saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}
@@ -165,12 +169,12 @@ def _write_plan(session: Session) -> None:
 def _plan_group(session: Session, key: str, first: Trial, task: Task, choice: Choice) -> GroupPlan:
     swept = first.hyperparameters
     static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
-    sweep, layout, waiting = session.config.sweep, choice.layout, len(session.queue.peek(key))
+    sweep, layout, trials = session.config.sweep, choice.layout, _count_trials(session, key)
     known = sweep.sampler == "grid"
     return GroupPlan(
         static,
-        trials=waiting if known else None,
-        most_trials=waiting if known else waiting + session.study.left,
+        trials=trials if known else None,
+        most_trials=trials,
         may_end_early=not known or sweep.pruner != "none",
         lanes=choice.num_lanes,
         lanes_per_call=layout.lanes_per_shard,
@@ -184,12 +188,10 @@ def _plan_group(session: Session, key: str, first: Trial, task: Task, choice: Ch
     )
 
 
-def _count_wanted(session: Session, key: str) -> int:
-    """Returns how many of the group's trials could run side by side."""
+def _count_trials(session: Session, key: str) -> int:
+    """Returns how many trials the group may still have."""
     waiting = len(session.queue.peek(key))
-    if session.config.sweep.sampler == "grid":
-        return waiting
-    return min(session.study.left + waiting, MOST_WAITING)
+    return waiting if session.config.sweep.sampler == "grid" else waiting + session.study.left
 
 
 def _select(session: Session) -> None:

@@ -1,5 +1,6 @@
 """How many lanes fit, and which layout trains them fastest: by measurement of a few steps."""
 
+import dataclasses
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from hpjax.train.metrics import zero_sums
 MEMORY_MARGIN = 0.85  # of the device's limit may be used
 LEAST_GAIN = 1.03  # a wider program must train at least so much faster per lane
 FUSED_MAX = 64  # lanes of one program when nothing else limits them
+PATIENCE = 4  # first compile times: training that takes less isn't held up by compiling wider programs
 SHORT_STEP = 2e-3  # seconds; below it a call a step may be bound by dispatch
 MANY_STEPS = 1_000_000  # more than an epoch has
 CALL_SECONDS = 0.5  # of one call of many steps: how long an interruption may have to wait
@@ -36,7 +38,7 @@ class Choice:
     step_seconds: float  # one step of one shard; 0 when nothing was measured
     speedup: float  # over one lane at a time; 1 when sequential, 0 when unknown
     memory_bytes: int  # device memory of the program, 0 when unknown
-    lane_step_seconds: dict[int, float]  # measured seconds per lane and step, by lanes per call
+    lane_step_seconds: dict[int, float]  # measured seconds per lane and step, by lanes per call; may be empty
 
 
 class Probe:
@@ -52,9 +54,18 @@ class Probe:
         self.data = Examples(*jax.device_put((images, labels), self.device))
         self.order = epoch_order(jax.random.key(0), num, task.batch_size)
         self.full_steps = num // task.batch_size
+        self.compile_seconds = 0.0  # of the first program
+        self._memory: dict[int, int] = {}
 
     def memory(self, num_lanes: int) -> int:
-        """Returns the bytes of device memory that a step of `num_lanes` lanes needs."""
+        """Returns the bytes that a step of `num_lanes` lanes needs on the device; 0 where XLA can't say."""
+        if num_lanes not in self._memory:
+            start = time.perf_counter()
+            self._memory[num_lanes] = self._analyse(num_lanes)
+            self.compile_seconds = self.compile_seconds or time.perf_counter() - start
+        return self._memory[num_lanes]
+
+    def _analyse(self, num_lanes: int) -> int:
         population = self.program.shapes(self.hparams, num_lanes)
         order = jax.eval_shape(self._order, num_lanes)
         key = augment_key(0, 0)
@@ -119,6 +130,7 @@ def choose_layout(
     strategy: str = "auto",
     devices: int = 0,
     name: str = "",
+    lane_steps: int = 0,
 ) -> Choice:
     """Returns how to train a group.
 
@@ -132,20 +144,33 @@ def choose_layout(
       devices: devices to spread over; 0: all.
       name: what distinguishes the program; a choice that was measured is remembered under it, so that the
         same sweep is trained the same way, to the bit, when it is run again. Empty: not remembered.
+      lane_steps: training steps of all trials together. Where they take less time than compiling wider
+        programs would, only one lane a call is tried. 0: unknown, many.
     """
     num_devices = min(devices or len(jax.devices()), len(jax.devices()))
     limit = count or min(wanted, FUSED_MAX * num_devices)
-    if limit == 1 or (strategy != "auto" and count):
-        return _fixed("sequential" if limit == 1 else strategy, limit, num_devices)
     probe = Probe(program, task, hparams)
     per_device = -(-limit // num_devices)
-    if strategy != "auto":
-        return _fixed(strategy, min(limit, _lanes_that_fit(probe, per_device) * num_devices), num_devices)
+    if limit == 1 or strategy != "auto":
+        fitting = limit if count else min(limit, _lanes_that_fit(probe, per_device) * num_devices)
+        return _estimate(probe, fixed_choice("sequential" if limit == 1 else strategy, fitting, num_devices))
     key = f"layout of {per_device} lanes: {name}"
-    seconds = (_recall(key, probe) if name else None) or _measure(probe, _lanes_that_fit(probe, per_device))
-    if name:
-        memory.remember(key, str(_fastest(seconds)), {str(c): 1e3 * s for c, s in seconds.items()})
+    briefly = f"{key}, {lane_steps} steps in all"
+    seconds = (_recall(briefly, probe) or _recall(key, probe)) if name else None
+    if seconds is None:
+        seconds, complete = _measure(probe, per_device, lane_steps)
+        if name:
+            times = {str(c): 1e3 * s for c, s in seconds.items()}
+            memory.remember(key if complete else briefly, str(_fastest(seconds)), times)
     return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
+
+
+def fixed_choice(strategy: str, num_lanes: int, devices: int) -> Choice:
+    """Returns a layout that isn't measured: all lanes in one call per device, or one lane a call."""
+    num_devices = min(devices or len(jax.devices()), len(jax.devices()))
+    per_shard = 1 if strategy == "sequential" else -(-num_lanes // num_devices)
+    layout = Layout(per_shard, _steps_per_call(), num_devices)
+    return Choice(layout, num_lanes, 0.0, 1.0 if per_shard == 1 else 0.0, 0, {})
 
 
 def device_memory_limit() -> int:
@@ -156,10 +181,16 @@ def device_memory_limit() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _fixed(strategy: str, num_lanes: int, devices: int) -> Choice:
-    per_shard = 1 if strategy == "sequential" else -(-num_lanes // devices)
-    layout = Layout(per_shard, _steps_per_call(), devices)
-    return Choice(layout, num_lanes, 0.0, 1.0 if per_shard == 1 else 0.0, 0, {})
+def _estimate(probe: Probe, choice: Choice) -> Choice:
+    """Returns the choice with its memory and time, for the plan."""
+    lanes = choice.layout.lanes_per_shard
+    needed = probe.memory(lanes)
+    if needed > device_memory_limit():  # as was asked for: training will tell
+        return dataclasses.replace(choice, memory_bytes=needed)
+    seconds = probe.seconds(Candidate(lanes, 1, choice.layout.steps_per_call), repeats=1)
+    return dataclasses.replace(
+        choice, step_seconds=seconds * lanes, memory_bytes=needed, lane_step_seconds={lanes: seconds}
+    )
 
 
 def _steps_per_call() -> int:
@@ -174,13 +205,20 @@ def _host_threads() -> int:
 def _lanes_that_fit(probe: Probe, wanted: int) -> int:
     one, two = probe.memory(1), probe.memory(2)
     per_lane = max(two - one, 1)
-    room = MEMORY_MARGIN * device_memory_limit() - (one - per_lane)
-    return max(1, min(wanted, int(room // per_lane)))
+    return max(1, min(wanted, int((_room() - (one - per_lane)) // per_lane)))
 
 
-def _measure(probe: Probe, most: int) -> dict[Candidate, float]:
-    """Returns the seconds per lane and step of the layouts worth trying for up to `most` lanes."""
-    first = Candidate(1, 1, _steps_per_call())
+def _room() -> float:
+    return MEMORY_MARGIN * device_memory_limit()
+
+
+def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate, float], bool]:
+    """Measures the layouts worth trying for up to `wanted` lanes.
+
+    Returns:
+      Seconds per lane and step, and whether all layouts were tried: few steps aren't worth a long search.
+    """
+    first, one = Candidate(1, 1, _steps_per_call()), probe.memory(1)
     seconds = {first: probe.seconds(first)}
 
     def is_gain(candidate: Candidate) -> bool:
@@ -188,10 +226,12 @@ def _measure(probe: Probe, most: int) -> dict[Candidate, float]:
         seconds[candidate] = probe.seconds(candidate)
         return seconds[candidate] * LEAST_GAIN <= best
 
-    threads = min(most, _host_threads())
+    threads = min(wanted, _host_threads(), int(_room() // max(one, 1)))
     if threads > 1:
         is_gain(first._replace(threads=threads))
-    lanes = 2
+    if 0 < lane_steps * min(seconds.values()) < PATIENCE * probe.compile_seconds:
+        return seconds, False
+    most, lanes = _lanes_that_fit(probe, wanted), 2
     while lanes <= most:
         used = min(_fastest(seconds).threads, most // lanes)
         # Two lanes may lose to one for what lanes cost at all; four then show whether they gain.
@@ -201,7 +241,7 @@ def _measure(probe: Probe, most: int) -> dict[Candidate, float]:
     best = _fastest(seconds)
     if best.steps > 1 or seconds[best] * best.lanes * best.threads < SHORT_STEP:
         is_gain(best._replace(steps=1 if best.steps > 1 else MANY_STEPS))
-    return seconds
+    return seconds, True
 
 
 def _fastest(seconds: dict[Candidate, float]) -> Candidate:
@@ -222,7 +262,7 @@ def _recall(key: str, probe: Probe) -> dict[Candidate, float] | None:
         return None
     best = _fastest(found)
     needed = probe.memory(best.lanes) * best.threads
-    return found if needed <= MEMORY_MARGIN * device_memory_limit() else None
+    return found if needed <= _room() else None
 
 
 def _choice(

@@ -2,13 +2,15 @@
 
 import jax
 
+_RAISED = (jax.errors.JaxRuntimeError, ValueError)  # both by jax, for the same failure at different places
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Returns whether an exception, or what caused it, is a failed allocation."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        if isinstance(error, _RAISED) and "RESOURCE_EXHAUSTED" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

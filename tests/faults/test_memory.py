@@ -57,7 +57,7 @@ def exhaust(monkeypatch):
 def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog):
     config = parse_config({**SMALL, "sweep": RATES})
     calm = run_sweep(config, tmp_path / "calm")
-    exhaust(most_lanes=1, first_step=5)
+    exhaust(most_lanes=1, first_step=8)  # in the second epoch: two are the plan's, four the first's
     result = run_sweep(config, tmp_path / "exhausted")
     assert [(r.trial, r.epoch) for r in result.epochs] == [(r.trial, r.epoch) for r in calm.epochs]
     for a, b in zip(result.epochs, calm.epochs, strict=True):

@@ -80,7 +80,28 @@ def test_lanes_stay_within_memory(group, monkeypatch):
     assert choose_layout(*group, wanted=16).num_lanes <= 2
 
 
-def test_what_is_asked_for_is_not_measured(group):
+def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
+    monkeypatch.setattr(capacity, "PATIENCE", 1e9)
+    tried = []
+    seconds = capacity.Probe.seconds
+    monkeypatch.setattr(capacity.Probe, "seconds", lambda *a: tried.append(a[1]) or seconds(*a))
+    short = choose_layout(*group, wanted=4, name="mine", lane_steps=10)
+    assert short.layout.lanes_per_shard == 1 and {candidate.lanes for candidate in tried} == {1}
+    monkeypatch.setattr(capacity, "PATIENCE", 0)
+    choose_layout(*group, wanted=4, name="mine", lane_steps=20)
+    assert 2 in {candidate.lanes for candidate in tried}  # what little was measured isn't enough for more
+    tried.clear()
+    assert choose_layout(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
+
+
+def test_a_layout_that_is_asked_for_is_estimated(group):
+    for strategy, lanes in (("fused", 3), ("sequential", 1)):
+        choice = choose_layout(*group, wanted=8, count=3, strategy=strategy)
+        assert choice.memory_bytes == capacity.Probe(*group).memory(lanes) > 0
+        assert choice.lane_step_seconds[lanes] > 0
+
+
+def test_what_is_asked_for_is_taken(group):
     assert choose_layout(*group, wanted=8, count=4, strategy="fused").layout.lanes_per_shard == 4
     assert choose_layout(*group, wanted=8, count=4, strategy="sequential").layout.lanes_per_shard == 1
     assert choose_layout(*group, wanted=1).layout.lanes_per_shard == 1
