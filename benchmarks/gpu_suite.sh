@@ -30,11 +30,21 @@ row conv_lowerings conv_lowerings.py --model=resnet18 --image_size=150 --batch_s
 JAX_ENABLE_COMPILATION_CACHE=0 row scaling scaling.py --model=custom_cnn --image_size=150 --batch_size=10 \
   --lanes=1,2,4,8,16,32,64 --repeats=5 --steps_per_call=8
 
-if "$PYTHON" -c 'import pytest' 2>/dev/null && [[ -z ${ROWS:-} ]] && ((BUDGET - SECONDS > 20)); then
-  echo "== tests ($SECONDS s)"
-  # Exit status 5: no test is marked so, or none can run here.
-  (cd "$HERE/.." && timeout $((BUDGET - SECONDS)) "$PYTHON" -m pytest -m gpu -p no:cacheprovider \
-    --ignore=tests/benchmarks >"$FOLDER/tests.log" 2>&1) || [[ $? == 5 ]] || FAILED="${FAILED:-} tests"
-  tail -n 3 "$FOLDER/tests.log"
+# tests NAME ARGUMENT…: runs tests on the GPU, as long as time is left.
+tests() {
+  local name=$1
+  shift
+  if ((BUDGET - SECONDS < 20)); then return; fi
+  echo "== tests of $name ($SECONDS s)"
+  # Exit status 5: none of them can run here.
+  (cd "$HERE/.." && timeout $((BUDGET - SECONDS)) "$PYTHON" -m pytest -p no:cacheprovider "$@" \
+    >"$FOLDER/tests_$name.log" 2>&1) || [[ $? == 5 ]] || FAILED="${FAILED:-} $name"
+  tail -n 3 "$FOLDER/tests_$name.log"
+}
+if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null && [[ -z ${ROWS:-} ]]; then
+  export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda}  # or the tests choose the CPU
+  tests gpu -m gpu tests/lanes
+  # They compare with float64, so products must have all bits of float32.
+  JAX_DEFAULT_MATMUL_PRECISION=highest tests ops tests/ops/test_conv.py tests/ops/test_pool.py tests/ops/test_norm_pool.py
 fi
 finish
