@@ -38,7 +38,7 @@ PROFILE = flags.DEFINE_string("profile", "", "file for the profile of the study'
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
 ENGINE_WORK = ("admit", "run_epoch", "keep_best", "weights", "rearrange", "snapshot")
-BATCH_SIZE = 8
+IMAGE_SIZE, BATCH_SIZE = 30, 8
 WARM_UP = 3  # epochs of all lanes that aren't counted: packages are imported, functions compiled
 
 
@@ -111,7 +111,7 @@ def sweep_config() -> dict[str, Any]:
         "model": {"kernel_widths": (3, 3, 3)},
         "data": {
             "name": "digits",
-            "image_size": 30,
+            "image_size": IMAGE_SIZE,
             "max_train_examples": STEPS.value * BATCH_SIZE * 10 // 9,
             "max_test_examples": 20,
             "validation_fraction": 0.1,
@@ -148,6 +148,7 @@ def main(_: list[str]) -> None:
     }
     names = ("trials", "lanes", "steps", "sampler", "pruner")
     settings = {name: flags.FLAGS[name].value for name in names}
+    settings |= {"model": "custom_cnn", "image_size": IMAGE_SIZE, "batch_size": BATCH_SIZE}
     device = name_device(jax.devices()[0].device_kind)
     write_json(OUT.value, {**describe_run("overhead", device, settings), **quarters})
     for name, quarter in quarters.items():

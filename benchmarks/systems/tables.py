@@ -38,11 +38,38 @@ def conv_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), format_table(head, [_conv_row(row) for row in result["rows"]])])
 
 
+def search_table(result: dict[str, Any]) -> str:
+    """Returns a row per pair of searches: what each found, and when hpjax had the other's best."""
+    peer, ours = ["one by one", "its best", "found after"], ["hpjax has it after", "of the peer's time"]
+    head = ["pair", *peer, *ours, "hpjax in all", "hpjax's best"]
+    rows = [_search_row(index, pair) for index, pair in enumerate(result["pairs"])]
+    s = result["settings"]
+    what = (
+        f"{s['trials']} settings of up to {s['epochs']} epochs on {s['data']}; hpjax with {s['lanes']} lanes,"
+        f" sampler {s['sampler']}, successive halving. Seconds from the start, with an empty cache."
+    )
+    return "\n\n".join([_title(result), what, format_table(head, rows)])
+
+
+def overhead_table(result: dict[str, Any]) -> str:
+    """Returns what the study itself costs a trial, among the first and the last of them."""
+    s = result["settings"]
+    what = (
+        f"{s['trials']} trials of one epoch through {s['lanes']} lanes; sampler {s['sampler']},"
+        f" pruner {s['pruner']}. All but training and evaluation."
+    )
+    head = ["trials", "ms of the study per trial", "of them at work", "memory held"]
+    rows = [_overhead_row(name, result[f"{name}_quarter"]) for name in ("first", "last")]
+    return "\n\n".join([_title(result), what, format_table(head, rows)])
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch_time": epoch_table,
     "scaling": scaling_table,
     "startup": startup_table,
     "conv_lowerings": conv_table,
+    "search_time": search_table,
+    "overhead": overhead_table,
 }
 
 
@@ -107,6 +134,20 @@ def _conv_row(row: dict[str, Any]) -> list[str]:
 def _lowering_cell(row: dict[str, Any], name: str) -> str:
     lowering = row["lowerings"].get(name)
     return f"{name} {lowering['median_ms']:.2f} ms" if lowering else name
+
+
+def _search_row(index: int, pair: dict[str, Any]) -> list[str]:
+    peer, ours, reached = pair["one_by_one"], pair["hpjax"], pair["seconds_to_the_peers_best"]
+    found = (
+        [f"{reached:.0f} s", f"{100 * pair['share_of_the_peers_search']:.0f} %"] if reached else ["never", ""]
+    )
+    first = [str(index), f"{peer['seconds']:.0f} s", f"{peer['best']:.4f}", f"{peer['curve'][-1][0]:.0f} s"]
+    return [*first, *found, f"{ours['seconds']:.0f} s", f"{ours['best']:.4f}"]
+
+
+def _overhead_row(name: str, quarter: dict[str, Any]) -> list[str]:
+    milliseconds = [f"{quarter[key]:.2f}" for key in ("study_ms_per_trial", "study_processor_ms_per_trial")]
+    return [f"{name} {quarter['trials']}", *milliseconds, f"{quarter['resident_mib']:,.0f} MiB"]
 
 
 def _with_spread(described: dict[str, Any], digits: int) -> str:
