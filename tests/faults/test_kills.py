@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from sweeps import POINTS, Sweeps, after, assert_same_sweep, between_tables
+from sweeps import POINTS, Sweeps, after, assert_same_sweep, between_tables, count_bytes
 
 KILLS_A_SWEEP = 5
 pytestmark = pytest.mark.slow
@@ -36,8 +36,9 @@ def _kill_and_compare(sweeps: Sweeps, reference, kills: int, rng, counted) -> No
             left -= killed
             counted["kills survived"] += killed
         sweeps.finish(workdir)
-        counted["bytes compared after kills"] += assert_same_sweep(workdir, reference)
-        counted["bytes lost"] += 0
+        assert_same_sweep(workdir, reference)
+        counted["bytes compared after kills"] += count_bytes(reference)
+        counted["bytes lost"] += count_bytes(reference) - count_bytes(workdir)
 
 
 def _kill_at(point, sweeps: Sweeps, workdir, rng) -> bool:
