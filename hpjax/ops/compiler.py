@@ -78,42 +78,41 @@ def _clock() -> list[float]:
     return seconds
 
 
-def compute_apart(f: Callable[..., PyTree], x: Array, y: Array, *static: Any) -> PyTree:
-    """Returns `f(x, y, *static)`, computed once, however many operations use it.
+def compute_apart(f: Callable[..., PyTree], arrays: tuple[Array, ...], *static: Any) -> PyTree:
+    """Returns `f(*arrays, *static)`, computed once, however many operations use it.
 
     XLA's CPU backend computes elementwise operations again in each loop that reads them, and drops its own
     barriers before it decides so. It never looks into a loop whose number of rounds it can't know.
 
     Args:
-      f: of two floating arrays; not differentiated.
-      x: read by the loop's bound, too.
-      y: second argument.
+      f: not differentiated.
+      arrays: the first is floating; the loop's bound reads it, too.
       static: hashable arguments.
     """
     if jax.default_backend() != "cpu":
-        return f(x, y, *static)
-    return _loop_once(f, static)(x, y)
+        return f(*arrays, *static)
+    return _loop_once(f, static)(*arrays)
 
 
 @functools.cache
-def _loop_once(f: Callable[..., PyTree], static: tuple) -> Callable[[Array, Array], PyTree]:
+def _loop_once(f: Callable[..., PyTree], static: tuple) -> Callable[..., PyTree]:
     @custom_batching.custom_vmap
-    def looped(x, y):
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(compute, x, y))
-        rounds = 1 + jnp.isnan(x.ravel()[0]).astype(int)  # a second round would change nothing
-        return lax.fori_loop(0, rounds, lambda _, __: compute(x, y), zeros)
+    def looped(*arrays):
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(compute, *arrays))
+        rounds = 1 + jnp.isnan(arrays[0].ravel()[0]).astype(int)  # a second round would change nothing
+        return lax.fori_loop(0, rounds, lambda _, __: compute(*arrays), zeros)
 
-    def compute(x, y):
-        return f(x, y, *static)
+    def compute(*arrays):
+        return f(*arrays, *static)
 
     @looped.def_vmap
-    def add_lanes(lanes, batched, x, y):
+    def add_lanes(lanes, batched, *arrays):
         del lanes
         axes = tuple(0 if has else None for has in batched)
         shapes = jax.eval_shape(
-            compute, *(v[0] if has else v for v, has in zip((x, y), batched, strict=True))
+            compute, *(v[0] if has else v for v, has in zip(arrays, batched, strict=True))
         )
-        return _loop_once(_Mapped(f, static, axes), ())(x, y), jax.tree.map(lambda _: True, shapes)
+        return _loop_once(_Mapped(f, static, axes), ())(*arrays), jax.tree.map(lambda _: True, shapes)
 
     return looped
 
@@ -125,5 +124,5 @@ class _Mapped(NamedTuple):
     static: tuple
     axes: tuple
 
-    def __call__(self, x: Array, y: Array) -> PyTree:
-        return jax.vmap(lambda a, b: self.f(a, b, *self.static), self.axes)(x, y)
+    def __call__(self, *arrays: Array) -> PyTree:
+        return jax.vmap(lambda *a: self.f(*a, *self.static), self.axes)(*arrays)

@@ -66,7 +66,7 @@ def _primal(x, scale, bias, mask, window: Pair, epsilon: float) -> tuple[Array, 
 
 def _forward(x, scale, bias, mask, window, epsilon):
     moments = batch_moments(x, mask)
-    winners, places = compute_apart(_find_winners, x, scale, window)
+    winners, places = compute_apart(_find_winners, (x, scale), window)
     y = normalize(winners, moments.mean, moments.variance, scale, bias, epsilon=epsilon, relu=True)
     return (y, moments), (x, winners, places, y, scale, bias, mask, moments)
 

@@ -128,11 +128,11 @@ def _max_pool(x: Array, windows: Windows) -> Array:
 
 
 def _forward(x, windows):
-    y, places = compute_apart(_find, x, jnp.zeros((), x.dtype), windows)
+    y, places = compute_apart(_find, (x,), windows)
     return y, (places, x)
 
 
-def _find(x: Array, _: Array, windows: Windows) -> tuple[Array, Array]:
+def _find(x: Array, windows: Windows) -> tuple[Array, Array]:
     taps = window_taps(x, windows)
     y = functools.reduce(jnp.maximum, taps)
     return y, first_places(taps, y)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from hpjax.errors import ConfigError
 from hpjax.train.hparams import Hparams
@@ -44,6 +44,11 @@ class OptimizerRule:
         """Whether weight decay bypasses the gradient's moments."""
         return self.name in ALWAYS_DECOUPLED or self.weight_decay_mode == "decoupled"
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether a weight's update depends on no other weight, clipping apart."""
+        return self.name not in ("lamb", "adafactor")
+
 
 def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTransformation:
     """Returns the optimizer; make it inside the traced function, from one trial's scalars.
@@ -74,17 +79,25 @@ def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTrans
 def clip_by_global_norm(max_norm: Float[Array, ""] | float) -> optax.GradientTransformation:
     """Returns a transformation that scales gradients down to a global norm of `max_norm`.
 
-    Unlike optax's own, `max_norm` can be traced, and 0 leaves gradients as they are.
+    Unlike optax's own, `max_norm` can be traced, and 0 leaves gradients as they are. A Python 0.0 measures
+    no norm.
     """
 
     def update(updates, state, params=None):
         del params
-        norm = optax.tree.norm(updates)
-        too_long = (max_norm > 0) & (norm > max_norm)
-        factor = jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
+        factor = clip_factor(updates, max_norm)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
+    if isinstance(max_norm, float) and max_norm == 0:
+        return optax.identity()
     return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def clip_factor(grads: PyTree, max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
+    """Returns what scales gradients down to a global norm of `max_norm`: 1 if it is 0 or not exceeded."""
+    norm = optax.tree.norm(grads)
+    too_long = (max_norm > 0) & (norm > max_norm)
+    return jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
 
 
 def make_schedule(rule: OptimizerRule) -> Callable[[ArrayLike], Float[Array, ""]]:

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
-from hpjax.train.optimizer import make_optimizer
 from hpjax.train.state import TrainState, merge_model, purpose_key
+from hpjax.train.update import update_weights
 
 
 class Batch(NamedTuple):
@@ -33,14 +33,13 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     """
     gradient = jax.value_and_grad(_loss, has_aux=True)
     (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
-    optimizer = make_optimizer(state.recipe.optimizer, hparams)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     healthy = (
         (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
     )
-    new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
-    old = (state.params, state.batch_stats, state.opt_state)
-    params, batch_stats, opt_state = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+    params, opt_state = update_weights(
+        state.recipe.optimizer, hparams, healthy, grads, state.params, state.opt_state
+    )
+    batch_stats = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), batch_stats, state.batch_stats)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
     return TrainState(
         state.step + 1, diverged_step, params, batch_stats, state.rng, opt_state, state.recipe

@@ -89,7 +89,7 @@ def test_what_is_computed_apart_is_the_same():
 
     x, y = jnp.arange(6.0).reshape(2, 3), jnp.arange(3.0)
     for operands in ((x, y), (x.at[0, 0].set(jnp.nan), y)):
-        got, want = jax.jit(lambda *o: compute_apart(parts, *o, 3.0))(*operands), parts(*operands, 3.0)
+        got, want = jax.jit(lambda *o: compute_apart(parts, o, 3.0))(*operands), parts(*operands, 3.0)
         jax.tree.map(np.testing.assert_array_equal, got, want)
-    got = jax.jit(jax.vmap(lambda x: compute_apart(parts, x, y, 3.0)))(x)
+    got = jax.jit(jax.vmap(lambda x: compute_apart(parts, (x, y), 3.0)))(x)
     jax.tree.map(np.testing.assert_array_equal, got, jax.vmap(lambda x: parts(x, y, 3.0))(x))
