@@ -20,7 +20,7 @@ ours=fused,sequential,threads,auto,torch
 peers=auto,vmap,torch_func,torch_compile,processes
 
 row custom_cnn_150_b32_x8 epoch_time.py "${cnn[@]}" --steps=1 --repeats=5 --systems=$ours
-row custom_cnn_48_b10_x16 epoch_time.py "${small[@]}" --steps=10 --repeats=5 --systems=$ours
+row custom_cnn_48_b10_x16 epoch_time.py "${small[@]}" --steps=40 --repeats=5 --systems=$ours
 row resnet18_64_b32_x4 epoch_time.py "${resnet[@]}" --steps=1 --repeats=5 --systems=$ours
 row custom_cnn_48_b10_x16_peers epoch_time.py "${small[@]}" --steps=5 --repeats=3 --systems=$peers
 row startup startup.py --repeats=1

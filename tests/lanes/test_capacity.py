@@ -84,7 +84,7 @@ def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
     monkeypatch.setattr(capacity, "PATIENCE", 1e9)
     tried = []
     seconds = capacity.Probe.seconds
-    monkeypatch.setattr(capacity.Probe, "seconds", lambda *a: tried.append(a[1]) or seconds(*a))
+    monkeypatch.setattr(capacity.Probe, "seconds", lambda *a, **k: tried.append(a[1]) or seconds(*a, **k))
     short = choose_layout(*group, wanted=4, name="mine", lane_steps=10)
     assert short.layout.lanes_per_shard == 1 and {candidate.lanes for candidate in tried} == {1}
     monkeypatch.setattr(capacity, "PATIENCE", 0)
