@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from systems.provenance import describe_run, name_device, write_json
 
 from hpjax.config import parse_config
@@ -132,6 +132,7 @@ def sweep_config() -> dict[str, Any]:
 
 def main(_: list[str]) -> None:
     """Runs the sweep and writes what it cost."""
+    logging.set_verbosity(logging.WARNING)
     profile = cProfile.Profile(time.thread_time)  # of this thread: what waits for the device costs nothing
     with tempfile.TemporaryDirectory() as folder, metered_engine() as meter:
         if PROFILE.value:
