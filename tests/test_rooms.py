@@ -26,8 +26,9 @@ ROOM_OF = {
     **dict.fromkeys(("main", "arguments"), "main"),
     **dict.fromkeys(("command", "errors"), "errors"),
 }
-# On one level, but one way only: the rooms of level 2 are configured, and the sweep has its figures drawn.
-ALLOWED = {("data", "config"), ("models", "config"), ("sweep", "report")}
+# On one level, but one way only: the rooms of level 2 are configured, the optimizer's step is made of ops, and
+# the sweep has its figures drawn.
+ALLOWED = {("data", "config"), ("models", "config"), ("train", "ops"), ("sweep", "report")}
 WITHOUT_JAX = (
     "config",
     "hyperparameters",

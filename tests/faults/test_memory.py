@@ -34,22 +34,29 @@ RATES = {"space": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}}
 
 @pytest.fixture
 def exhaust(monkeypatch):
-    """Makes training steps of more than so many lanes fail as a device does when it is full.
+    """Makes training steps of more than so many lanes fail, from an epoch on, as a device does when it is full.
 
     A real device can't be filled to the byte, so the failure is put in at the call of the program; it is
     the one that jax raises for an allocation that really fails.
     """
 
-    def start(most_lanes: int, first_step: int) -> None:
-        train, calls = Program.train, []
+    def start(most_lanes: int, first_epoch: int) -> None:
+        train, run_epoch = Program.train, GroupRun.run_epoch
+        epochs, steps = [], []
 
         def run(self, state, sums, *arguments):
-            calls.append(1)
-            if sums.loss.shape[0] > most_lanes and len(calls) > first_step:
+            steps.append(1)
+            if sums.loss.shape[0] > most_lanes and len(epochs) >= first_epoch and len(steps) > 1:
                 jnp.zeros(2**50, jnp.uint8).block_until_ready()
             return train(self, state, sums, *arguments)
 
+        def begin(run):
+            epochs.append(1)
+            steps.clear()
+            run_epoch(run)
+
         monkeypatch.setattr(Program, "train", run)
+        monkeypatch.setattr(GroupRun, "run_epoch", begin)
 
     return start
 
@@ -57,7 +64,7 @@ def exhaust(monkeypatch):
 def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog):
     config = parse_config({**SMALL, "sweep": RATES})
     calm = run_sweep(config, tmp_path / "calm")
-    exhaust(most_lanes=1, first_step=8)  # in the second epoch: two are the plan's, four the first's
+    exhaust(most_lanes=1, first_epoch=2)
     result = run_sweep(config, tmp_path / "exhausted")
     assert [(r.trial, r.epoch) for r in result.epochs] == [(r.trial, r.epoch) for r in calm.epochs]
     for a, b in zip(result.epochs, calm.epochs, strict=True):
@@ -73,7 +80,7 @@ def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog
 def test_no_memory_for_one_lane_is_one_line_and_blocks_nothing(tmp_path, exhaust, monkeypatch):
     config = parse_config({**SMALL, "sweep": RATES})
     with monkeypatch.context():
-        exhaust(most_lanes=0, first_step=5)
+        exhaust(most_lanes=0, first_epoch=1)
         with pytest.raises(OutOfMemory, match="one lane at a time: lower train.batch_size"):
             run_sweep(config, tmp_path / "sweep")
     monkeypatch.undo()
