@@ -4,20 +4,41 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sweeps import assert_same_sweep, count_bytes, in_a_step, while_starting
 
+from hpjax.store.arrays import load_folder
+
 pytestmark = pytest.mark.slow
 
 
+INODES = 42  # files and folders in the small file system, in which a save needs about 20
+SAVES = f"""
+import itertools, os, sys
+from pathlib import Path
+import numpy as np
+from hpjax.command import run_command
+from hpjax.store.arrays import save_folder
+
+disk, numbers = Path(sys.argv[1]), itertools.count()
+arrays = {{"a": np.ones((300, 300), np.float32), "b": {{"c": np.ones(3)}}}}
+for spare in range({INODES} - 2, -1, -1):
+    while os.statvfs(disk).f_favail > spare:
+        (disk / f"filler{{next(numbers)}}").touch()
+    print(run_command(lambda: save_folder(disk / "saved", arrays, {{}})))
+"""
+
+
 @pytest.fixture
-def disk(tmp_path):
-    """Mounts a file system of 192 MiB of its own; skips where none can be mounted."""
+def disk(tmp_path, request):
+    """Mounts a file system of its own, of 192 MiB and any number of files; skips where none can be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)]
+    options = f"size=192m,nr_inodes={getattr(request, 'param', 0)}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a small file system can't be mounted here")
     yield folder
@@ -72,6 +93,18 @@ def test_full_and_read_only_disk(searches, uninterrupted_search, disk, rng, coun
     searches.finish(workdir)
     assert_same_sweep(workdir, uninterrupted_search)
     counted["bytes compared after disk faults"] += count_bytes(workdir)
+
+
+@pytest.mark.parametrize("disk", [INODES], indirect=True)
+def test_a_save_is_one_line_or_whole_wherever_it_fails(disk):
+    command = [sys.executable, "-c", SAVES, str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    statuses, lines = done.stdout.split(), done.stderr.splitlines()
+    assert set(statuses) == {"0", "2"} and len(statuses) == INODES - 1
+    assert len(lines) == statuses.count("2"), done.stderr
+    for line in lines:
+        assert line.startswith("hpjax: error: can't write ") and line.endswith(": No space left on device")
+    assert load_folder(disk / "saved")[0]["b"]["c"].sum() == 3
 
 
 def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp_path, rng, counted):
