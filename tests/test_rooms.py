@@ -26,8 +26,8 @@ ROOM_OF = {
     **dict.fromkeys(("main", "arguments"), "main"),
     **dict.fromkeys(("command", "errors"), "errors"),
 }
-# On one level, but one way only: the rooms of level 2 are configured, the optimizer's step is made of ops, and
-# the sweep has its figures drawn.
+# On one level, but one way only: the rooms of level 2 are configured, the optimizer's step is made of ops,
+# and the sweep has its figures drawn.
 ALLOWED = {("data", "config"), ("models", "config"), ("train", "ops"), ("sweep", "report")}
 WITHOUT_JAX = (
     "config",

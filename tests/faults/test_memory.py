@@ -34,7 +34,7 @@ RATES = {"space": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}}
 
 @pytest.fixture
 def exhaust(monkeypatch):
-    """Makes training steps of more than so many lanes fail, from an epoch on, as a device does when it is full.
+    """Makes training steps of more than so many lanes fail from an epoch on, as a full device does.
 
     A real device can't be filled to the byte, so the failure is put in at the call of the program; it is
     the one that jax raises for an allocation that really fails.

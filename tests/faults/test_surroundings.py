@@ -34,7 +34,7 @@ for spare in range({INODES} - 2, -1, -1):
 
 @pytest.fixture
 def disk(tmp_path, request):
-    """Mounts a file system of its own, of 192 MiB and any number of files; skips where none can be mounted."""
+    """Mounts a file system of its own, of 192 MiB and any number of files; skips where none can be."""
     folder = tmp_path / "disk"
     folder.mkdir()
     options = f"size=192m,nr_inodes={getattr(request, 'param', 0)}"
