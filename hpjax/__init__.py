@@ -1,7 +1,11 @@
 """Many hyperparameter trials trained at once, in one compiled program, on one device."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpjax.sweep import run_sweep
+    from hpjax.trained import load_trial
 
 __version__ = "0.1.0"
 

@@ -63,6 +63,19 @@ def overhead_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
 
+def accuracy_table(result: dict[str, Any]) -> str:
+    """Returns a row per weight decay: mean test accuracy and standard deviation of hpjax and of PyTorch."""
+    s = result["settings"]
+    what = (
+        f"Test accuracy on {s['test']:,} photographs after {s['epochs']} epochs on {s['train']:,}, Adam at"
+        f" {s['learning_rate']:g}; mean and standard deviation of {s['seeds']} seeds, difference and its"
+        " standard error."
+    )
+    head = ["weight decay", "hpjax", "PyTorch", "difference in points"]
+    rows = [_accuracy_row(row) for row in result["rows"]]
+    return "\n\n".join([_title(result), what, format_table(head, rows)])
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch_time": epoch_table,
     "scaling": scaling_table,
@@ -70,6 +83,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "conv_lowerings": conv_table,
     "search_time": search_table,
     "overhead": overhead_table,
+    "accuracy": accuracy_table,
 }
 
 
@@ -148,6 +162,14 @@ def _search_row(index: int, pair: dict[str, Any]) -> list[str]:
 def _overhead_row(name: str, quarter: dict[str, Any]) -> list[str]:
     milliseconds = [f"{quarter[key]:.2f}" for key in ("study_ms_per_trial", "study_processor_ms_per_trial")]
     return [f"{name} {quarter['trials']}", *milliseconds, f"{quarter['resident_mib']:,.0f} MiB"]
+
+
+def _accuracy_row(row: dict[str, Any]) -> list[str]:
+    means = [
+        f"{row[name]['mean']:.3f} ± {row[name]['standard_deviation']:.3f}" for name in ("hpjax", "torch")
+    ]
+    difference = f"{100 * row['difference']:+.1f} ± {100 * row['standard_error']:.1f}"
+    return [f"{row['weight_decay']:g}", *means, difference]
 
 
 def _with_spread(described: dict[str, Any], digits: int) -> str:

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 from scripts import run_script
 
 SHAPE = ["--model=custom_cnn", "--image_size=40", "--batch_size=4"]
@@ -51,3 +53,20 @@ def test_search_time_compares_two_searches_of_the_same_settings(tmp_path):
     reached = pair["seconds_to_the_peers_best"]
     assert (reached is None) == (pair["hpjax"]["best"] < pair["one_by_one"]["best"])
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.benchmark
+@pytest.mark.torch
+def test_accuracy_compares_seeds_with_pytorch(tmp_path):
+    out, folder = tmp_path / "result.json", tmp_path / "images"
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 256, (30, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    tiny = ["--image_size=38", "--batch_size=8", "--epochs=1", "--weight_decays=0.01", "--seeds=2"]
+    run_script("accuracy.py", f"--dir={folder}", *tiny, f"--out={out}")
+    (row,) = json.loads(out.read_text())["rows"]
+    for system in (row["hpjax"], row["torch"]):
+        assert len(system["values"]) == 2 and all(0 <= value <= 1 for value in system["values"])
+    assert row["difference"] == pytest.approx(row["hpjax"]["mean"] - row["torch"]["mean"])
