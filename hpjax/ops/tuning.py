@@ -137,6 +137,9 @@ def _cpu_rule(key: Key) -> str:
     kernel = _cpu_kernel(key)
     if key.lanes == 1:
         return kernel
+    if key.own == (False, True) and key.op != "input_gradient" and _is_narrow(key) and key.lanes > 2:
+        # Images that all lanes share are copied once, and the lanes' features make the product wide.
+        return "batched:im2col_scan"
     if key.op != "weight_gradient" and key.own == (True, False):
         return f"merged:{kernel}"
     # XLA's own convolutions become naive loops inside of a loop.
@@ -144,7 +147,7 @@ def _cpu_rule(key: Key) -> str:
 
 
 def _cpu_kernel(key: Key) -> str:
-    narrow = max(key.a[-1], key.b[-1]) < 64 and key.geometry.strides == (1, 1)
+    narrow = _is_narrow(key)
     if key.op == "weight_gradient":
         return "wide_scan" if narrow and key.a[-1] > 10 else "native"
     # XLA swaps kernel and image where the kernel is larger, and then runs a hundred times slower.
@@ -152,6 +155,11 @@ def _cpu_kernel(key: Key) -> str:
     if smaller_than_kernel and not narrow:
         return "im2col_scan"
     return "wide_scan" if narrow else "native"
+
+
+def _is_narrow(key: Key) -> bool:
+    """Returns whether there are too few channels for XLA's own convolution."""
+    return max(key.a[-1], key.b[-1]) < 64 and key.geometry.strides == (1, 1)
 
 
 def _gpu_rule(key: Key) -> str:

@@ -114,6 +114,13 @@ def test_rule_names_a_safe_candidate(backend, op, own):
         assert tuning.by_rule(key, backend) in key.candidates()
 
 
+@pytest.mark.parametrize("op", ["forward", "weight_gradient"])
+def test_lanes_that_share_narrow_images_share_their_windows_on_a_cpu(op):
+    shapes = (32, 150, 150, 3), (5, 5, 3, 10) if op == "forward" else (32, 148, 148, 10)
+    key = tuning.Key(op, *shapes, (5, 5), (False, True), 4, "float32", Geometry())
+    assert tuning.by_rule(key, "cpu") == "batched:im2col_scan"
+
+
 def test_enabled_tuning_measures_inside_a_trace(monkeypatch):
     few = ("unrolled:native", "mapped:wide_scan")
     monkeypatch.setattr(tuning.Key, "candidates", lambda key: few)
