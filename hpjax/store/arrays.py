@@ -85,7 +85,7 @@ def save_folder(folder: Path, arrays: Nested, ledger: Mapping) -> None:
         atomic_write(temporary / _LEDGER, json.dumps(content))
         write_manifest(temporary)
         _replace_folder(temporary, folder)
-    except WorkdirError:
+    except (WorkdirError, MemoryError):
         raise
     except OSError as error:
         raise WorkdirError(describe_os_error("write checkpoint", folder, error)) from error

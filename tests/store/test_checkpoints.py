@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from hpjax.errors import CheckpointError, WorkdirError
+from hpjax.lanes.exhaustion import is_out_of_memory
+from hpjax.store import arrays
 from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints, load_trial_checkpoint
 from hpjax.store.manifest import write_manifest
 
@@ -308,3 +310,13 @@ def test_failed_trial_save_evicts_nobody(small_disk):
             trials.save(1, {"w": np.random.default_rng(0).normal(size=200_000)}, {}, 0.9, block=True)
         assert trials.trials() == [0] and trials.load(0)[0]["w"].tolist() == [0, 1, 2, 3, 4]
         assert trials.save(2, {"w": np.arange(2.0)}, {}, 0.7, block=True) and trials.trials() == [2]
+
+
+def test_a_full_disk_is_not_memory_that_ran_out(small_disk, monkeypatch):
+    """Else the sweep would go on with fewer lanes, whose results differ in the last bits."""
+    monkeypatch.setattr(arrays, "_reserve", lambda *_: None)  # the disk fills up only now
+    noise = np.random.default_rng(0).normal(size=400_000)
+    with pytest.raises(WorkdirError, match="No space left on device") as caught:
+        arrays.save_folder(small_disk / "saved", {"a": noise}, {})
+    assert "RESOURCE_EXHAUSTED" in str(caught.value.__cause__)
+    assert not is_out_of_memory(caught.value)
