@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from hpjax.data.batches import epoch_order
 from hpjax.lanes.engine import Layout
+from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.lanes.program import Examples, Program, augment_key, create_population
 from hpjax.lanes.task import Task
 from hpjax.ops import memory
@@ -97,6 +98,15 @@ class Probe:
             best = min(measure(calls) for _ in range(repeats))
         return best / (steps * lanes * threads)
 
+    def seconds_if_it_fits(self, candidate: "Candidate", repeats: int = 5) -> float:
+        """Returns `seconds`, or infinity where memory runs out."""
+        try:
+            return self.seconds(candidate, repeats)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return math.inf
+
     def _create(self, num_lanes: int) -> tuple:
         population = create_population(self.program, self.hparams, num_lanes)
         shard = population.state, zero_sums((num_lanes,)), population.hparams
@@ -157,7 +167,7 @@ def choose_layout(
       lane_steps: training steps of all trials together. Where they take less time than compiling wider
         programs would, only one lane a call is tried. 0: unknown, many.
     """
-    num_devices = min(devices or len(jax.devices()), len(jax.devices()))
+    num_devices = count_devices(devices)
     limit = count or min(wanted, FUSED_MAX * num_devices)
     probe = Probe(program, task, hparams)
     per_device = -(-limit // num_devices)
@@ -175,10 +185,16 @@ def choose_layout(
     return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
 
 
-def fixed_choice(strategy: str, num_lanes: int, devices: int) -> Choice:
-    """Returns a layout that isn't measured: all lanes in one call per device, or one lane a call."""
-    num_devices = min(devices or len(jax.devices()), len(jax.devices()))
+def count_devices(asked: int) -> int:
+    """Returns how many devices are used where so many are asked for; 0: all."""
+    return min(asked or len(jax.devices()), len(jax.devices()))
+
+
+def fixed_choice(strategy: str, num_lanes: int, devices: int, most: int = 0) -> Choice:
+    """Returns a layout that isn't measured: all lanes (or `most`) in one call per device, or one a call."""
+    num_devices = count_devices(devices)
     per_shard = 1 if strategy == "sequential" else -(-num_lanes // num_devices)
+    per_shard = min(per_shard, most or per_shard)
     layout = Layout(per_shard, _steps_per_call(), num_devices)
     return Choice(layout, num_lanes, 0.0, 1.0 if per_shard == 1 else 0.0, 0, {})
 
@@ -197,7 +213,9 @@ def _estimate(probe: Probe, choice: Choice) -> Choice:
     needed = probe.memory(lanes)
     if needed > device_memory_limit():  # as was asked for: training will tell
         return dataclasses.replace(choice, memory_bytes=needed)
-    seconds = probe.seconds(Candidate(lanes, 1, choice.layout.steps_per_call), repeats=1)
+    seconds = probe.seconds_if_it_fits(Candidate(lanes, 1, choice.layout.steps_per_call), repeats=1)
+    if seconds == math.inf:
+        return dataclasses.replace(choice, memory_bytes=needed)
     return dataclasses.replace(
         choice, step_seconds=seconds * lanes, memory_bytes=needed, lane_step_seconds={lanes: seconds}
     )
@@ -232,9 +250,10 @@ def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate
     seconds = {first: probe.seconds(first)}
 
     def is_gain(candidate: Candidate) -> bool:
-        best = seconds[_fastest(seconds)]
-        seconds[candidate] = probe.seconds(candidate)
-        return seconds[candidate] * LEAST_GAIN <= best
+        best, taken = seconds[_fastest(seconds)], probe.seconds_if_it_fits(candidate)
+        if taken < math.inf:
+            seconds[candidate] = taken
+        return taken * LEAST_GAIN <= best
 
     threads = min(wanted, _host_threads(), int(_room() // max(one, 1)))
     if threads > 1:
@@ -244,8 +263,9 @@ def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate
     most, lanes = _lanes_that_fit(probe, wanted), 2
     while lanes <= most:
         used = min(_fastest(seconds).threads, most // lanes)
+        candidate = Candidate(lanes, used, first.steps)
         # Two lanes may lose to one for what lanes cost at all; four then show whether they gain.
-        if not is_gain(Candidate(lanes, used, first.steps)) and lanes > 2:
+        if not is_gain(candidate) and (lanes > 2 or candidate not in seconds):
             break
         lanes = most if lanes < most < 2 * lanes else 2 * lanes
     best = _fastest(seconds)
@@ -261,7 +281,7 @@ def _measure_in_turns(probe: Probe, seconds: dict[Candidate, float]) -> None:
     close = [candidate for candidate, s in seconds.items() if s <= limit]
     for _ in range(2 if len(close) > 1 else 0):
         for candidate in close:
-            seconds[candidate] = min(seconds[candidate], probe.seconds(candidate, repeats=3))
+            seconds[candidate] = min(seconds[candidate], probe.seconds_if_it_fits(candidate, repeats=3))
 
 
 def _fastest(seconds: dict[Candidate, float]) -> Candidate:

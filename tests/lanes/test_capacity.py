@@ -1,6 +1,7 @@
 """Layouts are measured on real programs, remembered, and bounded by memory."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -92,6 +93,21 @@ def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
     assert 2 in {candidate.lanes for candidate in tried}  # what little was measured isn't enough for more
     tried.clear()
     assert choose_layout(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
+
+
+def test_a_layout_that_memory_runs_out_with_is_not_taken(group, monkeypatch):
+    """A failure that jax raises for an allocation that really fails, at the calls of wide programs."""
+    tried, advance = [], capacity.Probe._advance
+
+    def fail(probe, shard, *arguments):
+        tried.append(lanes := shard[0].step.shape[0])
+        return advance(probe, shard, *arguments) if lanes < 2 else jnp.zeros(2**50, jnp.uint8) + 1
+
+    monkeypatch.setattr(capacity.Probe, "_advance", fail)
+    choice = choose_layout(*group, wanted=16, name="mine")
+    assert choice.layout.lanes_per_shard == 1 and set(tried) == {1, 2}
+    asked = choose_layout(*group, wanted=16, count=4, strategy="fused")  # training will tell
+    assert asked.num_lanes == 4 and asked.memory_bytes > 0 and not asked.lane_step_seconds
 
 
 def test_a_layout_that_is_asked_for_is_estimated(group):
