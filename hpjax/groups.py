@@ -5,6 +5,7 @@ import json
 import logging
 
 from hpjax.config import Config
+from hpjax.errors import CheckpointError
 from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout, count_devices, fixed_choice
@@ -221,4 +222,10 @@ def _test(session: Session, trials: list[TrialRow]) -> None:
     for trial in trials:
         if trial.final_test_loss is None and trial.trial in session.weights.trials():
             swept = {n: value for n, value in trial.hyperparameters.items() if n in session.space.names}
-            read_test(session, trial.trial, swept, trial.seed, session.weights.load(trial.trial)[0])
+            try:
+                weights = session.weights.load(trial.trial)[0]
+            except CheckpointError as error:  # the sweep is worth finishing without
+                log.warning("%s: trial %d has no test accuracy", error, trial.trial)
+                session.tally["not_tested"] = [*session.tally["not_tested"], trial.trial]
+                continue
+            read_test(session, trial.trial, swept, trial.seed, weights)
