@@ -167,10 +167,13 @@ def test_continuous_lanes_hold_on_to_nothing(tmp_path, request, monkeypatch, cou
     sweep = {"space": space, "sampler": "random", "trials": 100_000, "pruner": "median"}
     with pytest.raises(Interrupted):
         run_sweep(parse_config({**SMALL, "sweep": sweep, "trackers": ("tensorboard",)}), tmp_path / "soak")
-    warm, end = measured[len(measured) // 3], measured[-1]
-    epochs = EVERY * (len(measured) - 1 - len(measured) // 3)
+    third = len(measured) // 3
+    warm, end = measured[third], measured[-1]
+    epochs = EVERY * (len(measured) - 1 - third)
     growth = (end.memory - warm.memory) / epochs
-    assert end.files <= warm.files + 4 and end.arrays <= warm.arrays + 8
+    files = [min(m.files for m in some) for some in (measured[third - 1 : third + 2], measured[-3:])]
+    assert files[1] <= files[0] + 4  # the fewest of several: a save that is under way has files open
+    assert end.arrays <= warm.arrays + 8
     assert growth < 200e3, measured  # bytes an epoch, in which up to four lanes of 2 MB are admitted
     counted["soak epochs"] += epochs
     counted["soak growth of host memory in bytes an epoch"] += max(0, round(growth))
