@@ -116,8 +116,8 @@ class LanesConfig:
 class CheckpointConfig:
     """What is kept on disk."""
 
-    every_epochs: int = _field(1, "save the population every so many epochs; 0: never")
-    every_minutes: float = _field(0.0, "and no more often than this")
+    every_epochs: int = _field(1, "save the population every so many epochs; 0: by minutes alone")
+    every_minutes: float = _field(0.0, "and no more often than this; 0 with every_epochs=0: never")
     keep: int = _field(20, "how many trials' weights are kept: the best ones")
 
 

@@ -5,9 +5,10 @@ import json
 import logging
 
 from hpjax.config import Config
+from hpjax.errors import CheckpointError
 from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
-from hpjax.lanes.capacity import Choice, choose_layout, fixed_choice
+from hpjax.lanes.capacity import Choice, choose_layout, count_devices, fixed_choice
 from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
@@ -19,7 +20,7 @@ from hpjax.preflight import check_groups
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.trial import Trial
-from hpjax.session import Group, Interrupted, Saved, Session
+from hpjax.session import Group, Interrupted, Lanes, Saved, Session
 from hpjax.store.rows import TrialRow
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import atomic_write
@@ -68,6 +69,7 @@ def plan_groups(session: Session) -> Plan:
 
 
 def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
+    session.lanes = Lanes(1, 1)  # what memory is needed for now has nothing to do with lanes
     first = saved.group.first if saved else _look_ahead(session, key)
     config = apply_hyperparameters(session.config, first.hyperparameters)
     dataset = session.dataset(config)
@@ -90,13 +92,17 @@ def _begin(
     choice = _choose(session, key, first, program, task)
     _write_plan(session)
     log.info("%s", session.plan)
-    return _create_run(session, Group(key, first, choice.layout), choice.num_lanes, config, program, task)
+    at_once, resident = choice.layout.lanes_per_shard * choice.layout.threads, choice.num_lanes
+    session.lanes = Lanes(at_once, -(-resident // choice.layout.devices))
+    return _create_run(session, Group(key, first, choice.layout), resident, config, program, task)
 
 
 def _resume(session: Session, saved: Saved, config: Config, program: Program, task: Task) -> GroupRun:
     layout = _limit(session, saved.group.layout)
     session.plans[-1] |= {"lanes_per_call": layout.lanes_per_shard, "threads": layout.threads}
     _write_plan(session)
+    at_once = layout.lanes_per_shard * layout.threads
+    session.lanes = Lanes(at_once, at_once)  # its trials are under way: none of them can wait
     group = dataclasses.replace(saved.group, layout=layout)
     run = _create_run(session, group, len(saved.run["slots"]), config, program, task)
     run.resume(saved.run, saved.arrays)
@@ -106,7 +112,6 @@ def _resume(session: Session, saved: Saved, config: Config, program: Program, ta
 def _create_run(
     session: Session, group: Group, num_lanes: int, config: Config, program: Program, task: Task
 ) -> GroupRun:
-    session.lanes_at_once = group.layout.lanes_per_shard * group.layout.threads
     host = SessionHost(session, group)
     hparams = trial_hparams(config, group.first.seed)
     engine = Engine(program, task, hparams, num_lanes, group.layout, host.stop_now)
@@ -135,10 +140,9 @@ def _choose(session: Session, key: str, first: Trial, program: Program, task: Ta
     hparams, wanted = trial_hparams(config, first.seed), min(_count_trials(session, key), MOST_WAITING)
     if session.config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
         lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
-    asked = min(lanes.count or wanted, session.most_lanes or wanted)
-    session.lanes_at_once = asked
-    if session.most_lanes:  # what may not fit isn't measured
-        choice = fixed_choice("fused", asked, lanes.devices)
+    if most := session.most.at_once:  # what may not fit isn't measured
+        asked = min(lanes.count or wanted, session.most.resident * count_devices(lanes.devices))
+        choice = fixed_choice(lanes.strategy, asked, lanes.devices, most)
     else:
         name = f"{static_key(config)} on {len(task.train)} images"
         steps = _count_trials(session, key) * config.train.epochs * task.steps_per_epoch
@@ -155,9 +159,9 @@ def _choose(session: Session, key: str, first: Trial, program: Program, task: Ta
 def _limit(session: Session, layout: Layout) -> Layout:
     """Returns the layout with no more lanes a call than fit and than the config, now, asks for."""
     lanes = session.config.lanes
-    most = min(n for n in (layout.lanes_per_shard, session.most_lanes, lanes.count) if n)
+    most = min(n for n in (layout.lanes_per_shard, session.most.at_once, lanes.count) if n)
     per_shard = 1 if lanes.strategy == "sequential" else most
-    threads = 1 if session.most_lanes else layout.threads
+    threads = 1 if session.most.at_once else layout.threads
     return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads)
 
 
@@ -218,4 +222,10 @@ def _test(session: Session, trials: list[TrialRow]) -> None:
     for trial in trials:
         if trial.final_test_loss is None and trial.trial in session.weights.trials():
             swept = {n: value for n, value in trial.hyperparameters.items() if n in session.space.names}
-            read_test(session, trial.trial, swept, trial.seed, session.weights.load(trial.trial)[0])
+            try:
+                weights = session.weights.load(trial.trial)[0]
+            except CheckpointError as error:  # the sweep is worth finishing without
+                log.warning("%s: trial %d has no test accuracy", error, trial.trial)
+                session.tally["not_tested"] = [*session.tally["not_tested"], trial.trial]
+                continue
+            read_test(session, trial.trial, swept, trial.seed, weights)

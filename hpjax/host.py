@@ -97,17 +97,17 @@ class SessionHost:
         if session.signals.received:
             session.save(self._group, run, block=True)
             raise Interrupted(session.signals.received, session.workdir.path)
-        every = session.config.checkpoint.every_epochs
-        if every and run.epoch % every == 0 and self._minutes_passed():
+        if self._checkpoint_is_due(run.epoch):
             session.pace.every(CHECKPOINT_SHARE, "checkpoint", lambda: session.save(self._group, run))
 
     def stop_now(self) -> bool:
         """Whether to leave an epoch unfinished: only where the last boundary was saved."""
         return bool(self._session.signals.received) and self._session.pace.fresh("checkpoint")
 
-    def _minutes_passed(self) -> bool:
-        session = self._session
-        return session.pace.since("checkpoint") >= 60 * session.config.checkpoint.every_minutes
+    def _checkpoint_is_due(self, epoch: int) -> bool:
+        asked = self._session.config.checkpoint
+        epochs = epoch % asked.every_epochs == 0 if asked.every_epochs else asked.every_minutes > 0
+        return epochs and self._session.pace.since("checkpoint") >= 60 * asked.every_minutes
 
     def _metadata(self, slot: Slot) -> dict:
         config = apply_hyperparameters(self._session.config, slot.trial.hyperparameters)

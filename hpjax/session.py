@@ -6,7 +6,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -73,6 +73,13 @@ class Saved:
     arrays: dict[str, np.ndarray]
 
 
+class Lanes(NamedTuple):
+    """Lanes of one device; as a limit, 0 leaves it as planned."""
+
+    at_once: int = 0  # that the calls under way advance, with all that a step needs
+    resident: int = 0  # whose state is in its memory
+
+
 class Session:
     """Stores and study of a sweep, from opening to closing; a context manager.
 
@@ -80,12 +87,12 @@ class Session:
       config: the sweep's.
       workdir: open and locked.
       progress: whether the state of the sweep is shown.
-      most_lanes: lanes trained at once at most, after memory ran out; 0: as planned.
+      most: lanes of a device at most, after memory ran out.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, progress: bool = False, most_lanes: int = 0):
-        self.config, self.workdir, self.most_lanes = config, workdir, most_lanes
-        self.lanes_at_once = 1  # that are in the device's memory with all that a step needs
+    def __init__(self, config: Config, workdir: Workdir, progress: bool = False, most: Lanes | None = None):
+        self.config, self.workdir, self.most = config, workdir, most or Lanes()
+        self.lanes = Lanes(1, 1)  # in use now; fewer would take less memory
         self.space = parse_space(config.sweep.space)
         self.objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
         self.pace = Pace()
@@ -114,7 +121,7 @@ class Session:
     def _restore(self) -> dict[str, Any]:
         arrays, ledger = restore_population(self.checkpoints, self.workdir.path)
         self.tally: dict[str, Any] = _empty_tally() | ledger.get("tally", {})
-        self.tally["reduced_to_lanes"] = self.most_lanes or self.tally["reduced_to_lanes"]
+        self.tally["reduced_to_lanes"] = self.most.at_once or self.tally["reduced_to_lanes"]
         self.pace.refresh("checkpoint")
         self.plans: list[dict] = ledger.get("plans", [])
         self._fingerprints: dict[str, str] = ledger.get("fingerprints", {})
@@ -235,4 +242,4 @@ def _parse_saved(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
 def _empty_tally() -> dict[str, Any]:
     names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
     counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
-    return {**counts, "best_trial": None, "best_score": None, "final_setting": None}
+    return {**counts, "best_trial": None, "best_score": None, "final_setting": None, "not_tested": []}

@@ -1,14 +1,17 @@
 """A sweep: a study of trials, run group by group in fused lanes, in one workdir."""
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpjax.config import Config, to_dict
-from hpjax.errors import OutOfMemory
+from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.groups import plan_groups, run_groups
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
@@ -18,7 +21,7 @@ from hpjax.report.figures import draw_figures
 from hpjax.report.outcome import describe_outcome
 from hpjax.report.style import FigureInfo
 from hpjax.search.plan import Plan
-from hpjax.session import Interrupted, Session
+from hpjax.session import Interrupted, Lanes, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
@@ -56,6 +59,23 @@ class SweepResult:
         return describe_outcome(self.best, self.summary)
 
 
+@contextlib.contextmanager
+def _refusing_without_memory() -> Iterator[None]:
+    """Says in one line that there is no memory for what comes before the first lane."""
+    try:
+        yield
+    except HpjaxError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            "out of memory before anything is trained: lower data.image_size or lanes.count, "
+            "or give the process more"
+        ) from error
+
+
+@_refusing_without_memory()
 def run_sweep(
     config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False
 ) -> SweepResult:
@@ -85,33 +105,44 @@ def run_sweep(
 
 
 def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool) -> None:
-    """Runs to the end; goes on from the last checkpoint with half the lanes at once when memory runs out."""
-    most_lanes = 0
-    while (tried := _run_to_the_end(config, workdir, progress, most_lanes)) is not None:
-        if tried == 1:
-            raise OutOfMemory(
-                "out of memory with one lane at a time: lower train.batch_size or data.image_size, "
-                "or give the process more"
-            )
-        most_lanes = tried // 2
-        log.warning("out of memory with %d lanes at once: going on with %d", tried, most_lanes)
+    """Runs to the end; goes on from the last checkpoint with half the lanes when memory runs out."""
+    most = Lanes()
+    while (tried := _run_to_the_end(config, workdir, progress, most)) is not None:
+        gc.collect()  # what failed may hold on to arrays, in cycles
+        most = _halve(tried, keep_population=bool(config.sweep.pbt))
 
 
-def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, most_lanes: int) -> int | None:
-    """Returns None when done, or the number of lanes at once that memory ran out with."""
+def _halve(tried: Lanes, keep_population: bool) -> Lanes:
+    if tried.at_once > 1:
+        most = tried.at_once // 2
+        log.warning("out of memory with %d lanes at once: going on with %d", tried.at_once, most)
+        return Lanes(most, tried.resident if keep_population else most)
+    if tried.resident > 1 and not keep_population:
+        most = tried.resident // 2
+        log.warning("out of memory with %d lanes, one at a time: going on with %d", tried.resident, most)
+        return Lanes(1, most)
+    raise OutOfMemory(
+        "out of memory with one lane at a time: lower train.batch_size or data.image_size, "
+        "or give the process more"
+    )
+
+
+def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, most: Lanes) -> Lanes | None:
+    """Returns None when done, or the lanes that memory ran out with."""
     session = None
     try:
-        with Session(config, workdir, progress, most_lanes) as session:
+        with Session(config, workdir, progress, most) as session:
             run_groups(session)
             _draw(session)
             session.write_tables(finished=True)
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise
-        return session.lanes_at_once
+        return session.lanes
     return None
 
 
+@_refusing_without_memory()
 def plan_sweep(config: Config) -> Plan:
     """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
 

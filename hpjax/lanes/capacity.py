@@ -4,30 +4,24 @@ import dataclasses
 import math
 import os
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from hpjax.data.batches import epoch_order
 from hpjax.lanes.engine import Layout
-from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.lanes.probe import MANY_STEPS, Candidate, Probe, steps_per_call
+from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops import memory
 from hpjax.train.hparams import Hparams
-from hpjax.train.metrics import zero_sums
 
 MEMORY_MARGIN = 0.85  # of the device's limit may be used
 LEAST_GAIN = 1.03  # a wider program must train at least so much faster per lane
 FUSED_MAX = 64  # lanes of one program when nothing else limits them
 PATIENCE = 4  # first compile times: training that takes less isn't held up by compiling wider programs
 SHORT_STEP = 2e-3  # seconds; below it a call a step may be bound by dispatch
-SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
 CLOSE = 1.2  # layouts that took at most so many times the fastest's time are measured once more, in turns
-MANY_STEPS = 1_000_000  # more than an epoch has
 CALL_SECONDS = 0.5  # of one call of many steps: how long an interruption may have to wait
 
 
@@ -41,94 +35,6 @@ class Choice:
     speedup: float  # over one lane at a time; 1 when sequential, 0 when unknown
     memory_bytes: int  # device memory of the program, 0 when unknown
     lane_step_seconds: dict[int, float]  # measured seconds per lane and step, by lanes per call; may be empty
-
-
-class Probe:
-    """Compiles and times a group's training step at different numbers of lanes."""
-
-    def __init__(self, program: Program, task: Task, hparams: Hparams):
-        self.program, self.task, self.hparams = program, task, hparams
-        steps = max(1, min(8, len(task.train) // task.batch_size))
-        num = min(len(task.train), steps * task.batch_size)
-        # Everything is committed to a device, as in an engine: else jax would compile for that one again.
-        self.device = jax.devices()[0]
-        images, labels = task.train.images[:num], task.train.labels[:num]
-        self.data = Examples(*jax.device_put((images, labels), self.device))
-        self.order = epoch_order(jax.random.key(0), num, task.batch_size)
-        self.full_steps = num // task.batch_size
-        self.compile_seconds = 0.0  # of the first program
-        self._memory: dict[int, int] = {}
-
-    def memory(self, num_lanes: int) -> int:
-        """Returns the bytes that a step of `num_lanes` lanes needs on the device; 0 where XLA can't say."""
-        if num_lanes not in self._memory:
-            start = time.perf_counter()
-            self._memory[num_lanes] = self._analyse(num_lanes)
-            self.compile_seconds = self.compile_seconds or time.perf_counter() - start
-        return self._memory[num_lanes]
-
-    def _analyse(self, num_lanes: int) -> int:
-        population = self.program.shapes(self.hparams, num_lanes)
-        order = jax.eval_shape(self._order, num_lanes)
-        key = augment_key(0, 0)
-        lowered = self.program.train_one.lower(
-            population.state, zero_sums((num_lanes,)), population.hparams, self.data, order, key, 0
-        )
-        analysis = lowered.compile().memory_analysis()
-        if analysis is None:
-            return 0
-        used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
-        best = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(population.best))
-        return used - analysis.alias_size_in_bytes + best
-
-    def seconds(self, candidate: "Candidate", repeats: int = 5) -> float:
-        """Returns the least seconds per lane and step, compile time apart; others' work only adds to it."""
-        lanes, threads, steps = candidate
-        steps = min(steps, self.full_steps)
-        shards = [self._advance(self._create(lanes), steps) for _ in range(threads)]
-        with ThreadPoolExecutor(threads) as pool:
-
-            def measure(calls: int) -> float:
-                start = time.perf_counter()
-                shards[:] = pool.map(lambda shard: self._advance(shard, steps, calls), shards)
-                return (time.perf_counter() - start) / calls
-
-            calls = math.ceil(SAMPLE_SECONDS / measure(1))
-            best = min(measure(calls) for _ in range(repeats))
-        return best / (steps * lanes * threads)
-
-    def _create(self, num_lanes: int) -> tuple:
-        population = create_population(self.program, self.hparams, num_lanes)
-        shard = population.state, zero_sums((num_lanes,)), population.hparams
-        return jax.device_put(shard, self.device)
-
-    def _advance(self, shard: tuple, steps: int, calls: int = 1) -> tuple:
-        """Returns a shard after `calls` calls of `steps` steps; waits for the last only, as epochs do."""
-        state, sums, hparams = shard
-        order, key = jax.device_put((self._order(sums.loss.shape[0]), augment_key(0, 0)), self.device)
-        for call in range(calls):
-            start = call % (self.full_steps // steps) * steps
-            state, sums = self.program.train(
-                state, sums, hparams, self.data, order, key, start, start + steps
-            )
-        return (*jax.block_until_ready((state, sums)), hparams)
-
-    def _order(self, num_lanes: int):
-        if not self.program.own_order:
-            return self.order
-        return jnp.broadcast_to(self.order, (num_lanes, *self.order.shape))
-
-
-class Candidate(NamedTuple):
-    """A way to train a group on one device."""
-
-    lanes: int  # advanced by one call
-    threads: int = 1  # of the host, each with calls of its own
-    steps: int = 1  # of one call
-
-    def __str__(self) -> str:
-        """Returns the name under which it is remembered."""
-        return f"{self.lanes} lanes x {self.threads} threads x {self.steps} steps"
 
 
 def choose_layout(
@@ -157,7 +63,7 @@ def choose_layout(
       lane_steps: training steps of all trials together. Where they take less time than compiling wider
         programs would, only one lane a call is tried. 0: unknown, many.
     """
-    num_devices = min(devices or len(jax.devices()), len(jax.devices()))
+    num_devices = count_devices(devices)
     limit = count or min(wanted, FUSED_MAX * num_devices)
     probe = Probe(program, task, hparams)
     per_device = -(-limit // num_devices)
@@ -175,11 +81,17 @@ def choose_layout(
     return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
 
 
-def fixed_choice(strategy: str, num_lanes: int, devices: int) -> Choice:
-    """Returns a layout that isn't measured: all lanes in one call per device, or one lane a call."""
-    num_devices = min(devices or len(jax.devices()), len(jax.devices()))
+def count_devices(asked: int) -> int:
+    """Returns how many devices are used where so many are asked for; 0: all."""
+    return min(asked or len(jax.devices()), len(jax.devices()))
+
+
+def fixed_choice(strategy: str, num_lanes: int, devices: int, most: int = 0) -> Choice:
+    """Returns a layout that isn't measured: all lanes (or `most`) in one call per device, or one a call."""
+    num_devices = count_devices(devices)
     per_shard = 1 if strategy == "sequential" else -(-num_lanes // num_devices)
-    layout = Layout(per_shard, _steps_per_call(), num_devices)
+    per_shard = min(per_shard, most or per_shard)
+    layout = Layout(per_shard, steps_per_call(), num_devices)
     return Choice(layout, num_lanes, 0.0, 1.0 if per_shard == 1 else 0.0, 0, {})
 
 
@@ -194,17 +106,15 @@ def device_memory_limit() -> int:
 def _estimate(probe: Probe, choice: Choice) -> Choice:
     """Returns the choice with its memory and time, for the plan."""
     lanes = choice.layout.lanes_per_shard
-    needed = probe.memory(lanes)
+    needed = _memory(probe, lanes)
     if needed > device_memory_limit():  # as was asked for: training will tell
         return dataclasses.replace(choice, memory_bytes=needed)
-    seconds = probe.seconds(Candidate(lanes, 1, choice.layout.steps_per_call), repeats=1)
+    seconds = probe.seconds_if_it_fits(Candidate(lanes, 1, choice.layout.steps_per_call), repeats=1)
+    if seconds == math.inf:
+        return dataclasses.replace(choice, memory_bytes=needed)
     return dataclasses.replace(
         choice, step_seconds=seconds * lanes, memory_bytes=needed, lane_step_seconds={lanes: seconds}
     )
-
-
-def _steps_per_call() -> int:
-    return 1 if jax.default_backend() == "cpu" else MANY_STEPS
 
 
 def _host_threads() -> int:
@@ -213,9 +123,24 @@ def _host_threads() -> int:
 
 
 def _lanes_that_fit(probe: Probe, wanted: int) -> int:
-    one, two = probe.memory(1), probe.memory(2)
+    most = _most_within(_room(), probe.memory, wanted)
+    needed = probe.memory(1) + (most - 1) * (probe.memory(2) - probe.memory(1))
+    if needed * probe.evaluation_bound <= _room():
+        return most
+    return _most_within(_room(), lambda n: max(probe.memory(n), probe.evaluation_memory(n)), most)
+
+
+def _most_within(room: float, memory_of: Callable[[int], int], wanted: int) -> int:
+    one, two = memory_of(1), memory_of(2)
     per_lane = max(two - one, 1)
-    return max(1, min(wanted, int((_room() - (one - per_lane)) // per_lane)))
+    return max(1, min(wanted, int((room - (one - per_lane)) // per_lane)))
+
+
+def _memory(probe: Probe, lanes: int) -> int:
+    """Returns what training and evaluation need at most; the latter is compiled only where it may not fit."""
+    training = probe.memory(lanes)
+    fits = training * probe.evaluation_bound <= _room()
+    return training if fits else max(training, probe.evaluation_memory(lanes))
 
 
 def _room() -> float:
@@ -228,13 +153,14 @@ def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate
     Returns:
       Seconds per lane and step, and whether all layouts were tried: few steps aren't worth a long search.
     """
-    first, one = Candidate(1, 1, _steps_per_call()), probe.memory(1)
+    first, one = Candidate(1, 1, steps_per_call()), probe.memory(1)
     seconds = {first: probe.seconds(first)}
 
     def is_gain(candidate: Candidate) -> bool:
-        best = seconds[_fastest(seconds)]
-        seconds[candidate] = probe.seconds(candidate)
-        return seconds[candidate] * LEAST_GAIN <= best
+        best, taken = seconds[_fastest(seconds)], probe.seconds_if_it_fits(candidate)
+        if taken < math.inf:
+            seconds[candidate] = taken
+        return taken * LEAST_GAIN <= best
 
     threads = min(wanted, _host_threads(), int(_room() // max(one, 1)))
     if threads > 1:
@@ -244,8 +170,9 @@ def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate
     most, lanes = _lanes_that_fit(probe, wanted), 2
     while lanes <= most:
         used = min(_fastest(seconds).threads, most // lanes)
+        candidate = Candidate(lanes, used, first.steps)
         # Two lanes may lose to one for what lanes cost at all; four then show whether they gain.
-        if not is_gain(Candidate(lanes, used, first.steps)) and lanes > 2:
+        if not is_gain(candidate) and (lanes > 2 or candidate not in seconds):
             break
         lanes = most if lanes < most < 2 * lanes else 2 * lanes
     best = _fastest(seconds)
@@ -261,7 +188,7 @@ def _measure_in_turns(probe: Probe, seconds: dict[Candidate, float]) -> None:
     close = [candidate for candidate, s in seconds.items() if s <= limit]
     for _ in range(2 if len(close) > 1 else 0):
         for candidate in close:
-            seconds[candidate] = min(seconds[candidate], probe.seconds(candidate, repeats=3))
+            seconds[candidate] = min(seconds[candidate], probe.seconds_if_it_fits(candidate, repeats=3))
 
 
 def _fastest(seconds: dict[Candidate, float]) -> Candidate:
@@ -281,7 +208,7 @@ def _recall(key: str, probe: Probe) -> dict[Candidate, float] | None:
     if not any(c[:2] == (1, 1) for c in found):
         return None
     best = _fastest(found)
-    needed = probe.memory(best.lanes) * best.threads
+    needed = _memory(probe, best.lanes) * best.threads
     return found if needed <= _room() else None
 
 

@@ -206,13 +206,13 @@ class Engine:
         program, task, shard = self.program, self.task, self._shards[i]
         data = self._data[i % len(self._devices)]
         full, rest = divmod(len(task.train), task.batch_size)
-        state, hparams = shard.state, shard.hparams
-        for start in range(0, full, self.layout.steps_per_call):
+        state, hparams, most = shard.state, shard.hparams, self.layout.steps_per_call
+        for start in range(0, full, most):
             if self._should_stop():
                 raise Stopped
-            stop = min(start + self.layout.steps_per_call, full)
+            stop = min(start + most, full)
             with self._dispatch:  # so that one thread compiles, and the others find it done
-                state, sums = program.train(state, sums, hparams, data, order, key, start, stop)
+                state, sums = program.train(state, sums, hparams, data, order, key, start, stop, most)
         if rest and task.keep_remainder:
             with self._dispatch:
                 mask = self._mask(rest)

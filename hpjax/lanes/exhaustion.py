@@ -2,12 +2,15 @@
 
 import jax
 
+from hpjax.errors import CheckpointError, WorkdirError
+
 _RAISED = (jax.errors.JaxRuntimeError, ValueError)  # both by jax, for the same failure at different places
+_OF_THE_DISK = (WorkdirError, CheckpointError)  # a full one is RESOURCE_EXHAUSTED to TensorStore
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Returns whether an exception, or what caused it, is a failed allocation."""
-    while error is not None:
+    while error is not None and not isinstance(error, _OF_THE_DISK):
         if isinstance(error, MemoryError):
             return True
         if isinstance(error, _RAISED) and "RESOURCE_EXHAUSTED" in str(error):

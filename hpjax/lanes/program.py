@@ -64,9 +64,12 @@ class Program:
     def _create(self, hparams: Hparams) -> Population:
         return create_lane(self._init(hparams), hparams)
 
-    def train(self, state, sums, hparams, data: Examples, order, key, start: int, stop: int):
-        """Takes the steps `start` … `stop - 1` of an epoch; a single one without a loop on the device."""
-        if stop - start == 1:
+    def train(self, state, sums, hparams, data: Examples, order, key, start: int, stop: int, most: int = 1):
+        """Takes the steps `start` … `stop - 1` of an epoch, of which calls take `most` at most.
+
+        Where that is one there is no loop on the device; else a last single step is one of the loop's.
+        """
+        if most == 1:
             return self.train_one(state, sums, hparams, data, order, key, start)
         return self.train_many(state, sums, hparams, data, order, key, start, stop)
 

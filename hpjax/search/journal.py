@@ -1,7 +1,9 @@
 """The study's journal: Optuna's own file format, written the way a single, checkpointed writer can afford."""
 
+import contextlib
 import json
 import os
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,22 @@ def create_journal(path: Path) -> "JournalFileBackend":
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
             with open(path, "ab", buffering=0) as file:
-                if file.write(lines) != len(lines):
-                    raise OSError(f"{path} was written in part")
+                size = os.fstat(file.fileno()).st_size
+                try:
+                    _write_all(file, lines)
+                except OSError:
+                    with contextlib.suppress(OSError):  # of a disk that became read-only: a start cuts it
+                        file.truncate(size)
+                    raise
 
     return Journal(str(path))
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Writes all of `data`; a disk that takes a part of it says why when asked to take the rest."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def sync_journal(path: Path) -> int:

@@ -75,10 +75,10 @@ class Study:
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Notes the objective after an epoch (from 1); returns whether the trial should be pruned."""
-        handle = self._handle(trial)
         with _writing(self._path):
+            handle = self._handle(trial)
             handle.report(value, epoch)
-        return self._pruner is not None and handle.should_prune()
+            return self._pruner is not None and handle.should_prune()  # successive halving writes, too
 
     def note_copy(self, trial: Trial, epoch: int, source: int) -> None:
         """Notes in the journal that a trial goes on from another's state with other hyperparameters."""
@@ -98,9 +98,9 @@ class Study:
         from optuna.trial import TrialState
 
         states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
-        handle = self._handle(trial)
         state = states.get(status, TrialState.PRUNED)
         with _writing(self._path):
+            handle = self._handle(trial)
             handle.set_user_attr("status", status)
             self._study.tell(handle, value if status == "complete" else None, state=state)
         del self._running[trial.number]

@@ -23,6 +23,10 @@ _OVERHEAD = 1 << 18  # bytes that Orbax and the file system need besides the arr
 Nested = dict[str, Any]
 
 
+class Unreadable(CheckpointError):
+    """A checkpoint has the files that were saved, but Orbax can't read them."""
+
+
 def copy_to_host(tree: PyTree) -> Nested:
     """Returns a tree of arrays as nested dicts of numpy, those of jax as copies, safe from donation.
 
@@ -85,7 +89,7 @@ def save_folder(folder: Path, arrays: Nested, ledger: Mapping) -> None:
         atomic_write(temporary / _LEDGER, json.dumps(content))
         write_manifest(temporary)
         _replace_folder(temporary, folder)
-    except WorkdirError:
+    except (WorkdirError, MemoryError):
         raise
     except OSError as error:
         raise WorkdirError(describe_os_error("write checkpoint", folder, error)) from error
@@ -102,23 +106,17 @@ def load_folder(folder: Path) -> tuple[Nested, dict]:
 
     Raises:
       CheckpointError: the folder is missing, torn, truncated or changed.
+      Unreadable: it is whole, but written by another version of Orbax, or this is a bad moment.
+      WorkdirError: a file can't be read now.
 
     """
-    import orbax.checkpoint as ocp
-
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint {folder}")
     check_manifest(folder)
-    try:
-        content = json.loads((folder / _LEDGER).read_text())
-        if content["folder"] != folder.name:
-            raise ValueError(f"it is {content['folder']} under another name")
-        nested: Nested = {}
-        if (folder / _ARRAYS).exists():
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                nested = checkpointer.restore((folder / _ARRAYS).absolute())
-    except Exception as error:  # whole files that Orbax can't read: saved by an incompatible version
-        raise CheckpointError(f"checkpoint {folder} can't be read: {_explain(error)}") from error
+    content = _read_content(folder)
+    if content.get("folder") != folder.name:
+        raise CheckpointError(f"checkpoint {folder} is damaged: it is {content.get('folder')}, renamed")
+    nested = _load_arrays(folder / _ARRAYS) if (folder / _ARRAYS).exists() else {}
     for name, (shape, dtype) in content["empty"].items():
         _insert(nested, tuple(name.split("/")), np.zeros(shape, dtype))
     return nested, content["ledger"]
@@ -133,19 +131,33 @@ def read_ledger(folder: Path) -> dict:
     """Returns a folder's ledger without checking its arrays.
 
     Raises:
-      CheckpointError: it can't be read.
+      CheckpointError: it is missing or damaged.
+      WorkdirError: it can't be read now.
 
     """
-    try:
-        return json.loads((folder / _LEDGER).read_text())["ledger"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {folder} is damaged: {_LEDGER} can't be read") from error
+    return _read_content(folder)["ledger"]
 
 
 def remove_leftovers(directory: Path) -> None:
     """Removes what saves that were cut off left in a directory."""
     for leftover in directory.glob(f"*{TEMPORARY}*"):
         _remove(leftover)
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint, so that it is found no more, and is removed with the next leftovers.
+
+    Raises:
+      WorkdirError: the disk refuses.
+
+    """
+    aside = folder.with_name(f"{folder.name}{TEMPORARY}-damaged")
+    _remove(aside)
+    try:
+        os.rename(folder, aside)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("rename", folder, error)) from error
+    sync_folder(folder.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -175,6 +187,29 @@ def _save_arrays(folder: Path, arrays: Nested) -> None:
     if filled:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save((folder / _ARRAYS).absolute(), args=ocp.args.PyTreeSave(filled))
+
+
+def _read_content(folder: Path) -> dict:
+    try:
+        content = json.loads((folder / _LEDGER).read_text())
+        content["ledger"]  # noqa: B018
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {_LEDGER} can't be read") from error
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", folder / _LEDGER, error)) from error
+    return content
+
+
+def _load_arrays(folder: Path) -> Nested:
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder.absolute())
+    except MemoryError:
+        raise
+    except Exception as error:  # of whole files: another version of Orbax wrote them, or it is a bad moment
+        raise Unreadable(f"checkpoint {folder.parent} can't be read: {_explain(error)}") from error
 
 
 def _replace_folder(new: Path, folder: Path) -> None:

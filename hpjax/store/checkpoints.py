@@ -1,8 +1,8 @@
 """Checkpoints of the population and of trials: asynchronous, verified, bounded in number."""
 
-import contextlib
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,8 +11,8 @@ from jaxtyping import PyTree
 
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import (
-    TEMPORARY,
     Nested,
+    Unreadable,
     copy_to_host,
     fit_template,
     import_writer,
@@ -21,6 +21,7 @@ from hpjax.store.arrays import (
     remove_folder,
     remove_leftovers,
     save_folder,
+    set_aside,
 )
 from hpjax.store.background import BackgroundWriter
 from hpjax.store.workdir import describe_os_error
@@ -101,7 +102,7 @@ class PopulationCheckpoints:
     def restore_latest(self, template: PyTree | None = None, expected: bool = False) -> Restored | None:
         """Returns the newest checkpoint that is whole, or None if there is none at all.
 
-        Damaged steps are reported by `logging.warning` and in `rejected`; the next save removes them.
+        Damaged steps are reported by `logging.warning` and in `rejected`, and set aside.
 
         Args:
           template: a tree with the shapes and dtypes expected; None returns nested dicts of numpy.
@@ -109,6 +110,7 @@ class PopulationCheckpoints:
 
         Raises:
           CheckpointError: every checkpoint is damaged, or a whole one doesn't fit the template.
+          Unreadable, WorkdirError: the newest that isn't damaged can't be read now; nothing is changed.
 
         """
         self.wait()
@@ -117,11 +119,15 @@ class PopulationCheckpoints:
             folder = self._folder(step)
             try:
                 nested, ledger = load_folder(folder)
+            except Unreadable:
+                raise
             except CheckpointError as error:
                 _log.warning("%s; going back to the one before", error)
                 rejected.append((step, str(error)))
                 continue
             arrays = nested if template is None else fit_template(nested, template, folder)
+            for damaged, _ in rejected:  # else it might look whole when the logs have been cut to another
+                set_aside(self._folder(damaged))
             return Restored(step, arrays, ledger, tuple(rejected))
         if rejected or expected:
             reason = rejected[0][1] if rejected else "all are missing"
@@ -282,9 +288,9 @@ def _open_directory(directory: Path) -> None:
 
 
 def _list_numbers(directory: Path, prefix: str) -> list[int]:
-    numbers = []
-    for folder in directory.glob(f"{prefix}*"):
-        with contextlib.suppress(ValueError):
-            if TEMPORARY not in folder.name:
-                numbers.append(int(folder.name.removeprefix(prefix)))
-    return sorted(numbers)
+    try:
+        names = os.listdir(directory) if directory.exists() else []
+    except OSError as error:  # what can't be seen now isn't gone
+        raise WorkdirError(describe_os_error("read", directory, error)) from error
+    numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return sorted(int(number) for number in numbers if number.isdecimal())

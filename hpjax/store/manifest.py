@@ -5,8 +5,8 @@ import json
 import os
 from pathlib import Path
 
-from hpjax.errors import CheckpointError
-from hpjax.store.workdir import atomic_write, sync_folder
+from hpjax.errors import CheckpointError, WorkdirError
+from hpjax.store.workdir import atomic_write, describe_os_error, sync_folder
 
 MANIFEST_NAME = "manifest.json"
 
@@ -26,6 +26,7 @@ def check_manifest(folder: Path) -> None:
 
     Raises:
       CheckpointError: the manifest is missing or damaged, or a file is missing, extra or changed.
+      WorkdirError: a file can't be read now, which says nothing about its content.
 
     """
     files = _read_manifest(folder)
@@ -47,16 +48,22 @@ def _read_manifest(folder: Path) -> dict[str, dict]:
             raise ValueError
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {folder} is incomplete: {MANIFEST_NAME} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", folder / MANIFEST_NAME, error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} is damaged: {MANIFEST_NAME} can't be read") from error
     return files
 
 
 def _list_files(folder: Path) -> list[str]:
     names = []
-    for root, _, files in os.walk(folder):
+    for root, _, files in os.walk(folder, onerror=_raise_unreadable):
         names += [os.path.relpath(os.path.join(root, name), folder) for name in files]
     return sorted(name for name in names if name != MANIFEST_NAME)
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise WorkdirError(describe_os_error("read", error.filename, error)) from error
 
 
 def _describe(path: Path) -> dict[str, object]:
@@ -67,7 +74,7 @@ def _describe(path: Path) -> dict[str, object]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return {"size": file.tell(), "sha256": digest}
     except OSError as error:
-        raise CheckpointError(f"can't read {path}: {error.strerror}") from error
+        raise WorkdirError(describe_os_error("read", path, error)) from error
 
 
 def _hash_entries(files: dict[str, dict]) -> str:

@@ -1,5 +1,6 @@
 """What happened in a sweep: an append-only history on disk, and the tables derived from it."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,8 @@ class Records:
         try:
             _write_all(self._fd, data)
         except OSError as error:
-            os.ftruncate(self._fd, self._size)  # shrinking needs no room; the rows stay pending
+            with contextlib.suppress(OSError):  # of a disk that became read-only: the next start cuts it
+                os.ftruncate(self._fd, self._size)  # shrinking needs no room; the rows stay pending
             raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
         self._size += len(data)
         self._pending.clear()

@@ -1,16 +1,32 @@
 """Damaged checkpoints are never trained on: the one before is used, or the sweep refuses to go on."""
 
+import itertools
 import json
 import shutil
+import signal
 
 import pytest
+from PIL import Image
 from sweeps import assert_same_sweep
 
+from hpjax import groups
+from hpjax.config import parse_config
+from hpjax.errors import WorkdirError
+from hpjax.host import SessionHost
 from hpjax.main import main
 from hpjax.store.manifest import write_manifest
 from hpjax.store.records import load_trials
+from hpjax.sweep import Interrupted, run_sweep
 
 pytestmark = pytest.mark.slow
+SMALL = {
+    "model": {"kernel_widths": (3, 3, 3)},
+    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 48, "max_test_examples": 24},
+    "train": {"batch_size": 12, "epochs": 2},
+    "sweep": {"space": {"learning_rate": (1e-3, 3e-3)}},
+    "lanes": {"strategy": "fused", "count": 2},
+    "trackers": (),
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +94,52 @@ def test_other_data_is_refused(searches, workdir, tmp_path, capsys):
         write_manifest(step)
     assert main(["hpjax", f"--config={searches.config}", f"--workdir={workdir}"]) == 2
     assert "was begun on other images of synthetic_scenes" in capsys.readouterr().err
+
+
+def test_an_image_that_changed_since_is_refused(tmp_path):
+    data = {"name": "folder", "dir": str(tmp_path / "images"), "image_size": 30}
+    for split, number, label in itertools.product(("train", "test"), range(12), ("cat", "dog")):
+        file = tmp_path / "images" / split / label / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 30), (number * 20, 99, 0)).save(file)
+    config = {**SMALL, "data": data, "train": {"batch_size": 12, "epochs": 3}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionHost, "boundary", _save_and_stop)
+        with pytest.raises(Interrupted):
+            run_sweep(parse_config(config), tmp_path / "sweep")
+    Image.new("RGB", (30, 30), (7, 7, 7)).save(tmp_path / "images" / "train" / "cat" / "3.png")
+    with pytest.raises(WorkdirError, match="was begun on other images of folder: restore them"):
+        run_sweep(parse_config(config), tmp_path / "sweep")
+
+
+def _save_and_stop(host, run) -> None:
+    host._session.signals.received = signal.SIGTERM
+    host._session.save(host._group, run, block=True)
+    raise Interrupted(signal.SIGTERM, host._session.workdir.path)
+
+
+def test_damaged_weights_of_the_winner_leave_a_sweep_that_ends(tmp_path, monkeypatch, caplog):
+    select = groups._select
+
+    def damage(session) -> None:
+        session.weights.wait()
+        for folder in (session.workdir.path / "checkpoints" / "trials").iterdir():
+            _flip_a_bit(folder)
+        select(session)
+
+    monkeypatch.setattr(groups, "_select", damage)
+    config = {**SMALL, "data": {**SMALL["data"], "validation_fraction": 0.2}}
+    result = run_sweep(parse_config(config), tmp_path / "sweep")
+    assert result.summary["finished"] and result.best and result.best.final_test_loss is None
+    assert result.summary["not_tested"] == [result.best.trial]
+    assert f"trial {result.best.trial} has no test accuracy" in caplog.text
+
+
+@pytest.mark.parametrize(("epochs", "minutes", "saves"), [(0, 1e-9, 2), (0, 0.0, 1), (1, 1e9, 1)])
+def test_checkpoints_by_epochs_or_minutes(tmp_path, epochs, minutes, saves):
+    checkpoint = {"every_epochs": epochs, "every_minutes": minutes}
+    result = run_sweep(parse_config({**SMALL, "checkpoint": checkpoint}), tmp_path / "sweep")
+    assert result.summary["saves"] >= saves and (saves > 1 or result.summary["saves"] == 1)  # one at the end
 
 
 def test_other_lanes_and_another_jax_go_on(searches, uninterrupted_search, workdir):

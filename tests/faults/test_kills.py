@@ -32,13 +32,14 @@ def _kill_and_compare(sweeps: Sweeps, reference, kills: int, rng, counted) -> No
             break
         workdir = sweeps.folder / f"killed_{number}"
         for _ in range(min(left, KILLS_A_SWEEP)):
-            killed = _kill_at(next(points), sweeps, workdir, rng)
+            point = next(points)
+            killed = _kill_at(point, sweeps, workdir, rng)
             left -= killed
             counted["kills survived"] += killed
+            counted[f"kills {point.__name__.replace('_', ' ')}"] += killed
         sweeps.finish(workdir)
         assert_same_sweep(workdir, reference)
         counted["bytes compared after kills"] += count_bytes(reference)
-        counted["bytes lost"] += count_bytes(reference) - count_bytes(workdir)
 
 
 def _kill_at(point, sweeps: Sweeps, workdir, rng) -> bool:

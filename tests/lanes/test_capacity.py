@@ -1,12 +1,15 @@
 """Layouts are measured on real programs, remembered, and bounded by memory."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
-from hpjax.lanes import capacity
+from hpjax.lanes import capacity, probe
 from hpjax.lanes.capacity import Candidate, choose_layout
 from hpjax.lanes.engine import Engine
 from hpjax.lanes.group import create_program, create_task, trial_hparams
@@ -71,13 +74,43 @@ def test_a_damaged_memory_is_measured_again(group, cache):
 
 
 def test_lanes_stay_within_memory(group, monkeypatch):
-    probe = capacity.Probe(*group)
-    one, two = probe.memory(1), probe.memory(2)
+    alone = capacity.Probe(*group)
+    one, two = (max(alone.memory(lanes), alone.evaluation_memory(lanes)) for lanes in (1, 2))
     assert two > one > 0
     room = (one + 1.5 * (two - one)) / capacity.MEMORY_MARGIN
     monkeypatch.setattr(capacity, "device_memory_limit", lambda: room)
     assert choose_layout(*group, wanted=16, strategy="fused").num_lanes == 2
     assert choose_layout(*group, wanted=16).num_lanes <= 2
+
+
+def test_evaluation_must_fit_too(group, monkeypatch):
+    alone = capacity.Probe(*group)
+    trained, evaluated = ([f(lanes) for lanes in (1, 2)] for f in (alone.memory, alone.evaluation_memory))
+    assert evaluated[1] > trained[1]  # 250 images at once, not 12
+    assert evaluated[1] > trained[0] + 2 * (trained[1] - trained[0])  # three lanes could be trained
+    room = (evaluated[1] + 1000) / capacity.MEMORY_MARGIN
+    monkeypatch.setattr(capacity, "device_memory_limit", lambda: room)
+    choice = choose_layout(*group, wanted=16, strategy="fused")
+    assert choice.num_lanes == 2 and choice.memory_bytes == evaluated[1]
+
+
+def test_all_images_on_the_device_count(group):
+    program, task, hparams = group
+    test = task.evaluated["test"]
+    more = dataclasses.replace(task, evaluated={**task.evaluated, "more": test})
+    memories = [capacity.Probe(program, t, hparams).memory(1) for t in (task, more)]
+    assert memories[1] - memories[0] == test.images.nbytes + test.labels.nbytes
+
+
+def test_what_is_called_is_what_is_analysed(group, monkeypatch):
+    """On a device that loops over steps by itself; here a CPU that is told to."""
+    monkeypatch.setattr(probe, "steps_per_call", lambda: 2)
+    program, *_ = group
+    before = program.traces["train", 3]
+    measured = capacity.Probe(*group)
+    assert measured.memory(3) > 0
+    measured.seconds(Candidate(3, 1, 2), repeats=1)
+    assert program.traces["train", 3] == before + 1
 
 
 def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
@@ -92,6 +125,21 @@ def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
     assert 2 in {candidate.lanes for candidate in tried}  # what little was measured isn't enough for more
     tried.clear()
     assert choose_layout(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
+
+
+def test_a_layout_that_memory_runs_out_with_is_not_taken(group, monkeypatch):
+    """A failure that jax raises for an allocation that really fails, at the calls of wide programs."""
+    tried, advance = [], capacity.Probe._advance
+
+    def fail(probe, shard, *arguments):
+        tried.append(lanes := shard[0].step.shape[0])
+        return advance(probe, shard, *arguments) if lanes < 2 else jnp.zeros(2**50, jnp.uint8) + 1
+
+    monkeypatch.setattr(capacity.Probe, "_advance", fail)
+    choice = choose_layout(*group, wanted=16, name="mine")
+    assert choice.layout.lanes_per_shard == 1 and set(tried) == {1, 2}
+    asked = choose_layout(*group, wanted=16, count=4, strategy="fused")  # training will tell
+    assert asked.num_lanes == 4 and asked.memory_bytes > 0 and not asked.lane_step_seconds
 
 
 def test_a_layout_that_is_asked_for_is_estimated(group):

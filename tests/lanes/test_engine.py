@@ -223,3 +223,11 @@ def test_one_trace_however_many_trials(task):
         engine.admit(epoch % 2, TRIALS[epoch])
         engine.run_epoch(epoch, [0, 0], ("test",))
     assert program.traces == {("train", 2): 1, ("train_masked", 2): 1, ("evaluate", 2): 1}
+
+
+def test_a_last_single_step_is_one_of_the_loops(task):
+    program = _program()
+    task = dataclasses.replace(task, train=_split(3 * task.batch_size, 0))
+    engine = Engine(program, task, TRIALS[0], 2, Layout(2, steps_per_call=2))
+    engine.run_epoch(0, [0, 0], ())
+    assert program.traces == {("train", 2): 1}

@@ -3,6 +3,7 @@
 import os
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -35,3 +36,15 @@ def test_it_waits_for_the_disk_only_when_asked(tmp_path, monkeypatch):
     assert sync_journal(path) == path.stat().st_size
     assert len(waits) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["j"]
+
+
+def test_what_fits_in_part_is_cut_off_again(tmp_path, full_after):
+    path = tmp_path / "j"
+    journal = create_journal(path)
+    journal.append_logs([{"a": 1}])
+    before = path.read_bytes()
+    with full_after(path, 3), pytest.raises(OSError, match="File too large"):
+        journal.append_logs([{"b": 2}])
+    assert path.read_bytes() == before
+    journal.append_logs([{"b": 2}])
+    assert list(create_journal(path).read_logs(0)) == [{"a": 1}, {"b": 2}]

@@ -129,3 +129,20 @@ def test_every_pruner_can_be_had(tmp_path, pruner):
 def test_an_unknown_option_of_a_pruner_is_named(tmp_path):
     with pytest.raises(ConfigError, match="sweep.pruner_options"):
         _open(tmp_path / "j", sampler="random", trials=3, pruner="median", pruner_options={"bogus": 1})
+
+
+def test_a_journal_that_cannot_grow_is_one_line_wherever_it_stops(tmp_path, full_after):
+    path = tmp_path / "study.journal"
+    study, failed = _open(path, sampler="random", trials=40, pruner="successive_halving"), []
+    for room in range(0, 1600, 40):
+        trial, size = study.ask(), path.stat().st_size
+        try:
+            with full_after(path, room):
+                study.report(trial, 1, 1.0 / (1 + room))
+                study.note_copy(trial, 1, 0)
+                study.tell(trial, "pruned", None)
+        except WorkdirError as error:
+            assert "File too large" in str(error) and path.read_bytes().endswith(b"}\n")
+            failed.append(path.stat().st_size - size)
+    assert len(set(failed)) > 4  # stopped after each of the entries
+    assert _open(path, study.offset(), sampler="random", trials=40).left == 0

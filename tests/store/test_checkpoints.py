@@ -1,9 +1,11 @@
 """Checkpoints: exact round trips, verified bytes, bounded number, clear errors. Real Orbax, real disks."""
 
+import contextlib
 import logging
 import math
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 
 from hpjax.errors import CheckpointError, WorkdirError
+from hpjax.lanes.exhaustion import is_out_of_memory
+from hpjax.store import arrays, manifest
 from hpjax.store.checkpoints import PopulationCheckpoints, TrialCheckpoints, load_trial_checkpoint
 from hpjax.store.manifest import write_manifest
 
@@ -308,3 +312,70 @@ def test_failed_trial_save_evicts_nobody(small_disk):
             trials.save(1, {"w": np.random.default_rng(0).normal(size=200_000)}, {}, 0.9, block=True)
         assert trials.trials() == [0] and trials.load(0)[0]["w"].tolist() == [0, 1, 2, 3, 4]
         assert trials.save(2, {"w": np.arange(2.0)}, {}, 0.7, block=True) and trials.trials() == [2]
+
+
+def test_a_full_disk_is_not_memory_that_ran_out(small_disk, monkeypatch):
+    """Else the sweep would go on with fewer lanes, whose results differ in the last bits."""
+    monkeypatch.setattr(arrays, "_reserve", lambda *_: None)  # the disk fills up only now
+    noise = np.random.default_rng(0).normal(size=400_000)
+    with pytest.raises(WorkdirError, match="No space left on device") as caught:
+        arrays.save_folder(small_disk / "saved", {"a": noise}, {})
+    assert "RESOURCE_EXHAUSTED" in str(caught.value.__cause__)
+    assert not is_out_of_memory(caught.value)
+
+
+@pytest.fixture
+def no_more_files():
+    """Returns a context in which nothing can be opened: what was saved can't be read for the moment."""
+
+    @contextlib.contextmanager
+    def limit():
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    return limit
+
+
+def test_what_cannot_be_read_for_the_moment_is_not_damaged(population, tmp_path, no_more_files):
+    population.save(1, _tree(1.0), {})
+    population.save(2, _tree(2.0), {}, block=True)
+    folder = tmp_path / "population" / "step_00000002"
+    reads = (
+        population.restore_latest,
+        lambda: arrays.load_folder(folder),
+        lambda: arrays.read_ledger(folder),
+    )
+    for read in (*reads, lambda: manifest._describe(folder / "ledger.json")):
+        with no_more_files(), pytest.raises(WorkdirError, match="can't read .*: Too many open files"):
+            read()
+    assert population.restore_latest().step == 2 and population.steps() == [1, 2]
+
+
+def test_whole_files_that_orbax_cannot_read_are_not_passed_over(population, tmp_path):
+    population.save(1, _tree(1.0), {})
+    population.save(2, _tree(2.0), {}, block=True)
+    folder = tmp_path / "population" / "step_00000002"
+    (folder / "arrays" / "_METADATA").write_text("of another version")
+    manifest.write_manifest(folder)
+    with pytest.raises(arrays.Unreadable, match="step_00000002 can't be read"):
+        population.restore_latest()
+    assert population.steps() == [1, 2]
+
+
+def test_a_damaged_step_never_comes_back(population, tmp_path):
+    """Logs are cut to the step before; one that could be read again would not fit them."""
+    population.save(1, _tree(1.0), {})
+    population.save(2, _tree(2.0), {}, block=True)
+    file = tmp_path / "population" / "step_00000002" / "ledger.json"
+    content = file.read_bytes()
+    _flip(file)
+    assert population.restore_latest().step == 1 and population.steps() == [1]
+    (aside,) = (tmp_path / "population").glob("step_00000002*")
+    (aside / "ledger.json").write_bytes(content)
+    assert population.restore_latest().step == 1
+    PopulationCheckpoints(tmp_path / "population").close()
+    assert not aside.exists()

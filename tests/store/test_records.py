@@ -182,6 +182,22 @@ def test_full_disk_loses_nothing(tmp_path, small_disk):
     records.close()
 
 
+def test_a_history_that_can_neither_grow_nor_shrink_is_one_line(tmp_path):
+    records = open_records(tmp_path)
+    _fill(records, trials=range(3))
+    offset, fd = records.offset(), os.dup(records._fd)
+    records.start_trial(3, HPARAMS, seed=0)
+    read_only = os.open(tmp_path / "history.jsonl", os.O_RDONLY)  # as if the disk had become so
+    os.dup2(read_only, records._fd)
+    with pytest.raises(WorkdirError, match=r"can't write .*history.jsonl"):
+        records.offset()
+    os.dup2(fd, records._fd)
+    assert records.offset() > offset and len(load_trials(tmp_path)) == 4
+    records.close()
+    os.close(fd)
+    os.close(read_only)
+
+
 def test_thousands_of_trials_stay_cheap(tmp_path):
     with open_records(tmp_path) as records:
         _fill(records, trials=range(2000), epochs=10)

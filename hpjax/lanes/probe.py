@@ -1,0 +1,154 @@
+"""A group's programs at different numbers of lanes: what memory they need, and how long a step takes."""
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hpjax.data.batches import epoch_order
+from hpjax.data.splits import Split
+from hpjax.lanes.exhaustion import is_out_of_memory
+from hpjax.lanes.population import count_bytes
+from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.lanes.task import Task
+from hpjax.train.hparams import Hparams
+from hpjax.train.metrics import zero_sums
+
+SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
+MANY_STEPS = 1_000_000  # more than an epoch has
+
+
+class Candidate(NamedTuple):
+    """A way to train a group on one device."""
+
+    lanes: int  # advanced by one call
+    threads: int = 1  # of the host, each with calls of its own
+    steps: int = 1  # of one call
+
+    def __str__(self) -> str:
+        """Returns the name under which it is remembered."""
+        return f"{self.lanes} lanes x {self.threads} threads x {self.steps} steps"
+
+
+class Probe:
+    """Compiles and times a group's training step at different numbers of lanes."""
+
+    def __init__(self, program: Program, task: Task, hparams: Hparams):
+        self.program, self.task, self.hparams = program, task, hparams
+        steps = max(1, min(8, len(task.train) // task.batch_size))
+        num = min(len(task.train), steps * task.batch_size)
+        # Everything is committed to a device, as in an engine: else jax would compile for that one again.
+        self.device = jax.devices()[0]
+        images, labels = task.train.images[:num], task.train.labels[:num]
+        self.data = Examples(*jax.device_put((images, labels), self.device))
+        self.order = epoch_order(jax.random.key(0), num, task.batch_size)
+        self.full_steps = num // task.batch_size
+        self.compile_seconds = 0.0  # of the first program
+        self._memory: dict[int, int] = {}
+
+    def memory(self, num_lanes: int) -> int:
+        """Returns the bytes that training `num_lanes` lanes needs on the device; 0 where XLA can't say."""
+        if num_lanes not in self._memory:
+            start = time.perf_counter()
+            self._memory[num_lanes] = self._analyse(num_lanes)
+            self.compile_seconds = self.compile_seconds or time.perf_counter() - start
+        return self._memory[num_lanes]
+
+    def evaluation_memory(self, num_lanes: int) -> int:
+        """Returns the bytes that evaluating `num_lanes` lanes needs on the device; 0 where XLA can't say."""
+        if not self.task.evaluated:
+            return 0
+        population, program = self.program.shapes(self.hparams, num_lanes), self.program
+        arrays = _arrays(max(self.task.evaluated.values(), key=len))
+        data = Examples(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays))  # type: ignore[arg-type]
+        batch_size = self.task.eval_batch_size
+        if steps_per_call() > 1:
+            lowered = program.evaluate_many.lower(population.state, data, batch_size)
+        else:
+            sums = zero_sums((num_lanes,))
+            lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size)
+        if (analysis := lowered.compile().memory_analysis()) is None:
+            return 0
+        own = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+        return own + count_bytes(population) + self._resident_bytes()
+
+    @property
+    def evaluation_bound(self) -> float:
+        """How many times the memory of training evaluation may need: it holds less of more examples."""
+        return max(1.0, self.task.eval_batch_size / self.task.batch_size) if self.task.evaluated else 1.0
+
+    def _analyse(self, num_lanes: int) -> int:
+        population, most = self.program.shapes(self.hparams, num_lanes), steps_per_call()
+        order = jax.eval_shape(self._order, num_lanes)
+        train = self.program.train_one if most == 1 else self.program.train_many
+        steps = (0,) if most == 1 else (0, self.full_steps)
+        state, sums = population.state, zero_sums((num_lanes,))
+        lowered = train.lower(state, sums, population.hparams, self.data, order, augment_key(0, 0), *steps)
+        if (analysis := lowered.compile().memory_analysis()) is None:
+            return 0
+        used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+        used += count_bytes(population.best) - analysis.alias_size_in_bytes
+        return used - count_bytes(self.data) + self._resident_bytes()
+
+    def _resident_bytes(self) -> int:
+        """Returns the bytes of all images that lie on the device."""
+        splits = [*self.task.evaluated.values(), *([] if self.task.streamed else [self.task.train])]
+        return sum(array.nbytes for split in splits for array in _arrays(split))
+
+    def seconds(self, candidate: Candidate, repeats: int = 5) -> float:
+        """Returns the least seconds per lane and step, compile time apart; others' work only adds to it."""
+        lanes, threads, steps = candidate
+        steps = min(steps, self.full_steps)
+        shards = [self._advance(self._create(lanes), steps) for _ in range(threads)]
+        with ThreadPoolExecutor(threads) as pool:
+
+            def measure(calls: int) -> float:
+                start = time.perf_counter()
+                shards[:] = pool.map(lambda shard: self._advance(shard, steps, calls), shards)
+                return (time.perf_counter() - start) / calls
+
+            calls = math.ceil(SAMPLE_SECONDS / measure(1))
+            best = min(measure(calls) for _ in range(repeats))
+        return best / (steps * lanes * threads)
+
+    def seconds_if_it_fits(self, candidate: Candidate, repeats: int = 5) -> float:
+        """Returns `seconds`, or infinity where memory runs out."""
+        try:
+            return self.seconds(candidate, repeats)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return math.inf
+
+    def _create(self, num_lanes: int) -> tuple:
+        population = create_population(self.program, self.hparams, num_lanes)
+        shard = population.state, zero_sums((num_lanes,)), population.hparams
+        return jax.device_put(shard, self.device)
+
+    def _advance(self, shard: tuple, steps: int, calls: int = 1) -> tuple:
+        """Returns a shard after `calls` calls of `steps` steps; waits for the last only, as epochs do."""
+        state, sums, hparams = shard
+        order, key = jax.device_put((self._order(sums.loss.shape[0]), augment_key(0, 0)), self.device)
+        for call in range(calls):
+            start = call % (self.full_steps // steps) * steps
+            state, sums = self.program.train(
+                state, sums, hparams, self.data, order, key, start, start + steps, steps
+            )
+        return (*jax.block_until_ready((state, sums)), hparams)
+
+    def _order(self, num_lanes: int):
+        if not self.program.own_order:
+            return self.order
+        return jnp.broadcast_to(self.order, (num_lanes, *self.order.shape))
+
+
+def steps_per_call() -> int:
+    """Returns the steps of one call where that isn't measured: a device that isn't a CPU loops by itself."""
+    return 1 if jax.default_backend() == "cpu" else MANY_STEPS
+
+
+def _arrays(split: Split) -> tuple:
+    return split.images, split.labels
