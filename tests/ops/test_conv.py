@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -110,12 +110,13 @@ def draw_dy(shape):
     return draw_normal(2, *shape)
 
 
+@pytest.mark.parametrize("own", [(False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("op", OPS)
-@PROFILE
-@given(data=st.data(), case=cases(), batch=st.integers(1, 3), own=st.sampled_from([(0, 1), (1, 0), (1, 1)]))
-def test_lowerings_of_lanes(op, data, case, batch, own):
+@settings(PROFILE, max_examples=2)
+@given(case=cases(), batch=st.integers(1, 3))
+def test_lowerings_of_lanes(op, own, case, batch):
     sizes, widths, channels, features, strides, padding, dilation = case
-    own, lanes = (bool(own[0]), bool(own[1])), 2
+    lanes = 2
     x = draw_normal(0, *(lanes,) * own[0], batch, *sizes, channels)
     w = draw_normal(1, *(lanes,) * own[1], *widths, channels, features)
     geometry = create_geometry(sizes, widths, strides, padding, dilation)
@@ -123,9 +124,13 @@ def test_lowerings_of_lanes(op, data, case, batch, own):
     dy = np.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
     (a, b), flags = operands_of(op, own, x, w, dy)
     windows = geometry.transposed(sizes, widths) if op == "input_gradient" else geometry
-    name = data.draw(st.sampled_from(lowering_names(op, lanes, flags)))
-    lower = jax.jit(lambda a, b: lower_lanes(name, op, a, b, flags, widths, windows, FLOAT32))
-    np.testing.assert_allclose(lower(a, b), want[OPS.index(op)], **TOLERANCE)
+    names = lowering_names(op, lanes, flags)
+
+    def every(a, b):
+        return [lower_lanes(name, op, a, b, flags, widths, windows, FLOAT32) for name in names]
+
+    for name, got in zip(names, jax.jit(every)(a, b), strict=True):
+        np.testing.assert_allclose(got, want[OPS.index(op)], **TOLERANCE, err_msg=name)
 
 
 @pytest.mark.parametrize("name", lowering_names())
@@ -208,6 +213,39 @@ def test_nested_vmap(x_axes, w_axes):
 
     got, want = twice(ours)(x, w), twice(jax.value_and_grad(theirs, (0, 1)))(x, w)
     jax.tree.map(lambda g, v: np.testing.assert_allclose(g, v, **TOLERANCE), got, want)
+
+
+@settings(PROFILE, max_examples=4)
+@given(case=cases(), inner=st.sampled_from([(None, 0), (0, None), (0, 0)]))
+def test_nested_vmap_like_float64(case, inner):
+    """Outer lanes are own in both operands, inner ones as drawn."""
+    sizes, widths, channels, features, strides, padding, dilation = case
+    x = draw_normal(0, 2, *(2,) * (inner[0] == 0), 2, *sizes, channels)
+    w = draw_normal(1, 2, *(2,) * (inner[1] == 0), *widths, channels, features)
+    gradient = jax.grad(loss_of(strides, padding, dilation, draw_dy), (0, 1))
+    dx, dw = jax.jit(jax.vmap(jax.vmap(gradient, inner)))(x, w)
+    own = (inner[0] == 0, inner[1] == 0)
+    for k in range(2):
+        want = lane_reference(x[k], w[k], own, 2, draw_dy, strides, padding, dilation)
+        np.testing.assert_allclose(dx[k], want[1], **TOLERANCE)
+        np.testing.assert_allclose(dw[k], want[2], **TOLERANCE)
+
+
+@settings(PROFILE, max_examples=4)
+@given(case=cases(), own=st.sampled_from([(False, True), (True, True)]))
+def test_gradients_under_vmap_in_bfloat16(case, own):
+    sizes, widths, channels, features, strides, padding, dilation = case
+    rounded = lambda seed, *shape: jnp.asarray(draw_normal(seed, *shape), jnp.bfloat16)  # noqa: E731
+    x = rounded(0, *(2,) * own[0], 2, *sizes, channels)
+    w = rounded(1, 2, *widths, channels, features)
+    draw_rounded = lambda shape: draw_normal(2, *shape).astype(jnp.bfloat16).astype(np.float32)  # noqa: E731
+    axes = tuple(0 if has else None for has in own)
+    gradient = jax.grad(loss_of(strides, padding, dilation, draw_rounded), (0, 1))
+    got = jax.jit(jax.vmap(gradient, axes))(x, w)
+    want = lane_reference(x, w, own, 2, draw_rounded, strides, padding, dilation)
+    for mine, exact in zip(got, want[1:], strict=True):
+        assert mine.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(mine, np.float64), exact, **BFLOAT16_TOLERANCE)
 
 
 @pytest.mark.parametrize("wrap", ["remat", "scan"])
@@ -318,6 +356,22 @@ def test_inside_nnx_conv(dtype):
     scale = float(jnp.abs(want_kernel).max())
     np.testing.assert_allclose(
         got_kernel, want_kernel, atol=scale * (2e-2 if dtype == jnp.bfloat16 else 1e-5)
+    )
+
+
+@pytest.mark.parametrize("padding", ["SAME", "CIRCULAR", ((1, 0), (0, 2))])
+def test_inside_linen_conv(padding):
+    x = jnp.asarray(draw_normal(0, 2, 7, 7, 3))
+    plain = linen.Conv(4, (3, 2), 2, padding=padding, kernel_dilation=(1, 2))
+    ours = plain.clone(conv_general_dilated=conv)
+    lanes = jax.vmap(plain.init, (0, None))(jax.random.split(jax.random.key(0), 2), x)
+
+    def gradient(model):
+        loss = lambda variables: jnp.square(model.apply(variables, x)).sum()  # noqa: E731
+        return jax.vmap(jax.value_and_grad(loss))(lanes)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient(ours), gradient(plain)
     )
 
 

@@ -46,6 +46,12 @@ def test_vmap_and_dtype():
         np.testing.assert_array_equal(got[k], jnp.stack([w[k] for w in want]))
 
 
+def test_nested_vmap():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 5, 6, 4)), jnp.float32)
+    twice = lambda pool: jax.vmap(jax.vmap(lambda x: value_and_gradient(pool, x, (2, 3), (1, 2))))(x)  # noqa: E731
+    jax.tree.map(np.testing.assert_array_equal, twice(max_pool), twice(nnx.max_pool))
+
+
 def test_a_window_over_the_edge_sees_no_padding():
     x = -jnp.ones((1, 5, 5, 2))
     padding = ((1, 1), (1, 1))

@@ -96,6 +96,45 @@ def test_unwritable_cache_is_only_logged(monkeypatch, cache, caplog):
     assert "can't be kept" in caplog.text
 
 
+@pytest.fixture
+def ship(tmp_path, monkeypatch):
+    """Ships a table with these entries for this device."""
+
+    def write(entries):
+        monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped.json")
+        tuning.SHIPPED.write_text(json.dumps({memory.device_name(): entries}))
+        tuning.shipped.cache_clear()
+
+    yield write
+    tuning.shipped.cache_clear()
+
+
+def test_shipped_choice_holds_until_one_is_measured_here(ship):
+    key = create_key()
+    ship({str(key): "unrolled:im2col"})
+    assert tuning.choose(key) == "unrolled:im2col" != tuning.by_rule(key)
+    memory.remember(str(key), "dense:wide", {})
+    assert tuning.choose(key) == "dense:wide"
+
+
+@pytest.mark.parametrize("name", ["no_such:thing", "block_diagonal:native"])
+def test_shipped_choice_that_is_unknown_or_mixes_lanes_is_ignored(ship, name):
+    ship({str(create_key()): name})
+    assert tuning.choose(create_key()) == tuning.by_rule(create_key())
+
+
+def test_every_shipped_choice_is_a_candidate():
+    for entries in json.loads(tuning.SHIPPED.read_text()).values():
+        for text, name in entries.items():
+            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+            geometry = {
+                k: tuple(tuple(i) if isinstance(i, list) else i for i in v)
+                for k, v in fields["geometry"].items()
+            }
+            key = tuning.Key(**{**fields, "geometry": Geometry(**geometry)})
+            assert str(key) == text and name in key.candidates()
+
+
 def test_override_nests_and_strips_lanes():
     with tuning.override({"forward": "unrolled:im2col"}):
         assert tuning.choose(create_key()) == "unrolled:im2col"
