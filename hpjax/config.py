@@ -105,7 +105,9 @@ class SweepConfig:
 class LanesConfig:
     """How trials share the device."""
 
-    count: int = _field(0, "lanes of one program; 0: as many as fit")
+    count: int = _field(
+        0, "lanes of one program; 0: as many as fit (an eighth of the trials where the sampler learns)"
+    )
     strategy: str = _field("auto", "auto, fused or sequential")
     devices: int = _field(0, "devices the lanes are spread over; 0: all")
     tune: bool = _field(False, "measure the lowering of each operation at plan time")

@@ -18,6 +18,7 @@ from hpjax.ops import tuning
 from hpjax.preflight import check_groups
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
+from hpjax.search.queue import most_unfinished
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Saved, Session
 from hpjax.store.rows import TrialRow
@@ -132,7 +133,8 @@ def _look_ahead(session: Session, key: str) -> Trial:
 def _choose(session: Session, key: str, first: Trial, program: Program, task: Task) -> Choice:
     lanes = session.config.lanes
     config = apply_hyperparameters(session.config, first.hyperparameters)
-    hparams, wanted = trial_hparams(config, first.seed), min(_count_trials(session, key), MOST_WAITING)
+    hparams, left = trial_hparams(config, first.seed), _count_trials(session, key)
+    wanted = min(left, MOST_WAITING, most_unfinished(session.config) or left)
     if session.config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
         lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
     asked = min(lanes.count or wanted, session.most_lanes or wanted)

@@ -15,11 +15,11 @@ import numpy as np
 from hpjax.config import Config
 from hpjax.errors import ConfigError
 from hpjax.hyperparameters import HYPERPARAMETERS
+from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 
 DEFAULTS = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.2}
-UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
 _PURPOSE = 0x9B7  # keeps these draws apart from others of the same seed
 
 

@@ -17,6 +17,7 @@ from hpjax.validation import unknown_field
 if TYPE_CHECKING:
     import optuna
 
+UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 _MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
 

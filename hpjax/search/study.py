@@ -32,6 +32,7 @@ class Study:
         self._pruner = create_pruner(config.sweep)
         past = study.get_trials(deepcopy=False)
         self._asked = len(past)
+        self._told = sum(trial.state.is_finished() for trial in past)
         self._setting = dict(past[-1].params) if past else {}
         self._planned = [dict(setting) for setting in config.sweep.enqueue]
         if config.sweep.sampler == "grid":
@@ -51,6 +52,11 @@ class Study:
     def left(self) -> int:
         """How many trials of the budget haven't been asked for."""
         return max(0, self.budget - self._asked)
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials were asked for and haven't ended."""
+        return self._asked - self._told
 
     def ask(self) -> Trial | None:
         """Returns the next trial; None once the budget is spent."""
@@ -104,6 +110,7 @@ class Study:
             handle.set_user_attr("status", status)
             self._study.tell(handle, value if status == "complete" else None, state=state)
         del self._running[trial.number]
+        self._told += 1
 
     def offset(self) -> int:
         """Makes the journal durable and returns its length in bytes; `open_study` goes on from there.
