@@ -97,7 +97,11 @@ class SweepConfig:
         "none", "none, median, successive_halving, hyperband, wilcoxon, threshold or patient"
     )
     pruner_options: dict = _field({}, "arguments of Optuna's pruner of that name")
-    pbt: dict = _field({}, "population based training: every_epochs, fraction, perturb (factor); {}: off")
+    pbt: dict = _field(
+        {},
+        "population based training: every_epochs, fraction, perturb (a copy's values are multiplied or "
+        "divided by up to this factor); {}: off",
+    )
     enqueue: tuple = _field((), "settings to run first: a tuple of {hyperparameter: value}")
 
 

@@ -24,7 +24,8 @@ STUDY_NAME = "hpjax"
 class Study:
     """Trials to run, one after the other; use `open_study`.
 
-    Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting.
+    Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting. In a
+    population every trial has a seed of its own, so that no two are ever the same.
     """
 
     def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path):
@@ -66,7 +67,8 @@ class Study:
         seed_index = number % seeds
         trial = self._ask(number, fixed=self._setting if seed_index else self._plan(number // seeds))
         self._setting = dict(trial.params)
-        return self._admit(trial, self._config.seed + seed_index, number - seed_index, seed_index)
+        seed = self._config.seed + (number if self._config.sweep.pbt else seed_index)
+        return self._admit(trial, seed, number - seed_index, seed_index)
 
     def ask_again(self, setting: int, seed_index: int) -> Trial:
         """Returns one more trial of a setting that has been run, with another seed; beyond the budget.
