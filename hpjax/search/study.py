@@ -175,7 +175,7 @@ def open_study(
     _cut(path, offset)
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with _writing(path):
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(create_journal(path)),
