@@ -23,7 +23,7 @@ from hpjax.search.objective import create_objective
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import GroupQueue, most_unfinished
-from hpjax.search.space import parse_space
+from hpjax.search.space import count_static, parse_space
 from hpjax.search.study import check_journal, open_study
 from hpjax.search.trial import Trial
 from hpjax.signals import Signals
@@ -166,7 +166,7 @@ class Session:
         weights = max((g.weights_bytes for g in groups), default=0)
         # One more of each while a new one is written and the one that it replaces is still there.
         disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
-        return Plan(groups, self.num_trials, disk)
+        return Plan(groups, self.num_trials, disk, count_static(self.space))
 
     @property
     def num_trials(self) -> int:

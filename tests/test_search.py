@@ -1,13 +1,25 @@
 """Searches from end to end: what a sampler knew when it was asked."""
 
+import dataclasses
+import math
+
 import pytest
 
 from hpjax.config import parse_config
 from hpjax.search.study import Study
 from hpjax.sweep import plan_sweep, run_sweep
 
+MODEL = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, *, num_classes, rngs):
+        self.out = nnx.Linear(3, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.out(images.mean((1, 2)))
+"""
 TINY = {
-    "model": {"kernel_widths": (3, 3, 3)},
     "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 40, "max_test_examples": 12},
     "train": {"batch_size": 12, "epochs": 1},
     "trackers": (),
@@ -15,12 +27,21 @@ TINY = {
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 
 
-def _config(**sweep):
-    given = {"sampler": "tpe", "trials": 12, "space": {"learning_rate": RATE, "optimizer": ("sgd", "adam")}}
-    return parse_config({**TINY, "sweep": {**given, **sweep}, "lanes": {"strategy": "fused"}})
+@pytest.fixture
+def config(tmp_path):
+    """Returns a function that makes a search with a network that is compiled in no time."""
+    (tmp_path / "net.py").write_text(MODEL)
+    return lambda **sweep: _config({"name": f"{tmp_path}/net.py:Net"}, **sweep)
 
 
-def test_tpe_is_told_of_results_before_it_is_asked_for_more(tmp_path, monkeypatch):
+def _config(model, **sweep):
+    given = {"sampler": "tpe", "trials": 8, "space": {"learning_rate": RATE, "optimizer": ("sgd", "adam")}}
+    return parse_config(
+        {**TINY, "model": model, "sweep": {**given, **sweep}, "lanes": {"strategy": "sequential"}}
+    )
+
+
+def test_tpe_is_told_of_results_before_it_is_asked_for_more(config, tmp_path, monkeypatch):
     ask, ahead = Study.ask, []
 
     def count(self):
@@ -29,13 +50,39 @@ def test_tpe_is_told_of_results_before_it_is_asked_for_more(tmp_path, monkeypatc
         return trial
 
     monkeypatch.setattr(Study, "ask", count)
-    result = run_sweep(_config(), tmp_path / "wd")
+    result = run_sweep(config(), tmp_path / "wd")
     assert max(ahead) == 4
-    assert len(result.trials) == 12 and {trial.status for trial in result.trials} == {"complete"}
+    assert len(result.trials) == 8 and {trial.status for trial in result.trials} == {"complete"}
     assert max(row.lanes for row in result.epochs) <= 4
 
 
-@pytest.mark.parametrize(("sampler", "lanes"), [("tpe", 4), ("random", 12)])
-def test_a_search_that_learns_has_few_lanes(sampler, lanes):
-    plan = plan_sweep(_config(sampler=sampler, space={"learning_rate": RATE}))
+@pytest.mark.parametrize(("sampler", "lanes"), [("tpe", 4), ("random", 8)])
+def test_a_search_that_learns_has_few_lanes(config, sampler, lanes):
+    plan = plan_sweep(config(sampler=sampler, space={"learning_rate": RATE}))
     assert [group.lanes for group in plan.groups] == [lanes]
+
+
+@pytest.mark.parametrize("padding", ["reference", "same"])
+def test_even_kernels_are_trained_and_evaluated(padding, tmp_path):
+    space = {"kernel_width": (2, 4), "learning_rate": (1e-3, 1e-2)}
+    given = _config({"padding": padding}, sampler="grid", trials=0, space=space)
+    train = dataclasses.replace(given.train, epochs=2)
+    result = run_sweep(dataclasses.replace(given, train=train), tmp_path / "wd")
+    losses = {(row.trial, row.epoch): row.train_loss for row in result.epochs}
+    assert [trial.status for trial in result.trials] == ["complete"] * 4
+    assert all(losses[trial, 2] < losses[trial, 1] for trial in range(4))
+    assert all(math.isfinite(trial.final_test_loss) for trial in result.trials)
+
+
+def test_a_plan_lists_every_group_of_a_search_over_choices(config):
+    plan = plan_sweep(config())
+    assert [dict(group.static) for group in plan.groups] == [{"optimizer": "sgd"}, {"optimizer": "adam"}]
+    assert all(group.lane_step_seconds for group in plan.groups)
+    assert str(plan).splitlines()[-1].startswith("8 trials, \u2264 ")
+
+
+def test_a_plan_of_a_search_over_a_range_knows_the_first_group(config):
+    plan = plan_sweep(config(space={"learning_rate": RATE, "batch_size": {"low": 4, "high": 30}}))
+    last = str(plan).splitlines()[-1]
+    assert len(plan.groups) == 1 and "if all were of the first of up to 27 groups" in last
+    assert "\u2264" not in last

@@ -51,9 +51,14 @@ class Axis:
             return len(self.choices)
         return int(min((self.high - self.low) / (self.step or 1) + 1e-9, sys.maxsize // 2)) + 1
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is an end of values."""
+        return bool(self.choices) or self.step is not None or HYPERPARAMETERS[self.name].type is int
+
     def require_step(self) -> None:
         """Raises ConfigError where there is no end of values."""
-        if not self.choices and self.step is None and HYPERPARAMETERS[self.name].type is not int:
+        if not self.is_finite:
             allowed = "a step, or choices, in a grid; or sweep.sampler=random and sweep.trials=N"
             raise ConfigError(f"sweep.space.{self.name}", f"{self.low}:{self.high}", allowed)
 
@@ -112,6 +117,24 @@ class Space:
                 known = f"one of {', '.join(axes)}" if axes else "none"
                 raise ConfigError(f"{key}.{name}", value, f"a hyperparameter of sweep.space: {known}")
             axes[name].check(f"{key}.{name}", value)
+
+
+def count_static(space: Space) -> int:
+    """Returns how many combinations of static hyperparameters there are at most, `MOST_SETTINGS` if more."""
+    counts = (axis.count if axis.is_finite else MOST_SETTINGS for axis in _static_axes(space))
+    return min(math.prod(counts), MOST_SETTINGS)
+
+
+def list_static(space: Space, most: int) -> list[dict[str, Any]] | None:
+    """Returns every combination of static hyperparameters; None where they are ranges or more than `most`."""
+    axes = _static_axes(space)
+    names = {axis.name for axis in axes}
+    listed = all(axis.choices and set(axis.when) <= names for axis in axes)
+    return Space(axes).grid() if listed and count_static(space) <= most else None
+
+
+def _static_axes(space: Space) -> tuple[Axis, ...]:
+    return tuple(axis for axis in space.axes if not HYPERPARAMETERS[axis.name].dynamic)
 
 
 def parse_space(spec: Mapping[str, Any]) -> Space:
