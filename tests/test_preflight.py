@@ -181,6 +181,11 @@ def test_what_the_last_group_would_refuse_is_refused_at_once(space, expected):
         check_groups(config, _load)
 
 
+def test_even_kernels_are_allowed():
+    space = {"kernel_width": (2, 4), "padding": ("reference", "same")}
+    check_groups(_config(sweep={"space": space}), _load)
+
+
 def test_settings_that_a_condition_excludes_are_not_checked():
     space = {"image_size": (30, 64), "kernel_width": {"choices": (3, 9), "when": {"image_size": 64}}}
     check_groups(_config(sweep={"space": space}), _load)
