@@ -90,7 +90,12 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 
 def _with_space(given: Any, space: Sequence[str]) -> Any:
-    axes = dict(parse_space_flag(flag) for flag in space)
+    axes: dict[str, Any] = {}
+    for flag in space:
+        name, spec = parse_space_flag(flag)
+        if name in axes:
+            raise ConfigError("--space", flag, f"{name} once: all choices, or the range, in one --space")
+        axes[name] = spec
     sweep = given.get("sweep", {}) if isinstance(given, dict) else None
     if not axes or not isinstance(sweep, dict):
         return given

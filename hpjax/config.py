@@ -97,7 +97,11 @@ class SweepConfig:
         "none", "none, median, successive_halving, hyperband, wilcoxon, threshold or patient"
     )
     pruner_options: dict = _field({}, "arguments of Optuna's pruner of that name")
-    pbt: dict = _field({}, "population based training: every_epochs, fraction, perturb (factor); {}: off")
+    pbt: dict = _field(
+        {},
+        "population based training: every_epochs, fraction, perturb (a copy's values are multiplied or "
+        "divided by up to this factor); {}: off",
+    )
     enqueue: tuple = _field((), "settings to run first: a tuple of {hyperparameter: value}")
 
 
@@ -105,7 +109,9 @@ class SweepConfig:
 class LanesConfig:
     """How trials share the device."""
 
-    count: int = _field(0, "lanes of one program; 0: as many as fit")
+    count: int = _field(
+        0, "lanes of one program; 0: as many as fit (an eighth of the trials where the sampler learns)"
+    )
     strategy: str = _field("auto", "auto, fused or sequential")
     devices: int = _field(0, "devices the lanes are spread over; 0: all")
     tune: bool = _field(False, "measure the lowering of each operation at plan time")
@@ -195,13 +201,13 @@ def _parse(kind: type, given: Any, prefix: str) -> Any:
 
 
 def _with_validation(config: Config) -> Config:
-    """Holds a tenth of the training images out where a search would otherwise select on the test set."""
+    """Holds a tenth of the training images out in every search: it reads the test set once, at its end."""
     sweep = config.sweep
     searches = sweep.sampler != "grid" or sweep.pruner != "none" or bool(sweep.pbt)
     if searches and sweep.metric.startswith("test_"):
         allowed = "auto or a validation metric: a search must not select on the test set"
         raise ConfigError("sweep.metric", sweep.metric, allowed)
-    selects = sweep.metric.startswith("validation_") or (searches and sweep.metric != "train_loss")
+    selects = searches or sweep.metric.startswith("validation_")
     if not selects or config.data.validation_fraction > 0:
         return config
     log.info("data.validation_fraction=%g of the training images are held out to select on", HELD_OUT)

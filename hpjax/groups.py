@@ -19,6 +19,8 @@ from hpjax.ops import tuning
 from hpjax.preflight import check_groups
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
+from hpjax.search.queue import most_unfinished
+from hpjax.search.space import list_static
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Lanes, Saved, Session
 from hpjax.store.rows import TrialRow
@@ -28,6 +30,7 @@ from hpjax.store.workdir import atomic_write
 log = logging.getLogger("hpjax")
 
 MOST_WAITING = 64  # trials asked for together
+MOST_PLANNED = 12  # groups of a search that a plan measures
 
 
 def run_groups(session: Session) -> None:
@@ -52,20 +55,38 @@ def _run_waiting(session: Session) -> None:
 
 
 def plan_groups(session: Session) -> Plan:
-    """Returns the plan of the groups that are known before anything is trained."""
+    """Returns the plan of the groups that are known before anything is trained.
+
+    All of a grid's; of a search, every combination of a few static choices, else the first that is asked for.
+    """
     check_groups(session.config, session.dataset)
+    if session.config.sweep.sampler != "grid":
+        for first in _list_first(session):
+            config = apply_hyperparameters(session.config, first.hyperparameters)
+            _plan_one(session, static_key(config), first)
+        return session.plan
     while (key := session.queue.next_group(session.study)) is not None:
-        first = _look_ahead(session, key)
-        config = apply_hyperparameters(session.config, first.hyperparameters)
-        dataset = session.dataset(config)
-        task = create_task(config, dataset, session.tests_each_epoch)
-        tuning.enable(config.lanes.tune, min_lanes=2)
-        _choose(session, key, first, create_program(config, dataset), task)
-        if session.config.sweep.sampler != "grid":
-            break
+        _plan_one(session, key, _look_ahead(session, key))
         while session.queue.take(key, session.study) is not None:
             pass
-    return session.plan
+    return dataclasses.replace(session.plan, most_groups=len(session.plans))
+
+
+def _list_first(session: Session) -> list[Trial]:
+    """Returns a trial of each group that a search may have, or of the first one where that isn't known."""
+    known = list_static(session.space, MOST_PLANNED)
+    if known is not None:
+        return [Trial(0, setting, session.config.seed) for setting in known]
+    key = session.queue.next_group(session.study)
+    return [_look_ahead(session, key)] if key else []
+
+
+def _plan_one(session: Session, key: str, first: Trial) -> None:
+    config = apply_hyperparameters(session.config, first.hyperparameters)
+    dataset = session.dataset(config)
+    task = create_task(config, dataset, session.tests_each_epoch)
+    tuning.enable(config.lanes.tune, min_lanes=2)
+    _choose(session, key, first, create_program(config, dataset), task)
 
 
 def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
@@ -137,7 +158,8 @@ def _look_ahead(session: Session, key: str) -> Trial:
 def _choose(session: Session, key: str, first: Trial, program: Program, task: Task) -> Choice:
     lanes = session.config.lanes
     config = apply_hyperparameters(session.config, first.hyperparameters)
-    hparams, wanted = trial_hparams(config, first.seed), min(_count_trials(session, key), MOST_WAITING)
+    hparams, left = trial_hparams(config, first.seed), _count_trials(session, key)
+    wanted = min(left, MOST_WAITING, most_unfinished(session.config) or left)
     if session.config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
         lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
     if most := session.most.at_once:  # what may not fit isn't measured

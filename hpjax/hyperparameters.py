@@ -1,6 +1,7 @@
 """Hyperparameters by name: which field each one sets, and whether a program must be compiled anew for it."""
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,10 +98,17 @@ def check_value(name: str, value: Any) -> Any:
       ConfigError: The hyperparameter is unknown, or the value isn't allowed.
     """
     if name not in HYPERPARAMETERS:
-        raise ConfigError(f"sweep.space.{name}", value, f"a hyperparameter: {', '.join(HYPERPARAMETERS)}")
+        raise unknown_hyperparameter(f"sweep.space.{name}", name, value)
     section, field = HYPERPARAMETERS[name].key.split(".")
     default = getattr(getattr(Config(), section), field)
     return check_field(f"{section}.{field}", _widths(name, value, default), default)
+
+
+def unknown_hyperparameter(key: str, name: str, value: Any) -> ConfigError:
+    """Returns the error for a name, given with `value` under `key`, that is no hyperparameter's."""
+    near = difflib.get_close_matches(name, HYPERPARAMETERS, 1)
+    allowed = f"did you mean {near[0]}?" if near else f"{', '.join(HYPERPARAMETERS)}"
+    return ConfigError(key, value, f"a hyperparameter{'; ' if near else ': '}{allowed}")
 
 
 def _set(config: Config, name: str, value: Any) -> Config:

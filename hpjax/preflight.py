@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from flax import nnx
 
 from hpjax.config import Config
 from hpjax.data.dataset import Dataset
-from hpjax.errors import HpjaxError, UserCodeError
+from hpjax.errors import ConfigError, HpjaxError, UserCodeError
 from hpjax.hyperparameters import apply_hyperparameters
 from hpjax.lanes.group import check_batch_size, model_arguments, optimizer_rule, trial_hparams
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
-from hpjax.search.objective import create_objective
+from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
+from hpjax.store.rows import EpochRow
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
 from hpjax.user_files import describe_failure
@@ -40,13 +42,49 @@ def check_config(config: Config) -> None:
         space.grid()
     for setting in config.sweep.enqueue:
         space.check("sweep.enqueue", setting)
-    create_objective(config.sweep.metric, config.data.validation_fraction > 0)
+    _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
     for setting in _extremes(space, ("model",)):
         name = apply_hyperparameters(config, setting).model.name
         if name not in MODEL_NAMES:
             load_model_class(name)
+    if config.lanes.devices > (there := len(jax.devices())):
+        raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
+
+
+def _check_objective(config: Config) -> None:
+    """Tries the objective on an epoch such as the sweep will have: a column that it needs may be missing.
+
+    Raises:
+      HpjaxError: There is no such metric, or it fails.
+    """
+    metric, validates = config.sweep.metric, config.data.validation_fraction > 0
+    objective = create_objective(metric, validates)
+    columns = {
+        "validation": {"validation_loss": 1.0, "validation_accuracy": 0.5},
+        "test": {"test_loss": 1.0, "test_accuracy": 0.5},
+    }
+    there, missing = ("validation", "test") if validates else ("test", "validation")
+    row = EpochRow(trial=0, epoch=1, train_loss=1.0, epoch_seconds=1.0, images_per_second=1.0)
+    epoch = dataclasses.asdict(row) | columns[there]
+    problem = _failure(objective, epoch)
+    if problem is None:
+        return
+    if _failure(objective, epoch | columns[missing]) is None:
+        by_test = "a function that doesn't need the test set, which is read once, after the selection"
+        allowed = by_test if validates else "data.validation_fraction greater than 0 with this metric"
+        raise ConfigError("sweep.metric", metric, allowed)
+    if isinstance(problem, HpjaxError):
+        raise problem
+
+
+def _failure(objective: Objective, epoch: dict[str, Any]) -> HpjaxError | str | None:
+    """Returns what is wrong with the objective's value of an epoch; None if nothing is."""
+    try:
+        return "no finite number" if math.isnan(objective.value(epoch)) else None
+    except HpjaxError as error:
+        return error
 
 
 def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:

@@ -22,8 +22,8 @@ from hpjax.report.progress import Progress
 from hpjax.search.objective import create_objective
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
-from hpjax.search.queue import GroupQueue
-from hpjax.search.space import parse_space
+from hpjax.search.queue import GroupQueue, most_unfinished
+from hpjax.search.space import count_static, parse_space
 from hpjax.search.study import check_journal, open_study
 from hpjax.search.trial import Trial
 from hpjax.signals import Signals
@@ -112,7 +112,7 @@ class Session:
         self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records", 0)))
         self.study = open_study(config, self.space, self.objective, journal, ledger.get("study", 0))
         check_population(config, self.space, self.study.budget)
-        self.queue = GroupQueue(self._group_of, ledger.get("queue", ()))
+        self.queue = GroupQueue(self._group_of, ledger.get("queue", ()), most_unfinished(config))
         self.trackers = stack.enter_context(make_trackers(config.trackers, path))
         self.signals = stack.enter_context(Signals())
         total = self.num_trials * config.train.epochs
@@ -173,7 +173,7 @@ class Session:
         weights = max((g.weights_bytes for g in groups), default=0)
         # One more of each while a new one is written and the one that it replaces is still there.
         disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
-        return Plan(groups, self.num_trials, disk)
+        return Plan(groups, self.num_trials, disk, count_static(self.space))
 
     @property
     def num_trials(self) -> int:

@@ -45,8 +45,8 @@ _COUNT_OR_0: _Check = (lambda x: x >= 0, "a whole number of at least 0")
 RANGES: dict[str, _Check] = {
     "seed": (lambda x: 0 <= x <= _MAX_INT, f"a whole number from 0 to {_MAX_INT}"),
     "model.kernel_widths": (
-        lambda x: len(x) == 3 and all(_is_int(w) and 1 <= w <= 63 and w % 2 for w in x),
-        "three odd whole numbers from 1 to 63",
+        lambda x: len(x) == 3 and all(_is_int(w) and 1 <= w <= 63 for w in x),
+        "three whole numbers from 1 to 63",
     ),
     "data.image_size": (lambda x: x == 0 or 8 <= x <= 1024, "0 (the source's own) or 8 to 1024 pixels"),
     "data.validation_fraction": _FRACTION,

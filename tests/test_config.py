@@ -94,7 +94,7 @@ BAD = [
     ("train.precision", "float16"),
     ("train.dropout_rate", 1.0),
     ("model.name", "resnet19"),
-    ("model.kernel_widths", (3, 4, 5)),
+    ("model.kernel_widths", (3, 64, 5)),
     ("model.kernel_widths", (3, 3)),
     ("model.kernel_widths", (3, -3, 3)),
     ("model.kernel_widths", (3, 3.0, 3)),
@@ -181,7 +181,9 @@ def test_a_folder_needs_a_path():
         parse_config({"data": {"name": "folder"}})
 
 
-@pytest.mark.parametrize("sweep", [SEARCH, {"pruner": "median"}, {"pbt": {"every_epochs": 2}}])
+@pytest.mark.parametrize(
+    "sweep", [SEARCH, {**SEARCH, "metric": "train_loss"}, {"pruner": "median"}, {"pbt": {"every_epochs": 2}}]
+)
 def test_a_search_holds_images_out_and_says_so(sweep, caplog):
     with caplog.at_level("INFO", "hpjax"):
         config = parse_config({"sweep": sweep})

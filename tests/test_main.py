@@ -137,7 +137,7 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--config.train.epochs=1.5"], "train.epochs='1.5' is not allowed: expected a whole number"),
         ([CONFIG, "--config.train.epochs=0"], "train.epochs=0"),
         ([CONFIG, "--config.model.kernel_widths=(3,,"], "model.kernel_widths"),
-        ([CONFIG, "--config.model.kernel_widths=(2,3,3)"], "three odd"),
+        ([CONFIG, "--config.model.kernel_widths=(0,3,3)"], "three whole numbers"),
         ([CONFIG, "--config.lanes.tune=perhaps"], "true or false"),
         ([CONFIG, "--config.optimizer=3"], "optimizer"),
         ([CONFIG, "--config.data.name=mnist"], "synthetic_scenes"),
@@ -145,6 +145,10 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--space=weight_decay="], "NAME=a,b"),
         ([CONFIG, "--space=zzz=1"], "learning_rate"),
         ([CONFIG, "--space=weight_decay=a"], "numbers"),
+        ([CONFIG, "--space=wieght_decay=1"], "did you mean weight_decay?"),
+        ([CONFIG, "--space=weight_decay=1:2:lg"], "expected log or a step"),
+        ([CONFIG, "--space=batch_size=8:16:2.5"], "expected log or a step (one of the whole numbers)"),
+        ([CONFIG, "--space=weight_decay=1", "--space=weight_decay=0.1"], "weight_decay once"),
     ],
 )
 def test_a_misuse_is_one_line_and_status_2(args, expected, sweep, capsys):

@@ -95,6 +95,11 @@ def test_a_copy_shows_in_what_is_learned_next(finished):
     assert abs(after - loss[first.source, first.epoch]) < abs(after - before)
 
 
+def test_no_two_members_are_ever_the_same(finished):
+    assert [trial.seed for trial in finished.trials] == [0, 1, 2, 3]
+    assert len({(row.epoch, row.train_loss) for row in finished.epochs}) == len(finished.epochs)
+
+
 def test_optuna_knows_the_copies(finished):
     backend = JournalFileBackend(str(finished.workdir / "study.journal"))
     study = optuna.load_study(study_name="hpjax", storage=optuna.storages.JournalStorage(backend))

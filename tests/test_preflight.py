@@ -44,10 +44,14 @@ def _own(tmp_path, text):
 SPACE = {"learning_rate": (0.1, 0.2), "batch_size": {"low": 4, "high": 12, "step": 4}}
 SEARCH = {"space": {"learning_rate": {"low": 0.1, "high": 1.0}}, "sampler": "random", "trials": 3}
 WRONG = [
-    ({"space": {"kernel_width": {"low": 3, "high": 9}}}, "without 4: three odd whole numbers"),
+    ({"space": {"kernel_width": {"low": 3, "high": 64}}}, "three whole numbers from 1 to 63"),
+    ({"space": {"learning_rat": (0.1,)}}, "did you mean learning_rate"),
     ({"space": {"image_size": {"low": 0, "high": 64}}}, "without 1: 0 .* or 8 to 1024 pixels"),
     ({"space": {"batch_size": {"low": 4, "high": 12, "step": 0.5}}}, "a whole number greater than 0"),
-    ({"space": {"learning_rate": {"low": 0.1, "high": 1}}}, "a step, or choices, in a grid"),
+    (
+        {"space": {"learning_rate": {"low": 0.1, "high": 1}}},
+        "a step, or choices, in a grid; or sweep.sampler=random and sweep.trials=N",
+    ),
     ({"space": {"learning_rate": {"low": 0.1, "high": 1, "step": 1e-9}}}, "at most 1,000,000 in a grid"),
     ({"space": {"learning_rate": {"low": 0.1, "high": 1, "step": 5e-324}}}, "at most 1,000,000 in a grid"),
     ({"space": {"epochs": {"low": 1, "high": 2**31 - 1}}}, "at most 1,000,000 in a grid"),
@@ -63,6 +67,10 @@ WRONG = [
     ({"space": SPACE, "enqueue": ({"batch_size": "a"},)}, r"batch_size='a' .* a whole number"),
     ({"enqueue": ({"batch_size": 4},)}, "of sweep.space: none"),
     ({**SEARCH, "pruner": "median", "pruner_options": {"bogus": 1}}, "n_startup_trials"),
+    (
+        {**SEARCH, "pruner": "median", "pruner_options": {"min_resource": 1, "reduction_factor": 4}},
+        "pruner_options.min_resource=1 .* sweep.pruner is median; the config's options may be another's",
+    ),
     ({**SEARCH, "pruner": "median", "pruner_options": {"n_startup_trials": "a"}}, "options of median"),
     ({**SEARCH, "pruner": "patient", "pruner_options": {"wrapped_pruner": "median"}}, "min_delta"),
     ({**SEARCH, "pruner": "threshold"}, "lower or upper"),
@@ -106,6 +114,52 @@ def test_a_file_that_fails_is_named_with_its_line(text, expected, section, tmp_p
         check_config(_config(**given))
 
 
+SELECTS = "def metric(epoch):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    "body", ["-epoch['validation_loss']", "epoch['validation_accuracy']", "abs(epoch['validation_loss'])"]
+)
+def test_a_metric_that_needs_a_validation_split_says_so(body, tmp_path):
+    name = f"{_own(tmp_path, SELECTS.format(body))}:metric"
+    with pytest.raises(ConfigError, match=r"data\.validation_fraction greater than 0") as caught:
+        run_sweep(_config(sweep={"metric": name}), tmp_path / "wd")
+    assert caught.value.key == "sweep.metric" and not (tmp_path / "wd").exists()
+    check_config(_config(sweep={"metric": name}, data={**DATA, "validation_fraction": 0.2}))
+    check_config(_config(sweep={**SEARCH, "metric": name}))
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "expected"),
+    [
+        ("epoch['test_accuracy']", ConfigError, "doesn't need the test set"),
+        ("epoch['nothing']", UserCodeError, "line 2: KeyError"),
+    ],
+)
+def test_a_metric_that_would_fail_after_an_epoch_is_refused_at_once(body, error, expected, tmp_path):
+    name = f"{_own(tmp_path, SELECTS.format(body))}:metric"
+    with pytest.raises(error, match=expected):
+        check_config(_config(sweep={**SEARCH, "metric": name}))
+
+
+def test_a_metric_may_have_no_value_for_some_epochs(tmp_path):
+    body = "None if epoch['epoch'] < 3 else -epoch['train_loss']"
+    check_config(_config(sweep={"metric": f"{_own(tmp_path, SELECTS.format(body))}:metric"}))
+
+
+def test_more_devices_than_there_are_are_refused():
+    import jax
+
+    with pytest.raises(ConfigError, match=f"at most {len(jax.devices())}") as caught:
+        check_config(_config(lanes={"devices": 999}))
+    assert caught.value.key == "lanes.devices"
+
+
+def test_options_without_a_pruner_are_said_to_have_no_effect(caplog):
+    check_config(_config(sweep={"pruner_options": {"min_resource": 1}}))
+    assert "sweep.pruner_options have no effect: sweep.pruner is none" in caplog.text
+
+
 def test_models_of_the_space_are_looked_for():
     with pytest.raises(ConfigError, match="none.py doesn't"):
         check_config(_config(sweep={"space": {"model": ("custom_cnn", "none.py:Net")}}))
@@ -125,6 +179,11 @@ def test_what_the_last_group_would_refuse_is_refused_at_once(space, expected):
     check_config(config)
     with pytest.raises(ConfigError, match=expected):
         check_groups(config, _load)
+
+
+def test_even_kernels_are_allowed():
+    space = {"kernel_width": (2, 4), "padding": ("reference", "same")}
+    check_groups(_config(sweep={"space": space}), _load)
 
 
 def test_settings_that_a_condition_excludes_are_not_checked():

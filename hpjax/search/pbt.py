@@ -15,11 +15,11 @@ import numpy as np
 from hpjax.config import Config
 from hpjax.errors import ConfigError
 from hpjax.hyperparameters import HYPERPARAMETERS
+from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 
 DEFAULTS = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.2}
-UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
 _PURPOSE = 0x9B7  # keeps these draws apart from others of the same seed
 
 
@@ -61,7 +61,8 @@ def make_plan_copies(config: Config, space: Space) -> PlanCopies | None:
 
     Members are compared with those of their own age only, every `every_epochs` of it: the worst `fraction` of
     them each go on from one of as many best, drawn at random, where that one is better, and perturb its
-    hyperparameters. The answer depends on nothing but the arguments and `config.seed`.
+    hyperparameters, each with draws of its own: two that copy one source part. The answer depends on nothing
+    but the arguments and `config.seed`.
     """
     if not config.sweep.pbt:
         return None
@@ -74,10 +75,12 @@ def make_plan_copies(config: Config, space: Space) -> PlanCopies | None:
             if member.epoch % options["every_epochs"] == 0:
                 ages[member.epoch].append(member)
         pairs = [pair for age in sorted(ages) for pair in _pair(ages[age], options["fraction"], rng)]
-        return [
-            Copy(worse.trial.number, better.trial.number, explore(better, space, options["perturb"], rng))
-            for worse, better in pairs
-        ]
+        return [_copy(worse, better, epoch) for worse, better in pairs]
+
+    def _copy(worse: Member, better: Member, epoch: int) -> Copy:
+        rng = np.random.default_rng((config.seed, _PURPOSE, epoch, worse.trial.number))
+        values = explore(better, space, options["perturb"], rng)
+        return Copy(worse.trial.number, better.trial.number, values)
 
     return plan_copies
 
@@ -91,16 +94,18 @@ def explore(source: Member, space: Space, factor: float, rng: np.random.Generato
 def perturb(axis: Axis, value: Any, factor: float, rng: np.random.Generator) -> Any:
     """Returns a value next to the given one.
 
-    One of several choices, or of a range with a step: the next or the previous one. In a range: the value
-    times or divided by `factor`, within the range; 0, which no factor changes, is drawn anew.
+    One of several choices, or of a range with a step: the next or the previous one. In a range: between the
+    value divided by `factor` and the value times `factor`, evenly in the logarithm, within the range; 0,
+    which no factor changes, is drawn anew.
     """
-    up = bool(rng.integers(2))
     if axis.choices or axis.step:
-        return _neighbour(sorted(axis.values), value, up)
+        return _neighbour(sorted(axis.values), value, up=bool(rng.integers(2)))
     if value == 0:
         return float(rng.uniform(axis.low, axis.high))
-    moved = value * factor if up else value / factor
-    return float(min(max(moved, axis.low), axis.high))
+    # Not the two ends alone, nor cut off at the range's: trials with equal values would be equal for good.
+    low, high = max(value / factor, axis.low), min(value * factor, axis.high)
+    moved = math.exp(rng.uniform(math.log(low), math.log(high)))
+    return min(max(moved, low), high)
 
 
 def _neighbour(values: list, value: float, up: bool) -> float:

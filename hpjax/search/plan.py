@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.search.space import MOST_SETTINGS
+
 HEAD = (
     "group",
     "trials",
@@ -17,6 +19,7 @@ HEAD = (
     "speed-up",
     "time",
 )
+_SPEEDUP = HEAD.index("speed-up")
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,20 @@ class Plan:
       groups: one per program.
       trials: of the whole sweep.
       disk_bytes: of the checkpoints at most, for the groups that are known; 0 where it isn't.
+      most_groups: how many there may be at most, those that aren't known yet included.
     """
 
     groups: tuple[GroupPlan, ...]
     trials: int
     disk_bytes: int = 0
+    most_groups: int = 0
 
     @property
     def seconds(self) -> float | None:
         """Training time of all trials if none ends early; None where it isn't known.
 
-        Where a sampler decides which group a trial belongs to, all are taken to belong to the slowest one.
+        Where a sampler decides which group a trial belongs to, all are taken to belong to the slowest one
+        that is known.
         """
         if any(group.trials is None for group in self.groups):
             slowest = [group.trial_seconds for group in self.groups]
@@ -126,20 +132,32 @@ class Plan:
             "trials": self.trials,
             "disk_bytes": self.disk_bytes,
             "seconds": self.seconds,
+            "most_groups": max(self.most_groups, len(self.groups)),
             "groups": [group.to_dict() for group in self.groups],
         }
 
     def __str__(self) -> str:
         rows = [HEAD, *(_row(group) for group in self.groups)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+        if not any(group.speedup for group in self.groups):
+            rows = [(*row[:_SPEEDUP], *row[_SPEEDUP + 1 :]) for row in rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(_align(text, widths[i], i) for i, text in enumerate(row)).rstrip() for row in rows]
-        shortened = any(group.may_end_early for group in self.groups)
         parts = (
-            f"{self.trials} trials",
-            _duration(self.seconds, shortened),
+            "1 trial" if self.trials == 1 else f"{self.trials} trials",
+            self._describe_time(),
             f"checkpoints up to {_size(self.disk_bytes)}",
         )
         return "\n".join([*lines, ", ".join(parts)])
+
+    def _describe_time(self) -> str:
+        known = len({tuple(group.static.items()) for group in self.groups})
+        if known >= self.most_groups:
+            return _duration(self.seconds, any(group.may_end_early for group in self.groups))
+        searched = any(group.trials is None for group in self.groups)
+        first = "the first" if known == 1 else f"the first {known}"
+        most = "many" if self.most_groups >= MOST_SETTINGS else f"up to {self.most_groups:,}"
+        rest = f"{'if all were of' if searched else 'for'} {first} of {most} groups"
+        return f"{_duration(self.seconds, at_most=False)} {rest}"
 
 
 def _row(group: GroupPlan) -> tuple[str, ...]:

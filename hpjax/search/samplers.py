@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import inspect
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,11 @@ from hpjax.validation import unknown_field
 if TYPE_CHECKING:
     import optuna
 
+log = logging.getLogger("hpjax")
+
+UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
+_INSTALL = {"torch": "pip install -e '.[torch]'", "cmaes": "pip install cmaes"}
 _MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
 
 
@@ -82,6 +87,8 @@ def check_sampler(sweep: SweepConfig) -> None:
 def check_pruner(sweep: SweepConfig) -> None:
     """Raises ConfigError where an option of the pruner is unknown or not allowed."""
     pruner = create_pruner(sweep)
+    if pruner is None and sweep.pruner_options:
+        log.warning("sweep.pruner_options have no effect: sweep.pruner is none")
     if pruner is not None:
         with _explaining(sweep):
             _rehearse(pruner)
@@ -98,13 +105,20 @@ def create_pruner(sweep: SweepConfig) -> "optuna.pruners.BasePruner | None":
     key, given = "sweep.pruner_options", dict(sweep.pruner_options)
     kind, fixed, defaults = _pruner_kind(sweep.pruner)
     known = [name for name in inspect.signature(kind).parameters if name not in fixed]
-    for name, value in given.items():
+    for name in given:
         if name not in known:
-            raise unknown_field(key, name, value, known)
+            raise _unknown_option(sweep, name, known)
     if not 0 <= _number(given.get("min_early_stopping_rate", 0)) <= _MOST_RUNGS:
         raise ConfigError(key, given, f"min_early_stopping_rate from 0 to {_MOST_RUNGS}")
     with _explaining(sweep):
         return kind(**fixed, **{**defaults, **given})
+
+
+def _unknown_option(sweep: SweepConfig, name: str, known: list[str]) -> ConfigError:
+    """Returns the error for an option of another pruner: one that a config file may have had in mind."""
+    error = unknown_field("sweep.pruner_options", name, sweep.pruner_options[name], known)
+    allowed = f"{error.allowed}, since sweep.pruner is {sweep.pruner}; the config's options may be another's"
+    return ConfigError(error.key, error.value, allowed)
 
 
 def _pruner_kind(name: str) -> tuple[type, dict[str, Any], dict[str, Any]]:
@@ -143,7 +157,7 @@ def _explaining(sweep: SweepConfig) -> Iterator[None]:
     """Says what Optuna refuses; silences it else: that a class is experimental is no news for users."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,4 +173,4 @@ def _number(value: Any) -> float:
 
 def _require(package: str, sampler: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise HpjaxError(f"sweep.sampler={sampler!r} needs the package {package}: pip install {package}")
+        raise HpjaxError(f"sweep.sampler={sampler!r} needs the package {package}: {_INSTALL[package]}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpjax.errors import ConfigError
-from hpjax.hyperparameters import HYPERPARAMETERS, check_value
+from hpjax.hyperparameters import HYPERPARAMETERS, check_value, unknown_hyperparameter
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
@@ -51,12 +51,16 @@ class Axis:
             return len(self.choices)
         return int(min((self.high - self.low) / (self.step or 1) + 1e-9, sys.maxsize // 2)) + 1
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is an end of values."""
+        return bool(self.choices) or self.step is not None or HYPERPARAMETERS[self.name].type is int
+
     def require_step(self) -> None:
         """Raises ConfigError where there is no end of values."""
-        if not self.choices and self.step is None and HYPERPARAMETERS[self.name].type is not int:
-            raise ConfigError(
-                f"sweep.space.{self.name}", f"{self.low}:{self.high}", "a step, or choices, in a grid"
-            )
+        if not self.is_finite:
+            allowed = "a step, or choices, in a grid; or sweep.sampler=random and sweep.trials=N"
+            raise ConfigError(f"sweep.space.{self.name}", f"{self.low}:{self.high}", allowed)
 
     def check(self, key: str, value: Any) -> None:
         """Raises ConfigError where `value`, given under `key`, isn't among the values."""
@@ -115,6 +119,24 @@ class Space:
             axes[name].check(f"{key}.{name}", value)
 
 
+def count_static(space: Space) -> int:
+    """Returns how many combinations of static hyperparameters there are at most, `MOST_SETTINGS` if more."""
+    counts = (axis.count if axis.is_finite else MOST_SETTINGS for axis in _static_axes(space))
+    return min(math.prod(counts), MOST_SETTINGS)
+
+
+def list_static(space: Space, most: int) -> list[dict[str, Any]] | None:
+    """Returns every combination of static hyperparameters; None where they are ranges or more than `most`."""
+    axes = _static_axes(space)
+    names = {axis.name for axis in axes}
+    listed = all(axis.choices and set(axis.when) <= names for axis in axes)
+    return Space(axes).grid() if listed and count_static(space) <= most else None
+
+
+def _static_axes(space: Space) -> tuple[Axis, ...]:
+    return tuple(axis for axis in space.axes if not HYPERPARAMETERS[axis.name].dynamic)
+
+
 def parse_space(spec: Mapping[str, Any]) -> Space:
     """Returns the space that `sweep.space` describes.
 
@@ -148,7 +170,7 @@ def parse_space_flag(flag: str) -> tuple[str, Any]:
     if not equals or not name or not text:
         raise ConfigError("--space", flag, "NAME=a,b,… or NAME=low:high[:log|:step]")
     if name not in HYPERPARAMETERS:
-        raise ConfigError("--space", name, f"a hyperparameter: {', '.join(HYPERPARAMETERS)}")
+        raise unknown_hyperparameter("--space", name, name)
     kind = HYPERPARAMETERS[name].type
     if ":" not in text or kind is str:  # FILE.py:CLASS is a choice
         return name, tuple(_number(flag, part, kind) for part in text.split(","))
@@ -157,8 +179,16 @@ def parse_space_flag(flag: str) -> tuple[str, Any]:
         raise ConfigError("--space", flag, "NAME=low:high[:log|:step]")
     spec: dict[str, Any] = {"low": _number(flag, parts[0], kind), "high": _number(flag, parts[1], kind)}
     if len(parts) == 3:
-        spec |= {"log": True} if parts[2] == "log" else {"step": _number(flag, parts[2], kind)}
+        spec |= {"log": True} if parts[2] == "log" else {"step": _step(flag, parts[2], kind)}
     return name, spec
+
+
+def _step(flag: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = f"log or a step (one of the {_WORDS[kind]}) as the third part, not {text!r}"
+        raise ConfigError("--space", flag, allowed) from None
 
 
 def _number(flag: str, text: str, kind: type) -> Any:
@@ -174,7 +204,7 @@ _WORDS = {int: "whole numbers", float: "numbers", str: "text"}
 def _parse_axis(name: str, spec: Any) -> Axis:
     key = f"sweep.space.{name}"
     if name not in HYPERPARAMETERS:
-        raise ConfigError(key, spec, f"a hyperparameter: {', '.join(HYPERPARAMETERS)}")
+        raise unknown_hyperparameter(key, name, spec)
     if isinstance(spec, list | tuple):
         return Axis(name, choices=_parse_choices(key, name, spec))
     if not isinstance(spec, Mapping):

@@ -24,7 +24,8 @@ STUDY_NAME = "hpjax"
 class Study:
     """Trials to run, one after the other; use `open_study`.
 
-    Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting.
+    Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting. In a
+    population every trial has a seed of its own, so that no two are ever the same.
     """
 
     def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path):
@@ -32,6 +33,7 @@ class Study:
         self._pruner = create_pruner(config.sweep)
         past = study.get_trials(deepcopy=False)
         self._asked = len(past)
+        self._told = sum(trial.state.is_finished() for trial in past)
         self._setting = dict(past[-1].params) if past else {}
         self._planned = [dict(setting) for setting in config.sweep.enqueue]
         if config.sweep.sampler == "grid":
@@ -52,6 +54,11 @@ class Study:
         """How many trials of the budget haven't been asked for."""
         return max(0, self.budget - self._asked)
 
+    @property
+    def unfinished(self) -> int:
+        """How many trials were asked for and haven't ended."""
+        return self._asked - self._told
+
     def ask(self) -> Trial | None:
         """Returns the next trial; None once the budget is spent."""
         if self._asked >= self.budget:
@@ -60,7 +67,8 @@ class Study:
         seed_index = number % seeds
         trial = self._ask(number, fixed=self._setting if seed_index else self._plan(number // seeds))
         self._setting = dict(trial.params)
-        return self._admit(trial, self._config.seed + seed_index, number - seed_index, seed_index)
+        seed = self._config.seed + (number if self._config.sweep.pbt else seed_index)
+        return self._admit(trial, seed, number - seed_index, seed_index)
 
     def ask_again(self, setting: int, seed_index: int) -> Trial:
         """Returns one more trial of a setting that has been run, with another seed; beyond the budget.
@@ -104,6 +112,7 @@ class Study:
             handle.set_user_attr("status", status)
             self._study.tell(handle, value if status == "complete" else None, state=state)
         del self._running[trial.number]
+        self._told += 1
 
     def offset(self) -> int:
         """Makes the journal durable and returns its length in bytes; `open_study` goes on from there.
@@ -166,7 +175,7 @@ def open_study(
     _cut(path, offset)
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with _writing(path):
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(create_journal(path)),

@@ -50,6 +50,22 @@ def test_the_time_of_a_search_is_an_upper_bound():
     assert "≤ 64" in str(plan)
 
 
+def test_groups_that_are_not_known_yet_are_no_bound():
+    searched = {"trials": None, "most_trials": 64, "may_end_early": True}
+    last = str(Plan((_group(**searched),), 64, most_groups=24)).splitlines()[-1]
+    assert last.startswith("64 trials, 11 min if all were of the first of up to 24 groups, ")
+    last = str(Plan((_group(), _group(static={"batch_size": 8})), 24, most_groups=3)).splitlines()[-1]
+    assert last.startswith("24 trials, 3 min for the first 2 of up to 3 groups, ")
+    assert "of many groups" in str(Plan((_group(**searched),), 64, most_groups=10**6))
+
+
+def test_what_was_not_measured_is_left_out():
+    assert "speed-up" in str(Plan((_group(), _group(speedup=0.0)), 16))
+    table = str(Plan((_group(speedup=0.0),), 1))
+    assert "speed-up" not in table and "?" not in table.splitlines()[1].split()[-2:]
+    assert table.splitlines()[-1].startswith("1 trial, ")
+
+
 def test_a_time_that_was_not_measured_is_unknown():
     assert Plan((_group(lane_step_seconds=0.0),), 8).seconds is None
     assert "8 trials, time unknown" in str(Plan((_group(lane_step_seconds=0.0),), 8))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpjax.errors import ConfigError
-from hpjax.search.space import parse_space, parse_space_flag
+from hpjax.search.space import count_static, list_static, parse_space, parse_space_flag
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,22 @@ def test_a_grid_holds_every_setting_once(rates, low, count):
 def test_a_grid_over_a_range_needs_a_step():
     with pytest.raises(ConfigError, match="a step"):
         parse_space({"learning_rate": {"low": 0.1, "high": 0.5}}).grid()
+
+
+@pytest.mark.parametrize(
+    ("spec", "count", "listed"),
+    [
+        ({"learning_rate": (0.1, 0.2)}, 1, [{}]),
+        ({"learning_rate": (0.1, 0.2), "batch_size": (4, 8)}, 2, [{"batch_size": 4}, {"batch_size": 8}]),
+        ({"batch_size": {"low": 4, "high": 8}}, 5, None),
+        ({"batch_size": (4, 8, 16), "schedule": ("cosine", "linear")}, 6, None),
+        ({"batch_size": {"choices": (4, 8), "when": {"b1": 0.5}}, "b1": (0.5, 0.9)}, 2, None),
+    ],
+)
+def test_static_hyperparameters_are_listed_where_they_are_few(spec, count, listed):
+    space = parse_space(spec)
+    assert count_static(space) == count
+    assert list_static(space, most=5) == listed
 
 
 def test_conditions_thin_out_the_grid():

@@ -1,14 +1,19 @@
 """The study over real Optuna storage: budgets, replicates, and asking the same again after a cut."""
 
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from hpjax.config import parse_config
-from hpjax.errors import ConfigError, WorkdirError
+from hpjax.config import SweepConfig, parse_config
+from hpjax.errors import ConfigError, HpjaxError, WorkdirError
 from hpjax.search.objective import create_objective
+from hpjax.search.samplers import check_sampler
 from hpjax.search.space import parse_space
 from hpjax.search.study import STUDY_NAME, open_study
 
@@ -124,6 +129,36 @@ def test_every_pruner_can_be_had(tmp_path, pruner):
             _open(tmp_path / "j", sampler="random", trials=3, pruner=pruner, pruner_options=options)
         )
     assert len(trials) == 3
+
+
+ASK = """
+from hpjax.search.objective import create_objective
+from hpjax.search.space import parse_space
+from hpjax.search.study import open_study
+from hpjax.config import parse_config
+
+space = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "b1": {"low": 0.1, "high": 0.9}}
+config = parse_config({"sweep": {"space": space, "sampler": "gp", "trials": 12}})
+study = open_study(config, parse_space(space), create_objective("auto", True), "j")
+while (trial := study.ask()) is not None:
+    study.tell(trial, "complete", trial.hyperparameters["b1"])
+"""
+
+
+@pytest.mark.torch
+def test_optuna_warns_nobody(tmp_path):
+    # In a process of its own: it warns of packages that are missing when it is imported.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_sampler_that_needs_torch_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(HpjaxError, match=r"needs the package torch: pip install -e '\.\[torch\]'"):
+        check_sampler(SweepConfig(sampler="gp"))
 
 
 def test_an_unknown_option_of_a_pruner_is_named(tmp_path):
