@@ -1,11 +1,13 @@
 """A trial that diverges is alone with it: recorded as what it is, told to the sampler, no harm to others."""
 
+import dataclasses
 import math
 import re
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpjax.config import parse_config
 from hpjax.sweep import run_sweep
@@ -84,6 +86,20 @@ def test_neighbours_do_not_change_by_a_bit(one_wild, tmp_path):
             for result in (one_wild, calm)
         ]
         assert numbers[0] == numbers[1] and len(numbers[0]) == 5
+
+
+def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
+    config = _config({"space": {"learning_rate": (1e30, 1e-3, 1e-4)}}, "adam", epochs=2, lanes=1)
+    result = run_sweep(dataclasses.replace(config, trackers=("tensorboard",)), tmp_path)
+    assert [(trial.status, trial.epochs) for trial in result.trials] == [
+        ("diverged", 0), ("complete", 2), ("complete", 2),
+    ]  # fmt: skip
+    assert "tracker" not in caplog.text
+    for trial in result.trials:
+        events = EventAccumulator(f"{tmp_path}/tensorboard/trial_{trial.trial:05d}").Reload()
+        assert "_hparams_/session_end_info" in events.summary_metadata
+        steps = [item.step for item in events.Scalars("train_loss")] if trial.epochs else []
+        assert steps == list(range(1, trial.epochs + 1))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import struct
 import time
 
@@ -70,6 +71,30 @@ def test_torn_event_file_goes_on(tmp_path, lost):
     with make_trackers(("tensorboard",), tmp_path) as trackers:
         _log(trackers, (2, 3))
     assert _scalars(_load(tmp_path), "test_accuracy") == [(1, 0.5), (2, 0.5), (3, 0.5)]
+
+
+def test_a_trial_without_an_epoch_has_its_hparams_alone(tmp_path, caplog):
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        trackers.log_hparams(0, {"learning_rate": 1e30}, {"test_accuracy": -math.inf})
+        trackers.log_epoch(1, 1, {"train_loss": math.nan, "test_accuracy": 0.5})
+    assert not caplog.text
+    events = _load(tmp_path)
+    start = _hparams(events, "session_start_info").session_start_info
+    assert start.hparams["learning_rate"].number_value == 1e30 and not events.Tags()["scalars"]
+    assert _load(tmp_path, 1).Tags()["scalars"] == ["test_accuracy"]
+
+
+def test_a_resumed_trial_that_ends_at_once_keeps_its_epochs(tmp_path):
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        _log(trackers, (1, 2))
+    file = next((tmp_path / "tensorboard" / "trial_00000").iterdir())
+    with open(file, "ab") as stream:
+        stream.write(b"torn")
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        trackers.log_hparams(0, {"learning_rate": 1.0}, {})
+    events = _load(tmp_path)
+    assert _scalars(events, "train_loss") == [(1, 1.0), (2, 2.0)]
+    assert _hparams(events, "session_start_info").HasField("session_start_info")
 
 
 def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
