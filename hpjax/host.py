@@ -1,5 +1,6 @@
 """What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from hpjax.lanes.group import evaluate_weights, model_arguments
 from hpjax.loop import GroupRun, Slot
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
-from hpjax.store.rows import CopyRow, EpochRow
+from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
@@ -20,6 +21,7 @@ _SCALARS = (
     "validation_loss",
     "validation_accuracy",
     "epoch_seconds",
+    OBJECTIVE,
 )
 
 
@@ -56,11 +58,14 @@ class SessionHost:
             trial.seed_index,
             session.tally["groups"],
             epoch_offset,
+            minimize=session.table_metric == OBJECTIVE and not session.objective.maximize,
         )
 
     def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
         """Records an epoch everywhere; returns whether the trial is to be pruned."""
         session = self._session
+        if session.table_metric == OBJECTIVE:
+            row = dataclasses.replace(row, objective=value)
         session.records.add_epoch(row)
         session.trackers.log_epoch(trial.number, row.epoch, {name: getattr(row, name) for name in _SCALARS})
         session.tally["epochs"] += 1

@@ -30,6 +30,7 @@ from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.resume import mark_saved, restore_population
+from hpjax.store.rows import OBJECTIVE
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
@@ -184,10 +185,8 @@ class Session:
 
     @property
     def table_metric(self) -> str:
-        """The column that ranks trials; for a function of the user's own, the accuracy selected on."""
-        if ":" not in self.objective.name:
-            return self.objective.name
-        return "validation_accuracy" if self.config.data.validation_fraction > 0 else "test_accuracy"
+        """The column that ranks trials: the objective's own where it is a function of the user's."""
+        return OBJECTIVE if ":" in self.objective.name else self.objective.name
 
     @property
     def tests_each_epoch(self) -> bool:

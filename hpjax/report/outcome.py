@@ -5,7 +5,7 @@ from typing import Any
 
 from hpjax.report.curves import label_setting
 from hpjax.report.style import spell
-from hpjax.store.rows import TrialRow
+from hpjax.store.rows import OBJECTIVE, TrialRow
 
 
 def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
@@ -30,13 +30,20 @@ def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:
     value = getattr(best, f"best_{metric}", None)
     value = getattr(best, f"final_{metric}", None) if value is None else value
     setting = label_setting(best.hyperparameters, summary.get("swept", ()))
-    return [f"best: trial {best.trial}", setting, "" if value is None else f"{spell(metric)} {value:.4g}"]
+    measured = "" if value is None else f"{_name_metric(summary)} {value:.4g}"
+    return [f"best: trial {best.trial}", setting, measured]
 
 
 def _describe_winner(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     setting = label_setting(winner["hyperparameters"], summary.get("swept", ()))
     found = winner["best"] or winner["final"]
     reach = "" if found["sd"] is None else f" ± {found['high'] - found['mean']:.2g}"
-    mean = f"mean {spell(summary['metric'])} {found['mean']:.4g}{reach} over {found['n']} seeds"
+    mean = f"mean {_name_metric(summary)} {found['mean']:.4g}{reach} over {found['n']} seeds"
     noise = {None: "", True: "noise could explain its lead", False: "noise is unlikely to explain its lead"}
     return [f"best: {setting or 'the setting'}", mean, noise[winner["noise_could_explain"]]]
+
+
+def _name_metric(summary: Mapping[str, Any]) -> str:
+    """Returns the metric in words; the function's name where it is the user's own."""
+    own = summary["metric"] == OBJECTIVE
+    return spell(summary["objective"].rpartition(":")[2] if own else summary["metric"])
