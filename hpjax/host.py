@@ -75,7 +75,8 @@ class SessionHost:
     def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
         """Ends a trial everywhere; its weights are kept if it is among the best."""
         session, trial = self._session, slot.trial
-        if slot.best > float("-inf") and session.weights.would_keep(trial.number, slot.best):
+        ranks = status in ("complete", "pruned") and slot.best > float("-inf")  # as in `find_best`
+        if ranks and session.weights.would_keep(trial.number, slot.best):
             session.weights.save(trial.number, weights(), self._metadata(slot), slot.best)
         else:
             session.weights.forget(trial.number)

@@ -99,7 +99,7 @@ class Session:
         config, path = self.config, self.workdir.path
         folder = path / "checkpoints"
         self.checkpoints = stack.enter_context(PopulationCheckpoints(folder / "population"))
-        self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", config.checkpoint.keep))
+        self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", self.num_kept))
         ledger = self._restore()
         journal = path / "study.journal"
         check_journal(journal, ledger.get("study", 0))  # before the first log is cut
@@ -166,13 +166,19 @@ class Session:
         populations = max((g.population_bytes for g in groups), default=0)
         weights = max((g.weights_bytes for g in groups), default=0)
         # One more of each while a new one is written and the one that it replaces is still there.
-        disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
+        disk = (POPULATIONS_KEPT + 1) * populations + (self.num_kept + 1) * weights
         return Plan(groups, self.num_trials, disk)
 
     @property
     def num_trials(self) -> int:
         """How many trials there will be, the winner's further seeds included."""
         return self.study.budget + self.config.sweep.final_seeds
+
+    @property
+    def num_kept(self) -> int:
+        """How many trials' weights are kept: at least those of the winner where it is still to be tested."""
+        keep = self.config.checkpoint.keep
+        return keep if self.tests_each_epoch else max(keep, 1)
 
     def is_final(self, trial: Trial) -> bool:
         """Returns whether a trial is one of the further seeds that the winner is run with at the end."""

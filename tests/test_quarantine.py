@@ -9,7 +9,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hpjax.config import parse_config
+from hpjax.config import CheckpointConfig, parse_config
 from hpjax.sweep import run_sweep
 
 STEPS, WILD = 4, 40.0
@@ -63,6 +63,18 @@ def test_the_step_and_the_last_finite_numbers_are_recorded(one_wild):
 
 def test_it_is_never_the_best(one_wild):
     assert one_wild.best.trial in (0, 2)
+
+
+def test_its_weights_take_no_better_ones_place(tmp_path):
+    sweep = {"space": {"weight_decay": (0.0, WILD)}, "metric": f"{tmp_path}/metric.py:decayed"}
+    (tmp_path / "metric.py").write_text(
+        "def decayed(epoch):\n    return epoch['train_loss']\n"  # grows as the trial diverges
+    )
+    config = dataclasses.replace(_config(sweep), checkpoint=CheckpointConfig(keep=1))
+    result = run_sweep(config, tmp_path / "sweep")
+    calm, wild = result.trials
+    assert wild.status == "diverged" and wild.best_objective > calm.best_objective
+    assert calm.final_test_loss is not None and wild.final_test_loss is None
 
 
 def test_the_sampler_is_told(one_wild):

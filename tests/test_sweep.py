@@ -167,6 +167,19 @@ def test_a_search_leaves_the_test_set_alone_until_the_end(tmp_path):
     assert tested == [result.best.trial]
 
 
+def test_the_winner_is_tested_though_no_weights_are_kept(tmp_path):
+    config = _config(
+        sweep={"space": {"learning_rate": (1e30, 1e-3, 1e-4)}},
+        data={"validation_fraction": 0.2},
+        lanes={"strategy": "fused", "count": 1},
+        checkpoint={"keep": 0},
+    )
+    result = run_sweep(config, tmp_path / "none")
+    tested = [t.trial for t in result.trials if t.final_test_accuracy is not None]
+    assert tested == [result.best.trial]
+    assert not list((tmp_path / "none" / "checkpoints" / "trials").iterdir())
+
+
 def test_the_plan_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = plan_sweep(_config(sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}}))
