@@ -10,6 +10,7 @@ from hpjax.loop import GroupRun, Slot
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
+from hpjax.store.tables import find_best
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
@@ -48,7 +49,9 @@ class SessionHost:
     def start(self, trial: Trial, epoch_offset: int) -> None:
         """Records that a trial was admitted at the group's epoch `epoch_offset`."""
         session = self._session
-        optimizer = apply_hyperparameters(session.config, trial.hyperparameters).optimizer
+        config = apply_hyperparameters(session.config, trial.hyperparameters)
+        session.tally["fewer_epochs"] += session.config.train.epochs - config.train.epochs
+        optimizer = config.optimizer
         always = {"learning_rate": optimizer.learning_rate, "weight_decay": optimizer.weight_decay}
         session.records.start_trial(
             trial.number,
@@ -69,6 +72,7 @@ class SessionHost:
         session.records.add_epoch(row)
         session.trackers.log_epoch(trial.number, row.epoch, {name: getattr(row, name) for name in _SCALARS})
         session.tally["epochs"] += 1
+        self._note_best(trial, session.objective.score(value))
         pruned = value == value and session.study.report(trial, row.epoch, value)
         return pruned and not session.is_final(trial)
 
@@ -87,7 +91,10 @@ class SessionHost:
         session.records.finish_trial(trial.number, status, message)
         hyperparameters = {**trial.hyperparameters, "seed": trial.seed}
         session.trackers.log_hparams(trial.number, hyperparameters, {session.objective.name: best})
-        self._note_best(trial, slot.best)
+        planned = apply_hyperparameters(session.config, trial.hyperparameters).train.epochs
+        session.tally["fewer_epochs"] += planned - slot.epoch
+        if status not in ("complete", "pruned"):
+            self._drop_best(trial)
 
     def copy(self, trial: Trial, row: CopyRow) -> None:
         """Records that a trial, with its new hyperparameters, goes on from another's state."""
@@ -123,13 +130,38 @@ class SessionHost:
 
     def _note_best(self, trial: Trial, score: float) -> None:
         tally = self._session.tally
-        if tally["best_score"] is None or score > tally["best_score"]:
+        if score > (float("-inf") if tally["best_score"] is None else tally["best_score"]):
             tally["best_score"], tally["best_trial"] = score, trial.number
+
+    def _drop_best(self, trial: Trial) -> None:
+        session, tally = self._session, self._session.tally
+        if tally["best_trial"] != trial.number:
+            return
+        tally["best_score"] = tally["best_trial"] = None
+        best = find_best(session.records.trials(), session.table_metric)
+        if best is not None:
+            value = getattr(best, f"best_{session.table_metric}", None)
+            value = getattr(best, f"final_{session.table_metric}") if value is None else value
+            tally["best_score"], tally["best_trial"] = session.objective.score(value), best.trial
 
     def _show(self, run: GroupRun) -> None:
         tally, progress = self._session.tally, self._session.progress
         if progress is None:
             return
-        name, best = self._session.objective.name, tally["best_trial"]
-        text = "" if best is None else f"trial {best}, {name} {abs(tally['best_score']):.3f}"
-        progress.update(tally["epochs"], len(run.busy), run.images_per_second, text, f"epoch {run.epoch}")
+        session = self._session
+        progress.set_total(session.num_trials * session.config.train.epochs - tally["fewer_epochs"])
+        best, text = tally["best_trial"], ""
+        if best is not None:
+            score = tally["best_score"]
+            value = score if session.objective.maximize else -score
+            text = f"trial {best}, {session.objective.name.rpartition(':')[2]} {value:.4g}"
+        progress.update(tally["epochs"], len(run.busy), run.images_per_second, text, _describe_epochs(run))
+
+
+def _describe_epochs(run: GroupRun) -> str:
+    """Returns how far the trials in the lanes are, from the last to the first of them."""
+    done = [slot.epoch for slot in run.busy]
+    if not done:
+        return ""
+    span = f"{min(done)}–{max(done)}" if min(done) < max(done) else f"{min(done)}"
+    return f"epoch {span}/{run.config.train.epochs}"

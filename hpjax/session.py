@@ -239,5 +239,5 @@ def _parse_saved(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
 
 def _empty_tally() -> dict[str, Any]:
     names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
-    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
+    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes", "fewer_epochs"), 0)
     return {**counts, "best_trial": None, "best_score": None, "final_setting": None}
