@@ -1,16 +1,21 @@
 """What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpjax.hyperparameters import apply_hyperparameters
 from hpjax.lanes.group import evaluate_weights, model_arguments
 from hpjax.loop import GroupRun, Slot
+from hpjax.report.curves import label_setting
 from hpjax.search.trial import Trial
 from hpjax.session import Group, Interrupted, Session
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 from hpjax.store.tables import find_best
+
+log = logging.getLogger("hpjax")
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
@@ -23,6 +28,13 @@ _SCALARS = (
     "validation_accuracy",
     "epoch_seconds",
     OBJECTIVE,
+)
+_RESULTS = (
+    "final_test_loss",
+    "best_test_loss",
+    "final_test_accuracy",
+    "best_test_accuracy",
+    "average_epoch_seconds",
 )
 
 
@@ -88,9 +100,14 @@ class SessionHost:
             read_test(session, trial.number, trial.hyperparameters, trial.seed, weights())
         best = slot.best if session.objective.maximize else -slot.best
         session.study.tell(trial, status, best if status == "complete" else None)
+        if status == "diverged":
+            message = f"{message}; {_describe_told(slot)}"
+            self._say(f"trial {trial.number} ({self._label(trial)}) diverged: {message}")
         session.records.finish_trial(trial.number, status, message)
         hyperparameters = {**trial.hyperparameters, "seed": trial.seed}
-        session.trackers.log_hparams(trial.number, hyperparameters, {session.objective.name: best})
+        row = session.records.trial(trial.number)
+        results = {session.table_metric: best, **{name: getattr(row, name) for name in _RESULTS}}
+        session.trackers.log_hparams(trial.number, hyperparameters, results)
         planned = apply_hyperparameters(session.config, trial.hyperparameters).train.epochs
         session.tally["fewer_epochs"] += planned - slot.epoch
         if status not in ("complete", "pruned"):
@@ -128,6 +145,16 @@ class SessionHost:
         model = model_arguments(config, dataset)
         return {"trial": vars(slot.trial), "epoch": slot.epoch, "model": model, "classes": dataset.classes}
 
+    def _label(self, trial: Trial) -> str:
+        return label_setting(trial.hyperparameters, self._session.space.names) or f"seed {trial.seed}"
+
+    def _say(self, text: str) -> None:
+        progress = self._session.progress
+        if progress is None:
+            log.warning("%s", text)
+        else:
+            progress.message(text)
+
     def _note_best(self, trial: Trial, score: float) -> None:
         tally = self._session.tally
         if score > (float("-inf") if tally["best_score"] is None else tally["best_score"]):
@@ -156,6 +183,14 @@ class SessionHost:
             value = score if session.objective.maximize else -score
             text = f"trial {best}, {session.objective.name.rpartition(':')[2]} {value:.4g}"
         progress.update(tally["epochs"], len(run.busy), run.images_per_second, text, _describe_epochs(run))
+
+
+def _describe_told(slot: Slot) -> str:
+    """Returns what the study knows of a trial that diverged; see `Study.tell`."""
+    if math.isfinite(slot.value):
+        return f"told Optuna: pruned at its last value {slot.value:.4g}"
+    before = math.isfinite(slot.best)
+    return "told Optuna: pruned at its last finite value" if before else "told Optuna: pruned without a value"
 
 
 def _describe_epochs(run: GroupRun) -> str:

@@ -156,7 +156,7 @@ class Session:
         """Writes every table and the summary."""
         shares = {"utilisation": self._utilisation(), "layouts": [p.layout() for p in self.plan.groups]}
         swept = {"objective": self.objective.name, "swept": list(self.space.names)}
-        entries = {**swept, **self.tally, **shares, **summary}
+        entries = {**swept, **self._describe_data(), **self.tally, **shares, **summary}
         self.records.write_tables(self.table_metric, finished, entries)
 
     @property
@@ -213,6 +213,19 @@ class Session:
                 raise WorkdirError(f"{was}: restore them, or choose another workdir")
             self._datasets[config.data] = dataset
         return self._datasets[config.data]
+
+    def any_dataset(self) -> Dataset:
+        """Returns a data set that was loaded already; their images differ in size alone."""
+        return next(iter(self._datasets.values()), None) or self.dataset(self.config)
+
+    def _describe_data(self) -> dict[str, Any]:
+        if not self._datasets:
+            return {}
+        dataset = self.any_dataset()
+        validation = 0 if dataset.validation is None else len(dataset.validation)
+        images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
+        about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
+        return {"data": {**about, "images": images}}
 
     def _utilisation(self) -> float | None:
         """Returns the share of lanes that were busy in the groups that ended; None before the first."""

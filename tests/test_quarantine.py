@@ -52,7 +52,10 @@ def one_wild(tmp_path_factory):
 
 def test_the_step_and_the_last_finite_numbers_are_recorded(one_wild):
     wild = one_wild.trials[1]
-    step = int(re.fullmatch(r"loss or gradient not finite at step (\d+)", wild.message)[1])
+    pattern = r"loss or gradient not finite at step (\d+); told Optuna: pruned at its last value (.+)"
+    step, told = re.fullmatch(pattern, wild.message).groups()
+    step = int(step)
+    assert told == f"{wild.final_train_loss:.4g}"
     assert wild.status == "diverged"
     assert wild.epochs == step // STEPS > 0
     rows = [row for row in one_wild.epochs if row.trial == 1]
@@ -107,6 +110,9 @@ def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
         ("diverged", 0), ("complete", 2), ("complete", 2),
     ]  # fmt: skip
     assert "tracker" not in caplog.text
+    said = "not finite at step 0; told Optuna: pruned without a value"
+    assert result.trials[0].message == f"loss or gradient {said}"
+    assert f"trial 0 (learning rate = 1e30) diverged: loss or gradient {said}" in caplog.text
     for trial in result.trials:
         events = EventAccumulator(f"{tmp_path}/tensorboard/trial_{trial.trial:05d}").Reload()
         assert "_hparams_/session_end_info" in events.summary_metadata

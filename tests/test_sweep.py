@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
@@ -74,6 +75,25 @@ def test_the_summary_says_how_it_was_trained_and_what_came_out(finished):
     setting = f"weight decay = {result.best.hyperparameters['weight_decay']:g}"
     assert result.outcome.startswith(f"best: trial {result.best.trial}, {setting}, batch size = ")
     assert result.outcome.endswith(", lanes 100 % busy")
+
+
+def test_the_summary_names_the_data(finished):
+    _, result = finished
+    data = result.summary["data"]
+    assert data["name"] == "synthetic_scenes" and "synthetic" in data["notice"].lower()
+    assert data["images"] == {"train": 60, "validation": 0, "test": 24} and data["skipped_images"] == 0
+
+
+def test_tensorboard_has_the_results_of_a_trial(finished):
+    _, result = finished
+    for row in result.trials:
+        events = EventAccumulator(f"{result.workdir}/tensorboard/trial_{row.trial:05d}").Reload()
+        names = ("final_test_loss", "best_test_loss", "final_test_accuracy", "best_test_accuracy",
+                 "average_epoch_seconds")  # fmt: skip
+        for name in names:
+            (found,) = events.Scalars(f"hparam/{name}")
+            assert found.value == pytest.approx(getattr(row, name), rel=1e-6) and found.step == 2
+        assert events.Scalars("hparam/test_accuracy")[0].value == pytest.approx(row.best_test_accuracy)
 
 
 def test_shares_are_exact(finished):

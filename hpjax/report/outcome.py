@@ -1,15 +1,15 @@
 """What came out of a sweep, in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpjax.report.curves import label_setting
+from hpjax.report.curves import ENDS, label_setting
 from hpjax.report.style import spell
 from hpjax.store.rows import OBJECTIVE, TrialRow
 
 
 def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
-    """Returns what won, how well it did, and how busy lanes were, in a line.
+    """Returns what won, how well it did, how many trials ended early, and how busy lanes were, in a line.
 
     Args:
       best: the trial that the metric ranks first; None if none ended well.
@@ -17,12 +17,42 @@ def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
         is said.
     """
     if best is None:
-        return "best: none, no trial ended well"
+        lost = _describe_losses(summary.get("trials", {}))
+        return "best: none, no trial ended well" + (f" ({lost})" if lost else "")
     busy = summary.get("utilisation")
     winner = summary.get("winner")
     parts = _describe_winner(winner, summary) if winner else _describe_trial(best, summary)
+    parts += [_describe_test(best, winner, summary["metric"]), _describe_speed(summary.get("layouts", ()))]
+    parts += [_describe_losses(summary.get("trials", {}))]
     parts += ["" if busy is None else f"lanes {100 * busy:.0f} % busy"]
     return ", ".join(part for part in parts if part)
+
+
+def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str) -> str:
+    """Returns what the one read of the test set gave; nothing where the test set selected."""
+    if metric.startswith("test_"):
+        return ""
+    if winner:
+        found = winner["test_accuracy"]
+        return f"test accuracy {found['mean']:.4g} over {found['n']}" if found else ""
+    if best.final_test_accuracy is None or best.final_test_loss is None:
+        return ""
+    return f"test accuracy {best.final_test_accuracy:.4g}, test loss {best.final_test_loss:.4g}"
+
+
+def _describe_speed(layouts: Sequence[Mapping[str, Any]]) -> str:
+    """Returns how much faster lanes trained than one trial after the other, as measured for the plan."""
+    known = [layout["speedup"] for layout in layouts if layout["speedup"]]
+    if not known or max(known) < 1.05:
+        return ""
+    low, high = f"{min(known):.1f}", f"{max(known):.1f}"
+    return f"{low if low == high else f'{low} to {high}'} times as fast as one by one"
+
+
+def _describe_losses(counts: Mapping[str, int]) -> str:
+    """Returns how many trials ended early, and why; nothing where none did."""
+    early = [f"{counts[status]} {status}" for status in ENDS if counts.get(status)]
+    return f"{' and '.join(early)} of {counts['total']} trials" if early else ""
 
 
 def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:

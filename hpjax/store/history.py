@@ -87,7 +87,11 @@ class History:
 
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
-        return [_create_trial_row(number, self._trials[number]) for number in sorted(self._trials)]
+        return [self.trial(number) for number in sorted(self._trials)]
+
+    def trial(self, number: int) -> TrialRow:
+        """Returns one trial with its results so far."""
+        return _create_trial_row(number, self._trials[number])
 
     def epochs(self) -> list[EpochRow]:
         """Returns every epoch, by (trial, epoch)."""

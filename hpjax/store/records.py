@@ -91,6 +91,10 @@ class Records:
         """Returns every trial with its results so far, by number."""
         return self._history.trials()
 
+    def trial(self, number: int) -> TrialRow:
+        """Returns one trial with its results so far."""
+        return self._history.trial(number)
+
     def epochs(self) -> list[EpochRow]:
         """Returns every epoch, by (trial, epoch)."""
         return self._history.epochs()

@@ -8,6 +8,11 @@ STATUSES = ("running", "complete", "pruned", "diverged", "failed")
 Value = float | int | str | bool | None
 
 
+def name_result(name: str) -> str:
+    """Returns the column of trials that holds a metric's best value; a column of trials as it is."""
+    return name if name.startswith(("best_", "final_", "average_")) else f"best_{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRow:
     """One trial's epoch: a row of `epochs.csv`.

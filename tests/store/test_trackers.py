@@ -104,7 +104,8 @@ def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (1, 2), trial=0)
         _log(trackers, (1, 2), trial=7)
-        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"test_accuracy": 0.75})
+        results = {"test_accuracy": 0.75, "final_test_loss": 0.5}
+        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, results)
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (2, 3), trial=7)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -113,7 +114,9 @@ def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     assert sorted(runs) == ["trial_00000", "trial_00007"]
     ended, open_run = runs["trial_00000"], runs["trial_00007"]
     assert ended.data.params == {"learning_rate": "0.0001", "optimizer": "adam"}
-    assert ended.data.metrics == {"train_loss": 2.0, "test_accuracy": 0.5, "best_test_accuracy": 0.75}
+    assert ended.data.metrics == {
+        "train_loss": 2.0, "test_accuracy": 0.5, "best_test_accuracy": 0.75, "final_test_loss": 0.5,
+    }  # fmt: skip
     assert (ended.info.status, open_run.info.status) == ("FINISHED", "RUNNING")
     history = client.get_metric_history(open_run.info.run_id, "train_loss")
     assert {(item.step, item.value) for item in history} == {(1, 1.0), (2, 2.0), (3, 3.0)}
@@ -146,7 +149,7 @@ def _read_wandb(file):
 
     found = {"history": [], "config": {}, "summary": {}}
     records = [Record.FromString(data) for data in _read_log(file.read_bytes())]
-    if records[-1].WhichOneof("record_type") != "exit":  # wandb's own process is still writing
+    if not records or records[-1].WhichOneof("record_type") != "exit":  # wandb's own process is still writing
         time.sleep(0.1)
         return _read_wandb(file)
     for record in records:
