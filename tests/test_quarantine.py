@@ -110,7 +110,7 @@ def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
         ("diverged", 0), ("complete", 2), ("complete", 2),
     ]  # fmt: skip
     assert "tracker" not in caplog.text
-    said = "not finite at step 0; told Optuna: pruned without a value"
+    said = "not finite at step 1; told Optuna: pruned without a value"
     assert result.trials[0].message == f"loss or gradient {said}"
     assert f"trial 0 (learning rate = 1e30) diverged: loss or gradient {said}" in caplog.text
     for trial in result.trials:
