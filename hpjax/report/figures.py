@@ -45,7 +45,7 @@ METRICS = {
 _HIGHLIGHTED = 5
 _WIDE = 50  # losses spread over more than this factor get a log scale
 _LONG_LABEL = 52
-_WRAPPED = 120  # characters that fit the width of a figure
+_WRAPPED = 126  # characters that fit the width of a figure
 
 
 def draw_figures(

@@ -113,7 +113,7 @@ def _set_ticks(axes: "Axes", name: str, values: Sequence, numeric: bool, chosen:
     if numeric and chosen and len(values) <= _MOST_TICKS:
         axes.set_xticks(values, texts)
         axes.set_xticks([], minor=True)
-    room = axes.figure.get_figwidth() / 0.11 / axes.get_subplotspec().get_gridspec().ncols  # characters
+    room = axes.bbox.width / (0.085 * axes.figure.dpi)  # characters
     if (not numeric or chosen) and sum(map(len, texts)) + 2 * len(texts) > room:
         axes.tick_params(axis="x", labelrotation=30)
         for label in axes.get_xticklabels():
