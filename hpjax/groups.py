@@ -46,12 +46,23 @@ def run_groups(session: Session) -> None:
     _run_waiting(session)
     _select(session)
     _run_waiting(session)
+    if not session.config.checkpoint.keep:
+        _forget_weights(session)
     session.checkpoints.wait()
 
 
 def _run_waiting(session: Session) -> None:
     while (key := session.queue.next_group(session.study)) is not None:
         _run_group(session, key)
+
+
+def _forget_weights(session: Session) -> None:
+    """Removes what was kept for the test alone, once a kill can't undo the test any more."""
+    if kept := session.weights.trials():
+        session.save(block=True)
+    for trial in kept:
+        session.weights.forget(trial)
+    session.weights.wait()
 
 
 def plan_groups(session: Session) -> Plan:
@@ -242,7 +253,14 @@ def _select(session: Session) -> None:
 
 def _test(session: Session, trials: list[TrialRow]) -> None:
     for trial in trials:
-        if trial.final_test_loss is None and trial.trial in session.weights.trials():
+        if trial.final_test_loss is not None:
+            continue
+        if trial.trial not in session.weights.trials():
+            keep = session.config.checkpoint.keep
+            log.warning(
+                "trial %d isn't tested: its weights weren't kept (checkpoint.keep=%d)", trial.trial, keep
+            )
+        else:
             swept = {n: value for n, value in trial.hyperparameters.items() if n in session.space.names}
             try:
                 weights = session.weights.load(trial.trial)[0]

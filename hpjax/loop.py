@@ -21,7 +21,7 @@ from hpjax.ops.compiler import compile_seconds
 from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
 from hpjax.search.trial import Trial
-from hpjax.store.rows import CopyRow, EpochRow
+from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 
 
 @dataclass
@@ -254,4 +254,5 @@ def _call_sizes(num_lanes: int, lanes_per_call: int) -> set[int]:
 
 
 def _columns(row: EpochRow) -> dict:
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    names = (field.name for field in dataclasses.fields(row))
+    return {name: getattr(row, name) for name in names if name != OBJECTIVE}  # what the objective is made of

@@ -30,6 +30,7 @@ from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.resume import mark_saved, restore_population
+from hpjax.store.rows import OBJECTIVE
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
@@ -105,7 +106,7 @@ class Session:
         config, path = self.config, self.workdir.path
         folder = path / "checkpoints"
         self.checkpoints = stack.enter_context(PopulationCheckpoints(folder / "population"))
-        self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", config.checkpoint.keep))
+        self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", self.num_kept))
         ledger = self._restore()
         journal = path / "study.journal"
         check_journal(journal, ledger.get("study", 0))  # before the first log is cut
@@ -162,7 +163,7 @@ class Session:
         """Writes every table and the summary."""
         shares = {"utilisation": self._utilisation(), "layouts": [p.layout() for p in self.plan.groups]}
         swept = {"objective": self.objective.name, "swept": list(self.space.names)}
-        entries = {**swept, **self.tally, **shares, **summary}
+        entries = {**swept, **self._describe_data(), **self.tally, **shares, **summary}
         self.records.write_tables(self.table_metric, finished, entries)
 
     @property
@@ -172,13 +173,19 @@ class Session:
         populations = max((g.population_bytes for g in groups), default=0)
         weights = max((g.weights_bytes for g in groups), default=0)
         # One more of each while a new one is written and the one that it replaces is still there.
-        disk = (POPULATIONS_KEPT + 1) * populations + (self.config.checkpoint.keep + 1) * weights
+        disk = (POPULATIONS_KEPT + 1) * populations + (self.num_kept + 1) * weights
         return Plan(groups, self.num_trials, disk, count_static(self.space))
 
     @property
     def num_trials(self) -> int:
         """How many trials there will be, the winner's further seeds included."""
         return self.study.budget + self.config.sweep.final_seeds
+
+    @property
+    def num_kept(self) -> int:
+        """How many trials' weights are kept: at least those of the winner where it is still to be tested."""
+        keep = self.config.checkpoint.keep
+        return keep if self.tests_each_epoch else max(keep, 1)
 
     def is_final(self, trial: Trial) -> bool:
         """Returns whether a trial is one of the further seeds that the winner is run with at the end."""
@@ -191,10 +198,8 @@ class Session:
 
     @property
     def table_metric(self) -> str:
-        """The column that ranks trials; for a function of the user's own, the accuracy selected on."""
-        if ":" not in self.objective.name:
-            return self.objective.name
-        return "validation_accuracy" if self.config.data.validation_fraction > 0 else "test_accuracy"
+        """The column that ranks trials: the objective's own where it is a function of the user's."""
+        return OBJECTIVE if ":" in self.objective.name else self.objective.name
 
     @property
     def tests_each_epoch(self) -> bool:
@@ -215,6 +220,19 @@ class Session:
                 raise WorkdirError(f"{was}: restore them, or choose another workdir")
             self._datasets[config.data] = dataset
         return self._datasets[config.data]
+
+    def any_dataset(self) -> Dataset:
+        """Returns a data set that was loaded already; their images differ in size alone."""
+        return next(iter(self._datasets.values()), None) or self.dataset(self.config)
+
+    def _describe_data(self) -> dict[str, Any]:
+        if not self._datasets:
+            return {}
+        dataset = self.any_dataset()
+        validation = 0 if dataset.validation is None else len(dataset.validation)
+        images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
+        about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
+        return {"data": {**about, "images": images}}
 
     def _utilisation(self) -> float | None:
         """Returns the share of lanes that were busy in the groups that ended; None before the first."""
@@ -241,5 +259,5 @@ def _parse_saved(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
 
 def _empty_tally() -> dict[str, Any]:
     names = ("saves", "epochs", "groups", "lane_epochs", "busy_lane_epochs", "traces")
-    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes"), 0)
+    counts = dict.fromkeys((*names, "damaged_checkpoints", "reduced_to_lanes", "fewer_epochs"), 0)
     return {**counts, "best_trial": None, "best_score": None, "final_setting": None, "not_tested": []}

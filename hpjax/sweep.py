@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.config import Config, to_dict
+from hpjax.data.dataset import Dataset
 from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.groups import plan_groups, run_groups
 from hpjax.lanes.exhaustion import is_out_of_memory
@@ -19,7 +20,7 @@ from hpjax.preflight import check_config
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.outcome import describe_outcome
-from hpjax.report.style import FigureInfo
+from hpjax.report.style import FigureInfo, format_value
 from hpjax.search.plan import Plan
 from hpjax.session import Interrupted, Lanes, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
@@ -176,27 +177,44 @@ def load_result(workdir: str | Path) -> SweepResult:
 
 
 def _draw(session: Session) -> None:
-    config, path = session.config, session.workdir.path
-    dataset = session.dataset(config)
-    trials, swept = load_trials(path), session.space.names
+    path, dataset, swept = session.workdir.path, session.any_dataset(), session.space.names
+    trials, winner = load_trials(path), session.find_winner()
     info = FigureInfo(
-        dataset=f"{dataset.name}, {dataset.train.images.shape[1]} px",
-        model=config.model.name,
+        dataset=_describe_data(session.config, dataset, trials),
+        model=_join_values(trials, "model", session.config.model.name),
         swept=swept,
-        details=_describe_fixed(config, swept),
+        details=_describe_fixed(session.config, swept),
         notice=dataset.notice,
         classes=len(dataset.classes),
+        winner=winner and winner.setting,
+        choices=tuple(axis.name for axis in session.space.axes if axis.choices),
+        metric=session.table_metric,
+        minimize=not session.objective.maximize,
     )
     draw_figures(
         load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)
     )
 
 
+def _describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> str:
+    folder = Path(config.data.dir).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
+    name = f"{dataset.name} {folder}" if folder and not dataset.notice else dataset.name
+    size = _join_values(trials, "image_size", dataset.train.images.shape[1])
+    return f"{name} ({len(dataset.train):,} training images), {size} px"
+
+
+def _join_values(trials: list[TrialRow], name: str, default: object) -> str:
+    """Returns the values of a hyperparameter over all trials, in words."""
+    values = [trial.hyperparameters.get(name) for trial in trials]
+    texts = dict.fromkeys(format_value(value) for value in values if value is not None)
+    return ", ".join(texts) or format_value(default)
+
+
 def _describe_fixed(config: Config, swept: tuple[str, ...]) -> str:
     fixed = {
         "batch_size": f"batch size {config.train.batch_size}",
         "optimizer": config.optimizer.name,
-        "learning_rate": f"learning rate {config.optimizer.learning_rate:g}",
-        "weight_decay": f"weight decay {config.optimizer.weight_decay:g}",
+        "learning_rate": f"learning rate {format_value(config.optimizer.learning_rate)}",
+        "weight_decay": f"weight decay {format_value(config.optimizer.weight_decay)}",
     }
     return ", ".join(text for name, text in fixed.items() if name not in swept)

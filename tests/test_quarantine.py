@@ -1,13 +1,15 @@
 """A trial that diverges is alone with it: recorded as what it is, told to the sampler, no harm to others."""
 
+import dataclasses
 import math
 import re
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hpjax.config import parse_config
+from hpjax.config import CheckpointConfig, parse_config
 from hpjax.sweep import run_sweep
 
 STEPS, WILD = 4, 40.0
@@ -50,7 +52,10 @@ def one_wild(tmp_path_factory):
 
 def test_the_step_and_the_last_finite_numbers_are_recorded(one_wild):
     wild = one_wild.trials[1]
-    step = int(re.fullmatch(r"loss or gradient not finite at step (\d+)", wild.message)[1])
+    pattern = r"loss or gradient not finite at step (\d+); told Optuna: pruned at its last value (.+)"
+    step, told = re.fullmatch(pattern, wild.message).groups()
+    step = int(step)
+    assert told == f"{wild.final_train_loss:.4g}"
     assert wild.status == "diverged"
     assert wild.epochs == step // STEPS > 0
     rows = [row for row in one_wild.epochs if row.trial == 1]
@@ -61,6 +66,18 @@ def test_the_step_and_the_last_finite_numbers_are_recorded(one_wild):
 
 def test_it_is_never_the_best(one_wild):
     assert one_wild.best.trial in (0, 2)
+
+
+def test_its_weights_take_no_better_ones_place(tmp_path):
+    sweep = {"space": {"weight_decay": (0.0, WILD)}, "metric": f"{tmp_path}/metric.py:decayed"}
+    (tmp_path / "metric.py").write_text(
+        "def decayed(epoch):\n    return epoch['train_loss']\n"  # grows as the trial diverges
+    )
+    config = dataclasses.replace(_config(sweep), checkpoint=CheckpointConfig(keep=1))
+    result = run_sweep(config, tmp_path / "sweep")
+    calm, wild = result.trials
+    assert wild.status == "diverged" and wild.best_objective > calm.best_objective
+    assert calm.final_test_loss is not None and wild.final_test_loss is None
 
 
 def test_the_sampler_is_told(one_wild):
@@ -84,6 +101,23 @@ def test_neighbours_do_not_change_by_a_bit(one_wild, tmp_path):
             for result in (one_wild, calm)
         ]
         assert numbers[0] == numbers[1] and len(numbers[0]) == 5
+
+
+def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
+    config = _config({"space": {"learning_rate": (1e30, 1e-3, 1e-4)}}, "adam", epochs=2, lanes=1)
+    result = run_sweep(dataclasses.replace(config, trackers=("tensorboard",)), tmp_path)
+    assert [(trial.status, trial.epochs) for trial in result.trials] == [
+        ("diverged", 0), ("complete", 2), ("complete", 2),
+    ]  # fmt: skip
+    assert "tracker" not in caplog.text
+    said = "not finite at step 1; told Optuna: pruned without a value"
+    assert result.trials[0].message == f"loss or gradient {said}"
+    assert f"trial 0 (learning rate = 1e30) diverged: loss or gradient {said}" in caplog.text
+    for trial in result.trials:
+        events = EventAccumulator(f"{tmp_path}/tensorboard/trial_{trial.trial:05d}").Reload()
+        assert "_hparams_/session_end_info" in events.summary_metadata
+        steps = [item.step for item in events.Scalars("train_loss")] if trial.epochs else []
+        assert steps == list(range(1, trial.epochs + 1))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
@@ -74,6 +75,25 @@ def test_the_summary_says_how_it_was_trained_and_what_came_out(finished):
     setting = f"weight decay = {result.best.hyperparameters['weight_decay']:g}"
     assert result.outcome.startswith(f"best: trial {result.best.trial}, {setting}, batch size = ")
     assert result.outcome.endswith(", lanes 100 % busy")
+
+
+def test_the_summary_names_the_data(finished):
+    _, result = finished
+    data = result.summary["data"]
+    assert data["name"] == "synthetic_scenes" and "synthetic" in data["notice"].lower()
+    assert data["images"] == {"train": 60, "validation": 0, "test": 24} and data["skipped_images"] == 0
+
+
+def test_tensorboard_has_the_results_of_a_trial(finished):
+    _, result = finished
+    for row in result.trials:
+        events = EventAccumulator(f"{result.workdir}/tensorboard/trial_{row.trial:05d}").Reload()
+        names = ("final_test_loss", "best_test_loss", "final_test_accuracy", "best_test_accuracy",
+                 "average_epoch_seconds")  # fmt: skip
+        for name in names:
+            (found,) = events.Scalars(f"hparam/{name}")
+            assert found.value == pytest.approx(getattr(row, name), rel=1e-6) and found.step == 2
+        assert events.Scalars("hparam/test_accuracy")[0].value == pytest.approx(row.best_test_accuracy)
 
 
 def test_shares_are_exact(finished):
@@ -165,6 +185,19 @@ def test_a_search_leaves_the_test_set_alone_until_the_end(tmp_path):
     assert all(e.test_loss is None and e.validation_loss is not None for e in result.epochs)
     tested = [t.trial for t in result.trials if t.final_test_accuracy is not None]
     assert tested == [result.best.trial]
+
+
+def test_the_winner_is_tested_though_no_weights_are_kept(tmp_path):
+    config = _config(
+        sweep={"space": {"learning_rate": (1e30, 1e-3, 1e-4)}},
+        data={"validation_fraction": 0.2},
+        lanes={"strategy": "fused", "count": 1},
+        checkpoint={"keep": 0},
+    )
+    result = run_sweep(config, tmp_path / "none")
+    tested = [t.trial for t in result.trials if t.final_test_accuracy is not None]
+    assert tested == [result.best.trial]
+    assert not list((tmp_path / "none" / "checkpoints" / "trials").iterdir())
 
 
 def test_the_plan_runs_nothing(tmp_path, monkeypatch):

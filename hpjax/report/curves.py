@@ -16,6 +16,7 @@ class Curve:
     """One setting's values of one metric over epochs.
 
     Attributes:
+      setting: its number.
       label: the setting in words.
       values: of the swept hyperparameters, by name.
       epochs: those with at least one finite value.
@@ -29,6 +30,7 @@ class Curve:
 
     """
 
+    setting: int
     label: str
     values: Mapping[str, object]
     epochs: tuple[int, ...]
@@ -47,7 +49,12 @@ class Curve:
 
 
 def label_trials(trials: Sequence[TrialRow], swept: Sequence[str]) -> dict[int, str]:
-    """Returns each trial's swept hyperparameters in words, e.g. `weight decay = 0.01, momentum = 0.9`."""
+    """Returns each trial's swept hyperparameters in words, e.g. `weight decay = 0.01, momentum = 0.9`.
+
+    Where some changed on the way (PBT), by number, with what the trial started with.
+    """
+    if any(trial.initial and trial.initial != trial.hyperparameters for trial in trials):
+        return {t.trial: f"trial {t.trial}, from {label_setting(t.initial, swept)}" for t in trials}
     return {
         trial.trial: label_setting(trial.hyperparameters, swept) or f"trial {trial.trial}" for trial in trials
     }
@@ -66,13 +73,16 @@ def create_curves(
     swept: Sequence[str],
     metric: str,
 ) -> list[Curve]:
-    """Returns a curve per setting that has epochs, ordered by the swept values (numbers as numbers)."""
+    """Returns a curve per setting that began, ordered by the swept values (numbers as numbers).
+
+    One that diverged in its first epoch has no values, and is there all the same.
+    """
     rows: dict[int, list[EpochRow]] = defaultdict(list)
     for row in epochs:
         rows[row.trial].append(row)
     settings: dict[int, list[TrialRow]] = defaultdict(list)
     for trial in trials:
-        if rows[trial.trial]:
+        if rows[trial.trial] or trial.status in ENDS:
             settings[trial.setting].append(trial)
     curves = [_create_curve(replicates, rows, labels, swept, metric) for replicates in settings.values()]
     return sorted(curves, key=lambda curve: [_sort_key(curve.values.get(name)) for name in swept])
@@ -94,6 +104,7 @@ def _create_curve(
     finite = sorted(by_epoch)
     first = replicates[0]
     return Curve(
+        setting=first.setting,
         label=labels.get(first.trial, f"trial {first.trial}"),
         values={name: first.hyperparameters.get(name) for name in swept},
         epochs=tuple(finite),
@@ -103,7 +114,7 @@ def _create_curve(
         seeds=len(replicates),
         ended=_find_end(replicates),
         note=_describe_ends(replicates),
-        last_epoch=max(row.epoch for row in own),
+        last_epoch=max((row.epoch for row in own), default=1),
     )
 
 

@@ -1,5 +1,6 @@
 """Figures of a sweep: curves per epoch, accuracy against hyperparameters, lineage."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from hpjax.report.style import (
     spell,
     tidy_axes,
 )
-from hpjax.store.rows import CopyRow, EpochRow, TrialRow
+from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
 from hpjax.store.workdir import describe_os_error
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ METRICS = {
     "test_accuracy": ("Test accuracy", "share of images", "test acc."),
     "validation_loss": ("Validation loss", "nats per image", "val. loss"),
     "validation_accuracy": ("Validation accuracy", "share of images", "val. acc."),
+    OBJECTIVE: ("Metric of your own", "as its function says", "metric"),
 }
 _HIGHLIGHTED = 5
 _WIDE = 50  # losses spread over more than this factor get a log scale
 _LONG_LABEL = 52
+_WRAPPED = 126  # characters that fit the width of a figure
 
 
 def draw_figures(
@@ -88,29 +91,34 @@ def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Pa
     figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
     axes = figure.add_subplot()
     tidy_axes(axes, "epoch", f"{title.lower()} ({unit})")
+    drawn = [curve for curve in curves if curve.mean]
     if len(curves) <= MOST_LABELLED:
-        _draw_labelled(axes, curves, short)
-    elif name := _find_scale(curves, info.swept):
-        _draw_on_scale(axes, curves, name)
+        _draw_labelled(axes, curves, short, info.winner)
+    elif name := _find_scale(drawn, info.swept):
+        _draw_on_scale(axes, drawn, name, short, info.winner)
     else:
-        _draw_best_of_many(axes, curves, metric, short)
+        _draw_best_of_many(axes, drawn, metric, short, info)
     _draw_chance(axes, metric, info)
-    _set_axes(axes, curves, metric)
+    _set_axes(axes, drawn, metric)
+    _draw_lost(axes, curves, metric)
     _draw_legend(figure, axes, curves)
     return save_figure(figure, path)
 
 
-def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str) -> None:
+def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str, winner: int | None) -> None:
+    equal = len({curve.seeds for curve in curves}) == 1  # else each says of how many it is the mean
     for number, curve in enumerate(curves):
         style = {
             "color": COLOURS[number % len(COLOURS)],
             "marker": MARKERS[number % len(MARKERS)],
             "linestyle": LINES[number % len(LINES)],
         }
-        _draw_curve(axes, curve, _describe(curve, short), **style)
+        wins = curve.setting == winner
+        style |= {"linewidth": 3.0, "zorder": 3} if wins else {}
+        _draw_curve(axes, curve, _describe(curve, short, wins, equal), **style)
 
 
-def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str) -> None:
+def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str, short: str, winner: int | None) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
@@ -120,7 +128,10 @@ def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str) -> None:
     norm = (LogNorm if logarithmic else Normalize)(min(values), max(values))
     scale = ScalarMappable(norm, _cut_colours(colormaps["viridis"]))
     for curve, value in zip(curves, values, strict=True):
-        _draw_curve(axes, curve, None, color=scale.cmap(norm(value)), marker="", linestyle="-")
+        style = {"color": scale.cmap(norm(value)), "marker": "", "linestyle": "-"}
+        wins = curve.setting == winner
+        style |= {"linewidth": 3.2, "zorder": 3, "marker": "o"} if wins else {}
+        _draw_curve(axes, curve, _describe(curve, short, wins) if wins else None, **style)
     bar = axes.figure.colorbar(scale, ax=axes, label=spell(name), pad=0.02)
     if logarithmic:
         set_log_scale(bar.ax.yaxis, values)
@@ -132,12 +143,16 @@ def _cut_colours(colours: "Colormap") -> "Colormap":
     return ListedColormap([colours(i / 255) for i in range(230)])  # the last ones can't be seen on white
 
 
-def _draw_best_of_many(axes: "Axes", curves: Sequence[Curve], metric: str, short: str) -> None:
-    best = _rank(curves, metric)[:_HIGHLIGHTED]
+def _draw_best_of_many(
+    axes: "Axes", curves: Sequence[Curve], metric: str, short: str, info: FigureInfo
+) -> None:
+    less = info.minimize if metric == OBJECTIVE else metric.endswith("loss")
+    best = _rank(curves, less)
+    best = sorted(best, key=lambda curve: curve.setting != info.winner)[:_HIGHLIGHTED]
     for curve in curves:
         if curve not in best:
-            _draw_curve(axes, curve, None, color=GREY, marker="", linestyle="-", alpha=0.35, linewidth=0.9)
-    _draw_labelled(axes, best, short)
+            _draw_curve(axes, curve, None, color=GREY, marker="", linestyle="-", alpha=0.6, linewidth=1.1)
+    _draw_labelled(axes, best, short, info.winner)
     axes.plot([], [], color=GREY, label=f"the other {len(curves) - len(best)}")
 
 
@@ -159,9 +174,9 @@ def _draw_chance(axes: "Axes", metric: str, info: FigureInfo) -> None:
             "guessing",
             (1, 1 / info.classes),
             xycoords=("axes fraction", "data"),
-            xytext=(-3, 3),
+            xytext=(4, 0),  # beside the axes, where no curve passes
             textcoords="offset points",
-            ha="right",
+            va="center",
             size=8,
             color="#666666",
         )
@@ -180,6 +195,20 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
         axes.set_ylabel(f"{axes.get_ylabel()[:-1]}, log scale)")
 
 
+def _draw_lost(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
+    """Marks settings of which nothing finite is known at the edge of the axes, where bad values lie."""
+    edge = 1.0 if metric.endswith("loss") else 0.0
+    style = {"marker": "x", "markersize": 9, "markeredgewidth": 2.2, "clip_on": False, "zorder": 6}
+    lost = [number for number, curve in enumerate(curves) if not curve.mean]
+    for place, number in enumerate(lost):
+        color = COLOURS[number % len(COLOURS)] if len(curves) <= MOST_LABELLED else "#444444"
+        x = 0.02 + 0.96 * place / max(40, len(lost))
+        axes.plot(x, edge, color=color, transform=axes.transAxes, **style)
+    if lost and len(curves) > MOST_LABELLED:
+        label = f"{len(lost)} with nothing finite (at the edge)"
+        axes.plot([], [], "x", color="#444444", markersize=8, markeredgewidth=2, label=label)
+
+
 def _draw_legend(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> None:
     ends = {curve.ended for curve in curves}
     if "pruned" in ends:
@@ -188,29 +217,42 @@ def _draw_legend(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> Non
         )
     if ends & {"diverged", "failed"}:
         axes.plot([], [], "x", color="#444444", markersize=8, markeredgewidth=2, label="diverged or failed")
-    if seeds := max(curve.seeds for curve in curves) - 1:
-        axes.fill_between(
-            [], [], color="#444444", alpha=0.15, label=f"lowest to highest of {seeds + 1} seeds"
-        )
-    if not axes.get_legend_handles_labels()[0]:
+    seeds = {curve.seeds for curve in curves}
+    if max(seeds) > 1:
+        label = f"lowest to highest of {max(seeds) if len(seeds) == 1 else 'a setting’s'} seeds"
+        axes.fill_between([], [], color="#444444", alpha=0.15, label=label)
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
         return
-    labels = axes.get_legend_handles_labels()[1]
     style = {"loc": "upper left", "frameon": False, "fontsize": 9, "borderaxespad": 0}
-    if len(figure.axes) == 1 and max(map(len, labels)) <= _LONG_LABEL:
-        axes.legend(bbox_to_anchor=(1.01, 1), **style)
+    longest = max(map(len, labels))
+    if len(figure.axes) == 1 and longest <= _LONG_LABEL:
+        axes.legend(bbox_to_anchor=(1.1 if axes.texts else 1.01, 1), **style)  # beside the word "guessing"
         return
-    columns = 1 if max(map(len, labels)) > _LONG_LABEL else 3
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(labels) // columns))
-    place_texts(figure)
-    axes.legend(bbox_to_anchor=(0, -0.15), ncols=columns, **style)
+    _draw_legend_below(figure, axes, [textwrap.fill(label, _WRAPPED) for label in labels], style)
 
 
-def _describe(curve: Curve, short: str) -> str:
-    note = f", {curve.note}" if curve.note else ""
+def _draw_legend_below(figure: "Figure", axes: "Axes", labels: Sequence[str], style: dict) -> None:
+    longest = max(map(len, labels))
+    columns = 1 if longest > _LONG_LABEL else 2 if longest > _LONG_LABEL / 2 else 3
+    lines = sum(label.count("\n") + 1 for label in labels)
+    foot = 0.15 + (0.15 * lines + 0.07 * len(labels)) / columns
+    figure.set_figheight(figure.get_figheight() + foot)
+    start = place_texts(figure, foot=foot)
+    top = start + (foot - 0.05) / figure.get_figheight()
+    handles = axes.get_legend_handles_labels()[0]
+    place = {"bbox_to_anchor": (0.02, top), "bbox_transform": figure.transFigure}
+    legend = axes.legend(handles, labels, ncols=columns, **place, **style)
+    legend.set_in_layout(False)  # the axes keep their width; there is room for it
+
+
+def _describe(curve: Curve, short: str, wins: bool, equal_seeds: bool = True) -> str:
+    note = (f", {curve.note}" if curve.note else "") + (", winner" if wins else "")
     if curve.final is None:
         return f"{curve.label} (nothing finite{note})"
     name = f"mean {short}" if curve.seeds > 1 else short
-    return f"{curve.label} ({name} {_round(curve.final)}{note})"
+    over = f" over {curve.seeds} seeds" if curve.seeds > 1 and not equal_seeds else ""
+    return f"{curve.label} ({name} {_round(curve.final)}{over}{note})"
 
 
 def _round(value: float) -> str:
@@ -224,8 +266,8 @@ def _find_scale(curves: Sequence[Curve], swept: Sequence[str]) -> str:
     return ""
 
 
-def _rank(curves: Sequence[Curve], metric: str) -> list[Curve]:
-    sign = 1 if metric.endswith("loss") else -1
+def _rank(curves: Sequence[Curve], less_is_better: bool) -> list[Curve]:
+    sign = 1 if less_is_better else -1
     # A curve cut off early is no rival of those that ran to the end.
     return sorted(
         (curve for curve in curves if curve.final is not None),

@@ -38,7 +38,7 @@ def draw_lineage(
         return []
     title = f"Population based training: {join_names(names)} per epoch"
     figure = create_figure(title, info, height=1.3 + 3.2 * len(names))
-    ancestry = trace_ancestry(trials, copies)
+    ancestry = trace_ancestry(trials, copies, info.metric)
     panels = list(figure.subplots(len(names), squeeze=False, sharex=True).flat)
     for axes, name in zip(panels, names, strict=True):
         _draw_panel(axes, trials, copies, name, ancestry)
@@ -48,12 +48,14 @@ def draw_lineage(
     return [save_figure(figure, path)]
 
 
-def trace_ancestry(trials: Sequence[TrialRow], copies: Sequence[CopyRow]) -> list[tuple[int, int, int]]:
+def trace_ancestry(
+    trials: Sequence[TrialRow], copies: Sequence[CopyRow], metric: str = ""
+) -> list[tuple[int, int, int]]:
     """Returns the best trial's ancestors as (trial, from epoch, to epoch), from last to first.
 
-    Best is by final test accuracy, or by validation accuracy where the test split wasn't used.
+    Best is by the metric; without one by test accuracy, or by validation accuracy where nothing was tested.
     """
-    best = find_best(trials, "test_accuracy") or find_best(trials, "validation_accuracy")
+    best = find_best(trials, metric or "test_accuracy") or find_best(trials, "validation_accuracy")
     if best is None:
         return []
     steps, trial, until = [], best.trial, best.epochs

@@ -1,15 +1,15 @@
 """What came out of a sweep, in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpjax.report.curves import label_setting
+from hpjax.report.curves import ENDS, label_setting
 from hpjax.report.style import spell
-from hpjax.store.rows import TrialRow
+from hpjax.store.rows import OBJECTIVE, TrialRow
 
 
 def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
-    """Returns what won, how well it did, and how busy lanes were, in a line.
+    """Returns what won, how well it did, how many trials ended early, and how busy lanes were, in a line.
 
     Args:
       best: the trial that the metric ranks first; None if none ended well.
@@ -17,12 +17,42 @@ def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
         is said.
     """
     if best is None:
-        return "best: none, no trial ended well"
+        lost = _describe_losses(summary.get("trials", {}))
+        return "best: none, no trial ended well" + (f" ({lost})" if lost else "")
     busy = summary.get("utilisation")
     winner = summary.get("winner")
     parts = _describe_winner(winner, summary) if winner else _describe_trial(best, summary)
+    parts += [_describe_test(best, winner, summary["metric"]), _describe_speed(summary.get("layouts", ()))]
+    parts += [_describe_losses(summary.get("trials", {}))]
     parts += ["" if busy is None else f"lanes {100 * busy:.0f} % busy"]
     return ", ".join(part for part in parts if part)
+
+
+def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str) -> str:
+    """Returns what the one read of the test set gave; nothing where the test set selected."""
+    if metric.startswith("test_"):
+        return ""
+    if winner:
+        found = winner["test_accuracy"]
+        return f"test accuracy {found['mean']:.4g} over {found['n']}" if found else ""
+    if best.final_test_accuracy is None or best.final_test_loss is None:
+        return ""
+    return f"test accuracy {best.final_test_accuracy:.4g}, test loss {best.final_test_loss:.4g}"
+
+
+def _describe_speed(layouts: Sequence[Mapping[str, Any]]) -> str:
+    """Returns how much faster lanes trained than one trial after the other, as measured for the plan."""
+    known = [layout["speedup"] for layout in layouts if layout["speedup"]]
+    if not known or max(known) < 1.05:
+        return ""
+    low, high = f"{min(known):.1f}", f"{max(known):.1f}"
+    return f"{low if low == high else f'{low} to {high}'} times as fast as one by one"
+
+
+def _describe_losses(counts: Mapping[str, int]) -> str:
+    """Returns how many trials ended early, and why; nothing where none did."""
+    early = [f"{counts[status]} {status}" for status in ENDS if counts.get(status)]
+    return f"{' and '.join(early)} of {counts['total']} trials" if early else ""
 
 
 def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:
@@ -30,13 +60,20 @@ def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:
     value = getattr(best, f"best_{metric}", None)
     value = getattr(best, f"final_{metric}", None) if value is None else value
     setting = label_setting(best.hyperparameters, summary.get("swept", ()))
-    return [f"best: trial {best.trial}", setting, "" if value is None else f"{spell(metric)} {value:.4g}"]
+    measured = "" if value is None else f"{_name_metric(summary)} {value:.4g}"
+    return [f"best: trial {best.trial}", setting, measured]
 
 
 def _describe_winner(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     setting = label_setting(winner["hyperparameters"], summary.get("swept", ()))
     found = winner["best"] or winner["final"]
     reach = "" if found["sd"] is None else f" ± {found['high'] - found['mean']:.2g}"
-    mean = f"mean {spell(summary['metric'])} {found['mean']:.4g}{reach} over {found['n']} seeds"
+    mean = f"mean {_name_metric(summary)} {found['mean']:.4g}{reach} over {found['n']} seeds"
     noise = {None: "", True: "noise could explain its lead", False: "noise is unlikely to explain its lead"}
     return [f"best: {setting or 'the setting'}", mean, noise[winner["noise_could_explain"]]]
+
+
+def _name_metric(summary: Mapping[str, Any]) -> str:
+    """Returns the metric in words; the function's name where it is the user's own."""
+    own = summary["metric"] == OBJECTIVE
+    return spell(summary["objective"].rpartition(":")[2] if own else summary["metric"])

@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 
 _MOST_PANELS = 6
 _COLUMNS = 3
+_MOST_TICKS = 8
+_LONG_TICK = 20
+_STYLES = {
+    "early": {"marker": "x", "color": GREY, "s": 28},
+    "whole": {"marker": "o", "color": COLOURS[0], "alpha": 0.7, "s": 28},
+    "winner": {"marker": "o", "facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 2, "s": 110},
+    "lost": {"marker": "x", "color": COLOURS[1], "s": 40, "zorder": 5},
+}
+_MEANINGS = {
+    "early": "ended early (pruned, diverged or failed)",
+    "whole": "ran to the end",
+    "winner": "winner",
+    "lost": "diverged or failed in its first epoch",
+}
 
 
 def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> list[Path]:
@@ -35,66 +49,95 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     counts = {split: sum(_accuracy(t, split) is not None for t in trials) for split in ("test", "validation")}
     split = max(counts, key=counts.__getitem__)  # a search reads the test split for the winner alone
     measured = [trial for trial in trials if _accuracy(trial, split) is not None]
-    names = [name for name in info.swept if len(_distinct(measured, name)) > 1][:_MOST_PANELS]
-    if not any(len(_distinct(measured, name)) > 2 for name in names):
+    shown = [trial for trial in trials if trial in measured or trial.status in ENDS]
+    varied = [name for name in info.swept if len(_distinct(shown, name)) > 1]
+    names = varied[:_MOST_PANELS]
+    if not measured or not any(len(_distinct(shown, name)) > 2 for name in names):
         return []
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    title = f"Final {split} accuracy against {join_names(names)}"
+    against = join_names(names) if names == varied else f"the first {len(names)} of {join_names(varied)}"
+    title = f"Final {split} accuracy against {against}"
     figure = create_figure(title, info, width=max(8.0, 3.6 * columns), height=1.0 + 3.6 * rows)
     grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes, name in zip(grid, names, strict=False):
-        _draw_panel(axes, measured, name, split, joined=len(names) == 1)
+        _draw_panel(axes, shown, name, split, info, joined=len(names) == 1)
     for axes in grid[len(names) :]:
         axes.remove()
     for axes in grid[: len(names) : columns]:
         axes.set_ylabel(f"final {split} accuracy (share of images)")
-    if any(trial.status in ENDS for trial in measured):
+    if any(trial.status in ENDS for trial in shown) or info.winner is not None:
         place_texts(figure, head=0.2)
-        _draw_legend(grid[0])
+        _draw_legend(grid[0], shown, split, info)
     return [save_figure(figure, path)]
 
 
-def _draw_panel(axes: "Axes", trials: Sequence[TrialRow], name: str, split: str, joined: bool) -> None:
+def _draw_panel(
+    axes: "Axes", trials: Sequence[TrialRow], name: str, split: str, info: FigureInfo, joined: bool
+) -> None:
     trials = [trial for trial in trials if trial.hyperparameters.get(name) is not None]
     values = _distinct(trials, name)
     numeric = all(is_number(value) for value in values)
     places = {value: value if numeric else place for place, value in enumerate(values)}
     tidy_axes(axes, spell(name), "")
-    for ended in (True, False):
+    for kind, style in _STYLES.items():
         points = [
             (places[trial.hyperparameters[name]], _accuracy(trial, split))
             for trial in trials
-            if (trial.status in ENDS) == ended
+            if kind in _kinds(trial, split, info)
         ]
-        if points:
-            style = (
-                {"marker": "x", "color": GREY}
-                if ended
-                else {"marker": "o", "color": COLOURS[0], "alpha": 0.7}
-            )
-            axes.scatter(*zip(*points, strict=True), s=28, **style)
-    if joined and numeric:
+        if points and kind == "lost":  # at the edge, whose height is no accuracy
+            edge = {"transform": axes.get_xaxis_transform(), "clip_on": False, "markersize": 6, "zorder": 5}
+            axes.plot([place for place, _ in points], [0.0] * len(points), "x", color=style["color"], **edge)
+        elif points:
+            axes.scatter(*zip(*points, strict=True), **style)
+    if joined and numeric and name in info.choices:
         _draw_mean(axes, trials, name, split)
+    _set_ticks(axes, name, values, numeric, name in info.choices)
+
+
+def _kinds(trial: TrialRow, split: str, info: FigureInfo) -> tuple[str, ...]:
+    if _accuracy(trial, split) is None:
+        return ("lost",)
+    kind = "early" if trial.status in ENDS else "whole"
+    return (kind, "winner") if trial.setting == info.winner else (kind,)
+
+
+def _set_ticks(axes: "Axes", name: str, values: Sequence, numeric: bool, chosen: bool) -> None:
+    texts = [_shorten(format_value(value)) for value in values]
     if not numeric:
-        axes.set_xticks(range(len(values)), [format_value(value) for value in values])
+        axes.set_xticks(range(len(values)), texts)
     elif min(values) >= 0 and is_log_like(values):
         set_log_scale(axes.xaxis, values)
         axes.set_xlabel(f"{spell(name)}, log scale")
+    if numeric and chosen and len(values) <= _MOST_TICKS:
+        axes.set_xticks(values, texts)
+        axes.set_xticks([], minor=True)
+    room = axes.bbox.width / (0.085 * axes.figure.dpi)  # characters
+    if (not numeric or chosen) and sum(map(len, texts)) + 2 * len(texts) > room:
+        axes.tick_params(axis="x", labelrotation=30)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
 
 
-def _draw_legend(axes: "Axes") -> None:
-    axes.scatter([], [], marker="o", color=COLOURS[0], alpha=0.7, label="ran to the end")
-    axes.scatter([], [], marker="x", color=GREY, label="ended early (pruned, diverged or failed)")
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONG_TICK else f"{text[: _LONG_TICK - 1]}…"
+
+
+def _draw_legend(axes: "Axes", trials: Sequence[TrialRow], split: str, info: FigureInfo) -> None:
+    there = {kind for trial in trials for kind in _kinds(trial, split, info)}
+    for kind, style in _STYLES.items():
+        if kind in there:
+            axes.scatter([], [], label=_MEANINGS[kind], **style)
     style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    legend = axes.legend(**style, ncols=2, frameon=False, fontsize=8)
+    legend = axes.legend(**style, ncols=4, frameon=False, fontsize=8)
     legend.set_in_layout(False)  # it may reach over the next panel instead of pushing it away
 
 
 def _draw_mean(axes: "Axes", trials: Sequence[TrialRow], name: str, split: str) -> None:
     groups = defaultdict(list)
     for trial in trials:
-        if trial.status in ("complete", "running"):
+        if trial.status in ("complete", "running") and _accuracy(trial, split) is not None:
             groups[trial.hyperparameters[name]].append(_accuracy(trial, split))
     means = [(value, sum(groups[value]) / len(groups[value])) for value in sorted(groups)]
     if means:

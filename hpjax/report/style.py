@@ -31,6 +31,10 @@ class FigureInfo:
       details: what else was fixed, e.g. `batch size 450, learning rate 1e-4`.
       notice: shown in full on every figure, e.g. that synthetic scenes stand in for images.
       classes: how many; draws the accuracy of guessing. 0: unknown.
+      winner: number of the setting that the metric selects; None: not marked.
+      choices: those of the swept hyperparameters whose values were listed, not drawn from a range.
+      metric: the column of epochs that selects.
+      minimize: whether less is better of a metric of the user's own.
 
     """
 
@@ -40,6 +44,10 @@ class FigureInfo:
     details: str = ""
     notice: str = ""
     classes: int = 0
+    winner: int | None = None
+    choices: tuple[str, ...] = ()
+    metric: str = ""
+    minimize: bool = False
 
 
 def spell(name: str) -> str:
@@ -48,7 +56,7 @@ def spell(name: str) -> str:
 
 
 def format_value(value: object) -> str:
-    """Returns a value as a person would write it: 0.0001 becomes `1e-4`, True becomes `yes`."""
+    """Returns a value as a person would write it: 0.0001 becomes `1e-4`, True `yes`, `/a/b.py:C` `b.py:C`."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -59,7 +67,8 @@ def format_value(value: object) -> str:
             mantissa, _, exponent = f"{value:.3e}".partition("e")
             mantissa = mantissa.rstrip("0").rstrip(".")
         return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-    return str(value)
+    text = str(value)
+    return text.rpartition("/")[2] if ".py:" in text else text
 
 
 def is_number(value: object) -> bool:
@@ -98,8 +107,17 @@ def create_figure(title: str, info: FigureInfo, width: float = 10.0, height: flo
     return figure
 
 
-def place_texts(figure: "Figure", head: float = 0.0) -> None:
-    """Puts texts at fixed distances from the edges and the axes between them, `head` inches lower."""
+def place_texts(figure: "Figure", head: float = 0.0, foot: float = 0.0) -> float:
+    """Puts texts at fixed distances from the edges and the axes between them.
+
+    Args:
+      figure: of `create_figure`.
+      head: further inches to leave free above the axes.
+      foot: and below them.
+
+    Returns:
+      Where the free foot begins, as a share of the height.
+    """
     title, subtitle, notice = figure.texts[:3]
     height = figure.get_figheight()
     title.set_y(1 - 0.12 / height)
@@ -107,8 +125,10 @@ def place_texts(figure: "Figure", head: float = 0.0) -> None:
     notice.set_y(0.06 / height)
     top = 1 - (head + 0.45 + 0.17 * (subtitle.get_text().count("\n") + 1)) / height
     lines = notice.get_text().count("\n") + 1 if notice.get_text() else 0
-    bottom = (0.06 + 0.16 * lines) / height
+    start = (0.06 + 0.16 * lines) / height
+    bottom = start + foot / height
     figure.set_layout_engine("constrained", rect=(0.01, bottom, 0.98, top - bottom), h_pad=0.05)
+    return start
 
 
 def tidy_axes(axes: "Axes", xlabel: str, ylabel: str) -> None:

@@ -102,6 +102,7 @@ class Study:
           status: complete, pruned, diverged or failed.
           value: the objective; needed when complete. A pruned or diverged trial counts as worse than every
             complete one, at the last value that was reported; a failed one is not learned from.
+            The samplers gp and cmaes learn from complete trials alone.
         """
         from optuna.trial import TrialState
 

@@ -34,6 +34,7 @@ class _Trial:
     group: int
     order_offset: int
     initial: dict[str, Value]
+    minimize: bool = False
     status: str = "running"
     message: str = ""
     epochs: dict[int, EpochRow] = field(default_factory=dict)
@@ -86,7 +87,11 @@ class History:
 
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
-        return [_create_trial_row(number, self._trials[number]) for number in sorted(self._trials)]
+        return [self.trial(number) for number in sorted(self._trials)]
+
+    def trial(self, number: int) -> TrialRow:
+        """Returns one trial with its results so far."""
+        return _create_trial_row(number, self._trials[number])
 
     def epochs(self) -> list[EpochRow]:
         """Returns every epoch, by (trial, epoch)."""
@@ -117,6 +122,8 @@ def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
         final_validation_accuracy=last and last.validation_accuracy,
         best_validation_loss=_best(min, (row.validation_loss for row in rows)),
         best_validation_accuracy=_best(max, (row.validation_accuracy for row in rows)),
+        final_objective=last and last.objective,
+        best_objective=_best(min if trial.minimize else max, (row.objective for row in rows)),
         average_epoch_seconds=sum(row.epoch_seconds for row in rows) / len(rows) if rows else None,
         setting=trial.setting,
         seed_index=trial.seed_index,
@@ -124,6 +131,7 @@ def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
         order_offset=trial.order_offset,
         message=trial.message,
         initial=trial.initial,
+        minimize=trial.minimize,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.store.identity import read_identity
+from hpjax.store.rows import name_result
 
 _TRIAL = "hpjax.trial"
 
@@ -46,8 +47,8 @@ class MLflow:
         self._log(trial, epoch, scalars)
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float]) -> None:
-        """Adds hyperparameters as parameters, metrics as `best_…`, and ends the trial's run."""
-        self._log(trial, 0, {f"best_{name}": value for name, value in metrics.items()}, hyperparameters)
+        """Adds hyperparameters as parameters, metrics under columns' names, and ends the trial's run."""
+        self._log(trial, 0, {name_result(name): value for name, value in metrics.items()}, hyperparameters)
         self._client.set_terminated(self._runs.pop(trial))
 
     def close(self) -> None:

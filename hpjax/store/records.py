@@ -63,11 +63,12 @@ class Records:
         seed_index: int = 0,
         group: int = 0,
         order_offset: int = 0,
+        minimize: bool = False,
     ) -> None:
         """Records that a trial runs from now on, with these hyperparameters."""
         row = {"trial": trial, "hyperparameters": plain(hyperparameters), "seed": int(seed)}
         row |= {"setting": trial if setting is None else setting, "seed_index": seed_index}
-        row |= {"group": group, "order_offset": order_offset}
+        row |= {"group": group, "order_offset": order_offset, "minimize": minimize}
         self._append("start", row)
 
     def add_epoch(self, row: EpochRow) -> None:
@@ -90,6 +91,10 @@ class Records:
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
         return self._history.trials()
+
+    def trial(self, number: int) -> TrialRow:
+        """Returns one trial with its results so far."""
+        return self._history.trial(number)
 
     def epochs(self) -> list[EpochRow]:
         """Returns every epoch, by (trial, epoch)."""
@@ -114,7 +119,7 @@ class Records:
         """Writes `trials.csv`, `epochs.csv`, `summary.json` (`settings.csv`, `lineage.csv`), each atomically.
 
         Args:
-          metric: an epoch's column that ranks trials; those that end with `loss` are better when small.
+          metric: an epoch's column that ranks trials; see `TrialRow.prefers_small`.
           finished: the sweep ran to its end; said in the summary, where the next run looks for it.
           summary: further entries of `summary.json`.
 

@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+OBJECTIVE = "objective"  # the column of a metric of the user's own
 STATUSES = ("running", "complete", "pruned", "diverged", "failed")
 Value = float | int | str | bool | None
+
+
+def name_result(name: str) -> str:
+    """Returns the column of trials that holds a metric's best value; a column of trials as it is."""
+    return name if name.startswith(("best_", "final_", "average_")) else f"best_{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class EpochRow:
       epoch_seconds: wall time of the epoch of the whole program, training and evaluation; compiling apart.
       lanes: trials that shared those seconds.
       images_per_second: training images of all lanes together per second; None if unknown.
+      objective: value of a metric of the user's own; None without one.
 
     """
 
@@ -35,6 +42,7 @@ class EpochRow:
     epoch_seconds: float = 0.0
     lanes: int = 1
     images_per_second: float | None = None
+    objective: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,7 @@ class TrialRow:
       epochs: epochs done.
       final_train_loss: of its last epoch, as every `final_*`; None where never measured.
       best_test_loss: over its epochs, as every `best_*`.
+      final_objective: of a metric of the user's own; None without one.
       average_epoch_seconds: mean wall time of its epochs.
       setting: replicates of one setting share this number.
       seed_index: which replicate it is, from 0.
@@ -74,6 +83,7 @@ class TrialRow:
       order_offset: epoch of the group's shared data order at which it was admitted.
       message: why it ended early; empty otherwise.
       initial: the hyperparameters it started with; other than `hyperparameters` only after copies (PBT).
+      minimize: whether a smaller value of the user's own metric is better.
 
     """
 
@@ -91,6 +101,8 @@ class TrialRow:
     final_validation_accuracy: float | None = None
     best_validation_loss: float | None = None
     best_validation_accuracy: float | None = None
+    final_objective: float | None = None
+    best_objective: float | None = None
     average_epoch_seconds: float | None = None
     setting: int = 0
     seed_index: int = 0
@@ -98,3 +110,8 @@ class TrialRow:
     order_offset: int = 0
     message: str = ""
     initial: Mapping[str, Value] = field(default_factory=dict)
+    minimize: bool = False
+
+    def prefers_small(self, metric: str) -> bool:
+        """Returns whether less is better of an epoch's column: of losses, else as the user's metric says."""
+        return self.minimize if metric == OBJECTIVE else metric.endswith("loss")

@@ -82,7 +82,7 @@ def summarize_settings(trials: Iterable[TrialRow], metric: str) -> list[SettingR
 
     Args:
       trials: those of the sweep.
-      metric: a column of epochs; smaller is better where it ends with `loss`.
+      metric: a column of epochs; see `TrialRow.prefers_small`.
     """
     settings: dict[int, list[TrialRow]] = defaultdict(list)
     for trial in sorted(trials, key=lambda trial: trial.trial):
@@ -110,12 +110,12 @@ def describe_winner(rows: Sequence[SettingRow]) -> dict[str, object] | None:
 
 
 def _find_winner(settings: Mapping[int, Sequence[TrialRow]], metric: str) -> int | None:
-    sign = 1 if metric.endswith("loss") else -1
     ranked = []
     for number, trials in settings.items():
         values = list(_ranking_values(trials, metric).values())
         if values:
             lost = any(trial.status in _WITHOUT_RESULT for trial in trials)
+            sign = 1 if trials[0].prefers_small(metric) else -1
             ranked.append((-len(trials), lost, sign * statistics.fmean(values), number))
     return min(ranked)[-1] if ranked else None
 

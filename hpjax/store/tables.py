@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
-from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import SettingRow
 
 ALWAYS = ("learning_rate", "weight_decay")
 _FIRST = ("trial", "status", "seed")
-_NOT_COLUMNS = ("hyperparameters", "initial")
+_NOT_COLUMNS = ("hyperparameters", "initial", "minimize")
 
 
 def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) -> str:
     """Returns `trials.csv`: a row per trial; validation columns only where something was validated.
+
+    Columns of an objective are there only for a metric of the user's own.
 
     A hyperparameter whose name is already a column (`epochs`) stands under `set_<name>`; `seed` is the seed.
     After copies (PBT), what a trial started with stands under `initial_<name>`.
@@ -114,12 +116,11 @@ def find_best(trials: Iterable[TrialRow], metric: str) -> TrialRow | None:
 
     Ranked by its best epoch, whose weights are kept; a column without a best one by its last.
 
-    Losses are better when small, everything else when large; the lower number wins a tie. Failed and
-    diverged trials are never the best.
+    Losses are better when small, a metric of the user's own as it says, everything else when large; the
+    lower number wins a tie. Failed and diverged trials are never the best.
     """
-    sign = 1 if metric.endswith("loss") else -1
     ranked = [
-        (sign * value, trial.trial, trial)
+        (value if trial.prefers_small(metric) else -value, trial.trial, trial)
         for trial in trials
         if trial.status not in ("failed", "diverged")
         and (value := _best_value(trial, metric)) is not None
@@ -156,7 +157,7 @@ def finite(value: object) -> object:
 
 def _used_columns(rows: Sequence[TrialRow] | Sequence[EpochRow], kind: type) -> list[str]:
     names = [field.name for field in fields(kind)]
-    optional = ("validation", "images_per_second")
+    optional = ("validation", "images_per_second", OBJECTIVE)
     return [
         name
         for name in names

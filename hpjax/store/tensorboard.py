@@ -45,10 +45,12 @@ class TensorBoard:
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float]) -> None:
         """Adds what TensorBoard's HParams page shows: hyperparameters, and metrics tagged `hparam/…`."""
+        # A trial that diverges before its first epoch ends has no file yet; one that is there goes on.
+        events = [] if trial in self._steps else self._open_file(trial)
         step = self._steps.pop(trial, 0)
         tagged = {f"hparam/{name}": value for name, value in metrics.items()}
         summaries = self._summary.hparams(dict(hyperparameters), tagged)
-        events = [_event(summary=item) for item in summaries]
+        events += [_event(summary=item) for item in summaries]
         events += [
             _event(step=step, summary=self._summary.scalar(tag, value)) for tag, value in tagged.items()
         ]
@@ -63,13 +65,17 @@ class TensorBoard:
     def _start_file(self, trial: int, epoch: int) -> list[Any]:
         if trial in self._steps:
             return []
+        if events := self._open_file(trial):
+            return events
+        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        return [_event(step=epoch, session_log=SessionLog(status=SessionLog.START))]
+
+    def _open_file(self, trial: int) -> list[Any]:
+        """Makes the file ready to be appended to; returns what a new one begins with."""
         file = self._file(trial)
         file.parent.mkdir(parents=True, exist_ok=True)
-        if _cut_torn_end(file):
-            from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-
-            return [_event(step=epoch, session_log=SessionLog(status=SessionLog.START))]
-        return [_event(file_version="brain.Event:2")]
+        return [] if _cut_torn_end(file) else [_event(file_version="brain.Event:2")]
 
 
 def _event(**fields: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -43,11 +44,11 @@ class Trackers:
         self.close()
 
     def log_epoch(self, trial: int, epoch: int, scalars: Mapping[str, float | None]) -> None:
-        """Adds one epoch's numbers of a trial; entries that are None are left out."""
+        """Adds one epoch's numbers of a trial; entries that are None or not finite are left out."""
         self._call("log_epoch", trial, epoch, _measured(scalars))
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float | None]) -> None:
-        """Adds a finished trial's hyperparameters and final numbers; entries that are None are left out."""
+        """Adds a finished trial's hyperparameters and final numbers; None and not finite are left out."""
         self._call("log_hparams", trial, hyperparameters, _measured(metrics))
 
     def close(self) -> None:
@@ -91,4 +92,5 @@ def _make_tracker(name: str, workdir: Path) -> Tracker:
 
 
 def _measured(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None}
+    numbers = {name: float(value) for name, value in values.items() if value is not None}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpjax.store.identity import read_identity
+from hpjax.store.rows import name_result
 
 
 class WandB:
@@ -27,10 +28,10 @@ class WandB:
         self._run(trial).log(dict(scalars), step=epoch)
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float]) -> None:
-        """Adds hyperparameters to the run's config, metrics as `best_…` to its summary, and ends it."""
+        """Adds hyperparameters to the run's config, metrics by column to its summary, and ends it."""
         run = self._run(trial)
         run.config.update(dict(hyperparameters), allow_val_change=True)
-        run.summary.update({f"best_{name}": value for name, value in metrics.items()})
+        run.summary.update({name_result(name): value for name, value in metrics.items()})
         self._runs.pop(trial).finish()
 
     def close(self) -> None:

@@ -114,6 +114,121 @@ def test_diverged_trial_is_marked_and_the_axis_shows_it_all(tmp_path, drawn):
     assert "x" in [line.get_marker() for line in axes.get_lines()]
 
 
+def _info(swept, **more):
+    return FigureInfo("digits, 48 px", "custom_cnn", swept, "", classes=10, **more)
+
+
+def _lost(number, name, value):
+    return TrialRow(number, "diverged", 0, {name: value}, 0, setting=number)
+
+
+def test_a_setting_without_an_epoch_is_marked_at_the_edge(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    trials.append(_lost(3, "learning_rate", 10.0))
+    _draw(rows, trials, ("learning_rate",), tmp_path)
+    assert "learning rate = 10 (nothing finite, diverged)" in _legend(drawn["test_loss.png"])
+    for name, height in (("test_loss.png", 1.0), ("test_accuracy.png", 0.0)):
+        axes = drawn[name].axes[0]
+        edge = [line for line in axes.get_lines() if line.get_transform() is axes.transAxes]
+        assert [list(line.get_ydata()) for line in edge] == [[height]]
+    axes = drawn["final_accuracy.png"].axes[0]
+    assert axes.get_xlim()[1] > 10.0
+    assert any(list(line.get_xdata()) == [10.0] for line in axes.get_lines())
+    assert "diverged or failed in its first epoch" in _legend(drawn["final_accuracy.png"])
+
+
+def test_those_without_an_epoch_are_counted_where_there_are_many(tmp_path, drawn):
+    rows, trials = _sweep("optimizer", [f"o{i}" for i in range(12)])
+    trials += [_lost(12, "optimizer", "p"), _lost(13, "optimizer", "q")]
+    _draw(rows, trials, ("optimizer",), tmp_path)
+    assert "2 with nothing finite (at the edge)" in _legend(drawn["test_accuracy.png"])
+    assert "the other 7" in _legend(drawn["test_accuracy.png"])
+
+
+def test_long_labels_leave_the_axes_their_width_and_are_whole(tmp_path, drawn):
+    swept = ("learning_rate", "weight_decay", "optimizer", "model", "batch_size", "dropout_rate", "schedule")
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    more = {"weight_decay": 0.005047, "optimizer": "adafactor", "model": "/home/a/b/mynet.py:MyNetwork",
+            "batch_size": 64, "dropout_rate": 0.486, "schedule": "constant"}  # fmt: skip
+    trials = [
+        dataclasses.replace(t, hyperparameters={**t.hyperparameters, **more}, initial={}) for t in trials
+    ]
+    _draw(rows, trials, swept, tmp_path)
+    figure = drawn["test_accuracy.png"]
+    figure.draw_without_rendering()
+    axes, legend = figure.axes[0], figure.axes[0].get_legend()
+    box = legend.get_window_extent()
+    assert axes.get_position().width > 0.75
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+    assert box.y1 <= axes.get_tightbbox().y0
+    assert "model = mynet.py:MyNetwork" in " ".join(_legend(figure)[0].split())
+
+
+def test_the_winner_is_marked_even_among_many(tmp_path, drawn):
+    rows, trials = _sweep("optimizer", [f"o{i:02}" for i in range(12)])
+    swept = ("optimizer",)
+    draw_figures(rows, trials, label_trials(trials, swept), _info(swept, winner=11), tmp_path)
+    assert _legend(drawn["test_loss.png"])[0] == "optimizer = o11 (test loss 0.475, winner)"
+    (ring,) = (c for c in drawn["final_accuracy.png"].axes[0].collections if c.get_sizes()[0] > 100
+               and len(c.get_offsets()))  # fmt: skip
+    assert ring.get_offsets()[0].tolist() == pytest.approx([11, 0.5])
+
+
+def test_choices_have_ticks_and_are_joined_ranges_are_not(tmp_path, drawn):
+    rows, trials = _sweep("batch_size", (10, 256, 450))
+    swept = ("batch_size",)
+    draw_figures(rows, trials, label_trials(trials, swept), _info(swept, choices=swept), tmp_path)
+    axes = drawn["final_accuracy.png"].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "256", "450"]
+    assert len(axes.get_lines()) == 1
+    draw_figures(rows, trials, label_trials(trials, swept), _info(swept), tmp_path)
+    assert not drawn["final_accuracy.png"].axes[0].get_lines()
+
+
+def test_crowded_ticks_are_turned_and_panels_left_out_are_said(tmp_path, drawn):
+    rows, trials = _sweep("h0", [f"a-long-optimizers-name-{i}" for i in range(4)])
+    swept = tuple(f"h{i}" for i in range(7))
+    more = [{f"h{i}": n + i for i in range(1, 7)} for n in range(4)]
+    trials = [
+        dataclasses.replace(t, hyperparameters={**t.hyperparameters, **m})
+        for t, m in zip(trials, more, strict=True)
+    ]
+    _draw(rows, trials, swept, tmp_path)
+    figure = drawn["final_accuracy.png"]
+    assert figure.texts[0].get_text() == "Final test accuracy against the first 6 of 7 hyperparameters"
+    labels = figure.axes[0].get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {30.0}
+    assert all(len(label.get_text()) <= 20 for label in labels)
+
+
+def test_seeds_that_differ_in_number_are_each_said(tmp_path, drawn):
+    rows, trials = _sweep("batch_size", (10, 450), seeds=3)
+    trials = [t for t in trials if t.setting or not t.seed_index]
+    rows = [row for row in rows if row.trial in {t.trial for t in trials}]
+    _draw(rows, trials, ("batch_size",), tmp_path)
+    assert _legend(drawn["test_loss.png"]) == [
+        "batch size = 10 (test loss 0.475)",
+        "batch size = 450 (mean test loss 0.475 over 3 seeds)",
+        "lowest to highest of a setting’s seeds",
+    ]
+
+
+def test_the_word_guessing_is_beside_the_curves(tmp_path, drawn):
+    rows, trials = _sweep("optimizer", ("adam", "sgd"))
+    _draw(rows, trials, ("optimizer",), tmp_path)
+    figure = drawn["test_accuracy.png"]
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (word,) = axes.texts
+    assert word.get_window_extent().x0 >= axes.bbox.x1
+    assert axes.get_legend().get_window_extent().x0 >= word.get_window_extent().x1
+
+
+def test_a_population_is_labelled_by_what_it_began_with(tmp_path):
+    trial = TrialRow(2, "complete", 0, {"learning_rate": 2e-3}, 4, initial={"learning_rate": 1e-2})
+    assert label_trials([trial], ("learning_rate",)) == {2: "trial 2, from learning rate = 0.01"}
+
+
 def test_many_trials_of_one_number_are_coloured_on_a_scale(tmp_path, drawn):
     rows, trials = _sweep("learning_rate", [10 ** (-5 + i / 5) for i in range(20)])
     _draw(rows, trials, ("learning_rate",), tmp_path)

@@ -34,3 +34,22 @@ def test_several_seeds():
 
 def test_nothing_ended_well():
     assert describe_outcome(None, SUMMARY) == "best: none, no trial ended well"
+
+
+def test_trials_that_ended_early_are_counted():
+    counts = {"total": 9, "complete": 5, "pruned": 3, "diverged": 1}
+    line = describe_outcome(_trial(3, 1e-4, 0.9), {**SUMMARY, "trials": counts})
+    assert line.endswith(", 3 pruned and 1 diverged of 9 trials, lanes 93 % busy")
+    line = describe_outcome(None, {**SUMMARY, "trials": {"total": 2, "diverged": 2}})
+    assert line == "best: none, no trial ended well (2 diverged of 2 trials)"
+
+
+def test_a_searchs_read_of_the_test_set_and_its_speed_are_said():
+    best = TrialRow(2, "complete", 0, {"learning_rate": 1e-3}, 1, final_test_accuracy=0.8125,
+                    final_test_loss=0.51234, best_validation_accuracy=0.9)  # fmt: skip
+    layouts = [{"speedup": 2.44}, {"speedup": 1.21}, {"speedup": 0.0}]
+    line = describe_outcome(best, {**SUMMARY, "metric": "validation_accuracy", "layouts": layouts})
+    assert line == (
+        "best: trial 2, learning rate = 0.001, validation accuracy 0.9, test accuracy 0.8125, "
+        "test loss 0.5123, 1.2 to 2.4 times as fast as one by one, lanes 93 % busy"
+    )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import struct
 import time
 
@@ -72,6 +73,30 @@ def test_torn_event_file_goes_on(tmp_path, lost):
     assert _scalars(_load(tmp_path), "test_accuracy") == [(1, 0.5), (2, 0.5), (3, 0.5)]
 
 
+def test_a_trial_without_an_epoch_has_its_hparams_alone(tmp_path, caplog):
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        trackers.log_hparams(0, {"learning_rate": 1e30}, {"test_accuracy": -math.inf})
+        trackers.log_epoch(1, 1, {"train_loss": math.nan, "test_accuracy": 0.5})
+    assert not caplog.text
+    events = _load(tmp_path)
+    start = _hparams(events, "session_start_info").session_start_info
+    assert start.hparams["learning_rate"].number_value == 1e30 and not events.Tags()["scalars"]
+    assert _load(tmp_path, 1).Tags()["scalars"] == ["test_accuracy"]
+
+
+def test_a_resumed_trial_that_ends_at_once_keeps_its_epochs(tmp_path):
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        _log(trackers, (1, 2))
+    file = next((tmp_path / "tensorboard" / "trial_00000").iterdir())
+    with open(file, "ab") as stream:
+        stream.write(b"torn")
+    with make_trackers(("tensorboard",), tmp_path) as trackers:
+        trackers.log_hparams(0, {"learning_rate": 1.0}, {})
+    events = _load(tmp_path)
+    assert _scalars(events, "train_loss") == [(1, 1.0), (2, 2.0)]
+    assert _hparams(events, "session_start_info").HasField("session_start_info")
+
+
 def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
@@ -79,7 +104,8 @@ def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (1, 2), trial=0)
         _log(trackers, (1, 2), trial=7)
-        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"test_accuracy": 0.75})
+        results = {"test_accuracy": 0.75, "final_test_loss": 0.5}
+        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, results)
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (2, 3), trial=7)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -88,7 +114,9 @@ def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     assert sorted(runs) == ["trial_00000", "trial_00007"]
     ended, open_run = runs["trial_00000"], runs["trial_00007"]
     assert ended.data.params == {"learning_rate": "0.0001", "optimizer": "adam"}
-    assert ended.data.metrics == {"train_loss": 2.0, "test_accuracy": 0.5, "best_test_accuracy": 0.75}
+    assert ended.data.metrics == {
+        "train_loss": 2.0, "test_accuracy": 0.5, "best_test_accuracy": 0.75, "final_test_loss": 0.5,
+    }  # fmt: skip
     assert (ended.info.status, open_run.info.status) == ("FINISHED", "RUNNING")
     history = client.get_metric_history(open_run.info.run_id, "train_loss")
     assert {(item.step, item.value) for item in history} == {(1, 1.0), (2, 2.0), (3, 3.0)}
@@ -121,7 +149,7 @@ def _read_wandb(file):
 
     found = {"history": [], "config": {}, "summary": {}}
     records = [Record.FromString(data) for data in _read_log(file.read_bytes())]
-    if records[-1].WhichOneof("record_type") != "exit":  # wandb's own process is still writing
+    if not records or records[-1].WhichOneof("record_type") != "exit":  # wandb's own process is still writing
         time.sleep(0.1)
         return _read_wandb(file)
     for record in records:
