@@ -5,6 +5,7 @@ import json
 import logging
 
 from hpjax.config import Config
+from hpjax.data.dataset import Dataset
 from hpjax.errors import CheckpointError
 from hpjax.host import SessionHost, read_test
 from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
@@ -30,6 +31,7 @@ from hpjax.store.workdir import atomic_write
 log = logging.getLogger("hpjax")
 
 MOST_WAITING = 64  # trials asked for together
+PROGRAMS_KEPT = 4  # groups' compiled programs that live at once
 MOST_PLANNED = 12  # groups of a search that a plan measures
 
 
@@ -96,7 +98,7 @@ def _plan_one(session: Session, key: str, first: Trial) -> None:
     config = apply_hyperparameters(session.config, first.hyperparameters)
     dataset = session.dataset(config)
     task = create_task(config, dataset, session.tests_each_epoch)
-    tuning.enable(config.lanes.tune, min_lanes=2)
+    tuning.enable(config.lanes.tune)
     _choose(session, key, first, create_program(config, dataset), task)
 
 
@@ -105,8 +107,8 @@ def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
     first = saved.group.first if saved else _look_ahead(session, key)
     config = apply_hyperparameters(session.config, first.hyperparameters)
     dataset = session.dataset(config)
-    tuning.enable(config.lanes.tune, min_lanes=2)
-    program = create_program(config, dataset)
+    tuning.enable(config.lanes.tune)
+    program = _find_program(session, key, config, dataset)
     task = create_task(config, dataset, session.tests_each_epoch)
     run = _resume(session, saved, config, program, task) if saved else None
     run = run or _begin(session, key, first, config, program, task)
@@ -116,6 +118,16 @@ def _run_group(session: Session, key: str, saved: Saved | None = None) -> None:
         session.checkpoints.wait()
         raise Interrupted(session.signals.received, session.workdir.path) from None
     _close_group(session, run)
+
+
+def _find_program(session: Session, key: str, config: Config, dataset: Dataset) -> Program:
+    """Returns the group's program; a search comes back to a group, and finds it traced and compiled."""
+    programs = session.programs
+    program = programs.pop(key, None) or create_program(config, dataset)
+    programs[key] = program  # now the newest
+    if len(programs) > PROGRAMS_KEPT:
+        del programs[next(iter(programs))]
+    return program
 
 
 def _begin(
@@ -156,6 +168,7 @@ def _close_group(session: Session, run: GroupRun) -> None:
     session.tally["lane_epochs"] += run.lane_epochs
     session.tally["busy_lane_epochs"] += run.busy_lane_epochs
     session.tally["traces"] += run.traces
+    run.engine.program.traces.clear()  # they are counted
     session.save()
     session.pace.refresh("checkpoint")
 

@@ -16,6 +16,7 @@ from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import HpjaxError, WorkdirError
 from hpjax.hyperparameters import apply_hyperparameters, static_key
 from hpjax.lanes.engine import Layout
+from hpjax.lanes.program import Program
 from hpjax.loop import GroupRun
 from hpjax.pacing import Pace
 from hpjax.report.progress import Progress
@@ -97,6 +98,7 @@ class Session:
         self.space = parse_space(config.sweep.space)
         self.objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
         self.pace = Pace()
+        self.programs: dict[str, Program] = {}  # of groups, the longest unused first
         self._datasets: dict[Any, Dataset] = {}
         with contextlib.ExitStack() as stack:
             self._open(stack, progress)

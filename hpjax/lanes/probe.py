@@ -19,6 +19,7 @@ from hpjax.train.metrics import zero_sums
 
 SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
 MANY_STEPS = 1_000_000  # more than an epoch has
+MOST_STEPS = 8  # that are measured in one go
 
 
 class Candidate(NamedTuple):
@@ -38,14 +39,13 @@ class Probe:
 
     def __init__(self, program: Program, task: Task, hparams: Hparams):
         self.program, self.task, self.hparams = program, task, hparams
-        steps = max(1, min(8, len(task.train) // task.batch_size))
-        num = min(len(task.train), steps * task.batch_size)
-        # Everything is committed to a device, as in an engine: else jax would compile for that one again.
+        self.full_steps = max(1, min(MOST_STEPS, len(task.train) // task.batch_size))
+        num = min(len(task.train), self.full_steps * task.batch_size) if task.streamed else len(task.train)
+        # All images, and committed to a device, as in an engine: else jax would compile for that one again.
         self.device = jax.devices()[0]
         images, labels = task.train.images[:num], task.train.labels[:num]
         self.data = Examples(*jax.device_put((images, labels), self.device))
         self.order = epoch_order(jax.random.key(0), num, task.batch_size)
-        self.full_steps = num // task.batch_size
         self.compile_seconds = 0.0  # of the first program
         self._memory: dict[int, int] = {}
 

@@ -48,22 +48,15 @@ class Key:
 @dataclass
 class _Measuring:
     on: bool = False
-    min_lanes: int = 1
 
 
 _MEASURING = _Measuring()
 _FORCED: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("forced_lowerings")
 
 
-def enable(on: bool = True, *, min_lanes: int = 1) -> None:
-    """Measures convolutions that were never measured here, when they are traced, and remembers the fastest.
-
-    Args:
-      on: whether to.
-      min_lanes: leaves convolutions of fewer lanes to the rule. A `vmap` traces each of its convolutions for
-        one lane too; 2 spares measuring those.
-    """
-    _MEASURING.on, _MEASURING.min_lanes = on, min_lanes
+def enable(on: bool = True) -> None:
+    """Measures convolutions that no table knows, when they are traced, and remembers the fastest."""
+    _MEASURING.on = on
 
 
 @contextlib.contextmanager
@@ -96,7 +89,7 @@ def choose(key: Key) -> str:
     known = _forced(key) or memory.load().get(str(key)) or _shipped(memory.device_name()).get(str(key))
     if known in lowerings.lowering_names(key.op, key.lanes, key.own):
         return known
-    if _MEASURING.on and key.lanes >= _MEASURING.min_lanes:
+    if _MEASURING.on:
         return tune(key)
     return by_rule(key)
 

@@ -127,13 +127,17 @@ def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
     assert choose_layout(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
 
 
+def _allocate(num_bytes):
+    return jax.block_until_ready(jnp.zeros(num_bytes, jnp.uint8) + 1)
+
+
 def test_a_layout_that_memory_runs_out_with_is_not_taken(group, monkeypatch):
     """A failure that jax raises for an allocation that really fails, at the calls of wide programs."""
     tried, advance = [], capacity.Probe._advance
 
     def fail(probe, shard, *arguments):
         tried.append(lanes := shard[0].step.shape[0])
-        return advance(probe, shard, *arguments) if lanes < 2 else jnp.zeros(2**50, jnp.uint8) + 1
+        return advance(probe, shard, *arguments) if lanes < 2 else _allocate(2**50)
 
     monkeypatch.setattr(capacity.Probe, "_advance", fail)
     choice = choose_layout(*group, wanted=16, name="mine")

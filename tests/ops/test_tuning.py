@@ -163,7 +163,7 @@ def test_lanes_that_share_narrow_images_share_their_windows_on_a_cpu(op):
 def test_enabled_tuning_measures_inside_a_trace(monkeypatch):
     few = ("unrolled:native", "mapped:wide_scan")
     monkeypatch.setattr(tuning.Key, "candidates", lambda key: few)
-    tuning.enable(True, min_lanes=2)
+    tuning.enable()
 
     def loss(w, x):
         return jnp.square(conv(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))).sum()
@@ -172,6 +172,6 @@ def test_enabled_tuning_measures_inside_a_trace(monkeypatch):
     got = jax.jit(jax.vmap(jax.grad(loss), (0, None)))(w, x)
     tuned = json.loads(memory.cache_path().read_text())["entries"]
     assert {json.loads(k)["op"] for k in tuned} == {"forward", "weight_gradient"}
-    assert {json.loads(k)["lanes"] for k in tuned} == {2}
+    assert {json.loads(k)["lanes"] for k in tuned} == {1, 2}  # a program of single lanes may be chosen
     tuning.enable(False)
     np.testing.assert_allclose(got[0], jax.grad(loss)(w[0], x), rtol=1e-4)
