@@ -16,7 +16,7 @@ from systems.layers import MODELS, Layer
 from systems.provenance import describe_run, name_device, write_json
 
 from hpjax.command import use_huge_pages
-from hpjax.ops import measurement, tuning
+from hpjax.ops import measurement, memory, tuning
 from hpjax.ops.lowerings import OPS
 
 MODEL = flags.DEFINE_enum("model", "custom_cnn", ["custom_cnn", "resnet18"], "whose layers")
@@ -64,7 +64,8 @@ def measure_layer(layer: Layer, op: str, lanes: int, *, shared: bool) -> dict:
         for name, times in sorted(samples.items(), key=lambda item: statistics.median(item[1]))
     }
     described = {"layer": dataclasses.asdict(layer), "op": op, "lanes": lanes, "shared_images": shared}
-    return {**described, "key": str(key), "chosen": tuning.choose(key), "lowerings": rows}
+    chosen, rule = tuning.choose(key), tuning.by_rule(key)
+    return {**described, "key": str(key), "chosen": chosen, "rule": rule, "lowerings": rows}
 
 
 def print_row(row: dict) -> None:
@@ -93,7 +94,8 @@ def main(argv: list[str]) -> None:
     names = ("model", "image_size", "batch_size", "repeats", "precision")
     settings = {name: flags.FLAGS[name].value for name in names}
     device = name_device(jax.devices()[0].device_kind)
-    write_json(OUT.value, {**describe_run("conv_lowerings", device, settings), "rows": rows})
+    content = {"table": memory.device_name(), "rows": rows}
+    write_json(OUT.value, {**describe_run("conv_lowerings", device, settings), **content})
 
 
 if __name__ == "__main__":

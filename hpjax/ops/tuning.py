@@ -86,8 +86,10 @@ def create_key(
 
 def choose(key: Key) -> str:
     """Returns the lowering for `key`: forced, remembered, shipped, measured now if enabled, or by rule."""
-    known = _forced(key) or memory.load().get(str(key)) or _shipped(memory.device_name()).get(str(key))
-    if known in lowerings.lowering_names(key.op, key.lanes, key.own):
+    if forced := _forced(key):
+        return forced
+    known = memory.load().get(str(key)) or shipped(memory.device_name()).get(str(key))
+    if known in key.candidates():
         return known
     if _MEASURING.on:
         return tune(key)
@@ -122,7 +124,8 @@ def _forced(key: Key) -> str | None:
 
 
 @functools.cache
-def _shipped(device: str) -> dict[str, str]:
+def shipped(device: str) -> dict[str, str]:
+    """Returns the lowerings that were measured on a device of this name, by key."""
     return json.loads(SHIPPED.read_text()).get(device, {}) if SHIPPED.exists() else {}
 
 

@@ -80,3 +80,7 @@ def test_a_missing_marker_is_an_error():
 def test_the_readme_in_the_repository_is_up_to_date():
     results, readme = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "README.md"
     run_script("report.py", "--check", f"--results={results}", f"--readme={readme}")
+
+
+def test_the_shipped_lowerings_are_what_the_results_say():
+    run_script("ship.py", "--check")
