@@ -41,10 +41,18 @@ tests() {
     >"$FOLDER/tests_$name.log" 2>&1) || [[ $? == 5 ]] || FAILED="${FAILED:-} $name"
   tail -n 3 "$FOLDER/tests_$name.log"
 }
-if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null && [[ -z ${ROWS:-} ]]; then
+has() { "$PYTHON" -c "import $1" 2>/dev/null; }
+platforms=${JAX_PLATFORMS:-}
+if has pytest && [[ -z ${ROWS:-} ]]; then
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda}  # or the tests choose the CPU
-  tests gpu -m gpu tests/lanes
+  tests gpu -m gpu tests/lanes/test_gpu.py
   # They compare with float64, so products must have all bits of float32.
-  JAX_DEFAULT_MATMUL_PRECISION=highest tests ops tests/ops/test_conv.py tests/ops/test_pool.py tests/ops/test_norm_pool.py
+  if has hypothesis; then
+    JAX_DEFAULT_MATMUL_PRECISION=highest tests ops tests/ops/test_conv.py tests/ops/test_pool.py \
+      tests/ops/test_norm_pool.py
+  fi
 fi
+export JAX_PLATFORMS=$platforms
+row resnet18_b32_x8_peers epoch_time.py "${resnet[@]}" --lanes=8 --steps=5 --repeats=2 \
+  --systems=auto,vmap,torch_compile,torch_func
 finish
