@@ -35,7 +35,8 @@ def _rows(path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "wd"
-    config = _config(sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}})
+    data = {"name": "auto", "dir": str(tmp_path_factory.mktemp("without_images"))}
+    config = _config(data=data, sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}})
     return config, run_sweep(config, path)
 
 

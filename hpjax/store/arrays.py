@@ -114,8 +114,8 @@ def load_folder(folder: Path) -> tuple[Nested, dict]:
         raise CheckpointError(f"there is no checkpoint {folder}")
     check_manifest(folder)
     content = _read_content(folder)
-    if content.get("folder") != folder.name:
-        raise CheckpointError(f"checkpoint {folder} is damaged: it is {content.get('folder')}, renamed")
+    if (name := content.get("folder")) != folder.name:
+        raise CheckpointError(f"checkpoint {folder} is damaged: it is {name} under another name")
     nested = _load_arrays(folder / _ARRAYS) if (folder / _ARRAYS).exists() else {}
     for name, (shape, dtype) in content["empty"].items():
         _insert(nested, tuple(name.split("/")), np.zeros(shape, dtype))
