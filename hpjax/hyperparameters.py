@@ -106,6 +106,8 @@ def check_value(name: str, value: Any) -> Any:
 
 def unknown_hyperparameter(key: str, name: str, value: Any) -> ConfigError:
     """Returns the error for a name, given with `value` under `key`, that is no hyperparameter's."""
+    if name == "seed":
+        return ConfigError(key, value, "sweep.seeds=N, which runs each setting with N seeds")
     near = difflib.get_close_matches(name, HYPERPARAMETERS, 1)
     allowed = f"did you mean {near[0]}?" if near else f"{', '.join(HYPERPARAMETERS)}"
     return ConfigError(key, value, f"a hyperparameter{'; ' if near else ': '}{allowed}")

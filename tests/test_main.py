@@ -146,6 +146,7 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--space=zzz=1"], "learning_rate"),
         ([CONFIG, "--space=weight_decay=a"], "numbers"),
         ([CONFIG, "--space=wieght_decay=1"], "did you mean weight_decay?"),
+        ([CONFIG, "--space=seed=0,1"], "expected sweep.seeds=N"),
         ([CONFIG, "--space=weight_decay=1:2:lg"], "expected log or a step"),
         ([CONFIG, "--space=batch_size=8:16:2.5"], "expected log or a step (one of the whole numbers)"),
         ([CONFIG, "--space=weight_decay=1", "--space=weight_decay=0.1"], "weight_decay once"),
