@@ -23,7 +23,7 @@ row custom_cnn_150_b32_x8 epoch_time.py "${cnn[@]}" --steps=1 --repeats=5 --syst
 row custom_cnn_48_b10_x16 epoch_time.py "${small[@]}" --steps=40 --repeats=5 --systems=$ours
 row resnet18_64_b32_x4 epoch_time.py "${resnet[@]}" --steps=1 --repeats=5 --systems=$ours
 row custom_cnn_48_b10_x16_peers epoch_time.py "${small[@]}" --steps=5 --repeats=3 --systems=$peers
-row startup startup.py --repeats=1
+row startup startup.py --repeats=3
 row custom_cnn_150_b32_x8_peers epoch_time.py "${cnn[@]}" --steps=1 --repeats=2 --systems=$peers
 row resnet18_64_b32_x4_peers epoch_time.py "${resnet[@]}" --steps=1 --repeats=2 --systems=$peers
 row scaling scaling.py --model=custom_cnn --image_size=48 --batch_size=10 --lanes=1,2,4,8,16,32,64 --repeats=5

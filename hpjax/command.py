@@ -12,6 +12,15 @@ from typing import Any
 from hpjax.errors import HpjaxError
 
 _TUNABLE = "glibc.malloc.hugetlb"
+_BYTES = 1 << 34  # more than any temporary has
+# Huge pages; and big temporaries stay with the process, in the only arena that can grow by so much: else two
+# threads that map and fault gigabytes in every step wait for each other in the kernel.
+_TUNABLES = (
+    f"{_TUNABLE}=1",
+    f"glibc.malloc.mmap_threshold={_BYTES}",
+    f"glibc.malloc.trim_threshold={_BYTES}",
+    "glibc.malloc.arena_max=1",
+)
 _ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 
 
@@ -39,9 +48,9 @@ def run_command(command: Callable[[], None]) -> int:
 
 
 def use_huge_pages() -> None:
-    """Restarts this process with huge pages for malloc, where that pays: on the CPU, under Linux.
+    """Restarts this process with huge pages for malloc that it keeps, where that pays: on the CPU, under Linux.
 
-    Training frees and faults its big temporaries anew in every step; glibc reads the setting only when a
+    Training would free and fault its big temporaries anew in every step; glibc reads the setting only when a
     process starts. `HPJAX_NO_REEXEC=1` keeps the process as it is.
     """
     environment = huge_pages_environment(os.environ)
@@ -59,7 +68,7 @@ def huge_pages_environment(
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms != "cpu" and (platforms or any(Path(device).exists() for device in accelerators)):
         return None
-    return {**environment, "GLIBC_TUNABLES": ":".join(filter(None, (tunables, f"{_TUNABLE}=1")))}
+    return {**environment, "GLIBC_TUNABLES": ":".join(filter(None, (tunables, *_TUNABLES)))}
 
 
 def _report(error: HpjaxError) -> int:

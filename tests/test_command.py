@@ -9,6 +9,12 @@ from hpjax.command import huge_pages_environment, run_command
 from hpjax.errors import HpjaxError
 
 
+KEPT_HUGE_PAGES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
+    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
+)
+
+
 class _Interrupted(HpjaxError):
     def __init__(self, signum):
         self.signum = signum
@@ -51,9 +57,9 @@ def test_sigterm_ends_a_command_with_143_and_is_handed_back():
 @pytest.mark.parametrize(
     ("environment", "tunables"),
     [
-        ({"JAX_PLATFORMS": "cpu"}, "glibc.malloc.hugetlb=1"),
-        ({}, "glibc.malloc.hugetlb=1"),
-        ({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
+        ({"JAX_PLATFORMS": "cpu"}, KEPT_HUGE_PAGES),
+        ({}, KEPT_HUGE_PAGES),
+        ({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, f"glibc.malloc.check=0:{KEPT_HUGE_PAGES}"),
     ],
 )
 def test_huge_pages_are_asked_for_on_the_cpu(environment, tunables):

@@ -16,6 +16,8 @@ from typing import Any
 from systems.system import Epoch, Unavailable
 from systems.workload import Workload
 
+from hpjax.command import huge_pages_environment
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -28,7 +30,7 @@ def has_gpu() -> bool:
 def child_environment(on_gpu: bool, **more: str) -> dict[str, str]:
     """Returns the environment of every system, PyTorch's too.
 
-    On a CPU malloc gets huge pages, which hpjax restarts itself for. On a GPU memory is taken as it is
+    On a CPU malloc gets huge pages and keeps them, which hpjax restarts itself for. On a GPU memory is taken as it is
     needed, as the systems share the device.
     """
     paths = [str(ROOT), str(ROOT.parent), os.environ.get("PYTHONPATH", "")]
@@ -36,11 +38,8 @@ def child_environment(on_gpu: bool, **more: str) -> dict[str, str]:
     if on_gpu:
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     else:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-        tunables = environment.get("GLIBC_TUNABLES", "")
-        if "hugetlb" not in tunables:
-            tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
-        environment["GLIBC_TUNABLES"] = tunables
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        environment = huge_pages_environment(environment) or environment
     return {**environment, **more}
 
 
