@@ -48,7 +48,7 @@ def run_command(command: Callable[[], None]) -> int:
 
 
 def use_huge_pages() -> None:
-    """Restarts this process with huge pages for malloc that it keeps, where that pays: on the CPU, under Linux.
+    """Restarts this process with huge pages that malloc keeps, where that pays: on the CPU, under Linux.
 
     Training would free and fault its big temporaries anew in every step; glibc reads the setting only when a
     process starts. `HPJAX_NO_REEXEC=1` keeps the process as it is.

@@ -8,7 +8,6 @@ import pytest
 from hpjax.command import huge_pages_environment, run_command
 from hpjax.errors import HpjaxError
 
-
 KEPT_HUGE_PAGES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
     "glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"

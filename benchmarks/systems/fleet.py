@@ -13,10 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpjax.command import huge_pages_environment
 from systems.system import Epoch, Unavailable
 from systems.workload import Workload
-
-from hpjax.command import huge_pages_environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -30,8 +29,8 @@ def has_gpu() -> bool:
 def child_environment(on_gpu: bool, **more: str) -> dict[str, str]:
     """Returns the environment of every system, PyTorch's too.
 
-    On a CPU malloc gets huge pages and keeps them, which hpjax restarts itself for. On a GPU memory is taken as it is
-    needed, as the systems share the device.
+    On a CPU malloc gets huge pages and keeps them, which hpjax restarts itself for. On a GPU memory is taken
+    as it is needed, as the systems share the device.
     """
     paths = [str(ROOT), str(ROOT.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -5,6 +5,7 @@ import jax
 from hpjax.errors import CheckpointError, WorkdirError
 
 _RAISED = (jax.errors.JaxRuntimeError, ValueError)  # both by jax, for the same failure at different places
+_SAID = ("RESOURCE_EXHAUSTED", "Out of memory allocating")  # the latter alone where a call was under way
 _OF_THE_DISK = (WorkdirError, CheckpointError)  # a full one is RESOURCE_EXHAUSTED to TensorStore
 
 
@@ -13,7 +14,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, _OF_THE_DISK):
         if isinstance(error, MemoryError):
             return True
-        if isinstance(error, _RAISED) and "RESOURCE_EXHAUSTED" in str(error):
+        if isinstance(error, _RAISED) and any(said in str(error) for said in _SAID):
             return True
         error = error.__cause__ or error.__context__
     return False
