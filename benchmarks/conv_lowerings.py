@@ -15,7 +15,7 @@ from absl import app, flags
 from systems.layers import MODELS, Layer
 from systems.provenance import describe_run, name_device, write_json
 
-from hpjax.command import use_huge_pages
+from hpjax.host_memory import restart_with_kept_memory
 from hpjax.ops import measurement, memory, tuning
 from hpjax.ops.lowerings import OPS
 
@@ -99,5 +99,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_kept_memory()
     app.run(main)

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 from systems import summary
-from systems.fleet import Child, Gang, child_environment, has_gpu
+from systems.fleet import Child, Gang, child_environment, has_gpu, name_allocator
 from systems.provenance import describe_run, name_device, write_json
 from systems.system import MODULES, Epoch, Unavailable
 from systems.workload import Workload, save_examples
@@ -37,6 +37,7 @@ BUDGET = flags.DEFINE_float("budget", 3600, "seconds after which nothing more is
 TIMEOUT = flags.DEFINE_float("timeout", 300, "seconds after which a system counts as unavailable")
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
+WITH_PLAIN_MALLOC = ("torch_plain",)  # the others get what hpjax gives itself
 PREPARING = 0.7  # of the budget may go into preparing
 
 
@@ -91,9 +92,12 @@ def leave(name: str, entry: Entry, error: Unavailable) -> None:
 
 def create_entries(workload: Workload, on_gpu: bool, cache: str) -> dict[str, Entry]:
     """Starts the processes of all systems, and the one that measures the device's ceilings."""
-    environment = child_environment(on_gpu)
     names = ["ceilings", *(name for name in NAMES.value if name != "processes")]
-    entries = {name: Entry(Child(name, workload, environment, timeout=TIMEOUT.value)) for name in names}
+    environments = {n: child_environment(on_gpu, keep_memory=n not in WITH_PLAIN_MALLOC) for n in names}
+    entries = {
+        name: Entry(Child(name, workload, environment, timeout=TIMEOUT.value))
+        for name, environment in environments.items()
+    }
     if "processes" in NAMES.value:
         for count in map(int, PROCESSES.value or (("2", "4", "8") if on_gpu else ("2",))):
             if count <= workload.lanes:
@@ -108,7 +112,7 @@ def create_gang(workload: Workload, count: int, on_gpu: bool, cache: str) -> Gan
     if on_gpu:
         shared["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.8 / count:.3f}"
     cores = [] if on_gpu else sorted(os.sched_getaffinity(0))
-    return Gang(workload, count, child_environment(on_gpu, **shared), cores, TIMEOUT.value)
+    return Gang(workload, count, {**child_environment(on_gpu), **shared}, cores, TIMEOUT.value)
 
 
 def describe_contest(entries: dict[str, Entry], workload: Workload) -> dict[str, Any]:
@@ -193,6 +197,7 @@ def main(argv: list[str]) -> None:
     print_contest(content)
     settings = {k: v for k, v in vars(workload).items() if k not in ("folder", "first_lane")}
     device = name_device(content["ceilings"]["device_kind"])
+    content["allocator"] = name_allocator(child_environment(has_gpu()))
     write_json(OUT.value, {**describe_run("epoch_time", device, settings), **content})
 
 

@@ -17,7 +17,7 @@ from systems import lanes, summary
 from systems.provenance import describe_run, name_device, write_json
 from systems.workload import Workload, save_examples
 
-from hpjax.command import use_huge_pages
+from hpjax.host_memory import restart_with_kept_memory
 from hpjax.lanes import capacity
 from hpjax.ops import tuning
 
@@ -149,5 +149,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_kept_memory()
     app.run(main)

@@ -1,27 +1,13 @@
-"""What every command shares: one-line errors, exit statuses, signals, logging and memory."""
+"""What every command shares: one-line errors, exit statuses, signals and logging."""
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from hpjax.errors import HpjaxError
-
-_TUNABLE = "glibc.malloc.hugetlb"
-_BYTES = 1 << 34  # more than any temporary has
-# Huge pages; and big temporaries stay with the process, in the only arena that can grow by so much: else two
-# threads that map and fault gigabytes in every step wait for each other in the kernel.
-_TUNABLES = (
-    f"{_TUNABLE}=1",
-    f"glibc.malloc.mmap_threshold={_BYTES}",
-    f"glibc.malloc.trim_threshold={_BYTES}",
-    "glibc.malloc.arena_max=1",
-)
-_ACCELERATORS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0")
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -45,30 +31,6 @@ def run_command(command: Callable[[], None]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
-
-
-def use_huge_pages() -> None:
-    """Restarts this process with huge pages that malloc keeps, where that pays: on the CPU, under Linux.
-
-    Training would free and fault its big temporaries anew in every step; glibc reads the setting only when a
-    process starts. `HPJAX_NO_REEXEC=1` keeps the process as it is.
-    """
-    environment = huge_pages_environment(os.environ)
-    if sys.platform == "linux" and environment is not None:
-        os.execve(sys.executable, sys.orig_argv, environment)
-
-
-def huge_pages_environment(
-    environment: Mapping[str, str], accelerators: Sequence[str] = _ACCELERATORS
-) -> dict[str, str] | None:
-    """Returns the environment to restart in, or None where there is no need to."""
-    tunables = environment.get("GLIBC_TUNABLES", "")
-    if environment.get("HPJAX_NO_REEXEC") or _TUNABLE in tunables:
-        return None
-    platforms = environment.get("JAX_PLATFORMS", "")
-    if platforms != "cpu" and (platforms or any(Path(device).exists() for device in accelerators)):
-        return None
-    return {**environment, "GLIBC_TUNABLES": ":".join(filter(None, (tunables, *_TUNABLES)))}
 
 
 def _report(error: HpjaxError) -> int:

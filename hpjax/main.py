@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpjax.arguments import HELP, Arguments, parse_arguments, wants_help
-from hpjax.command import run_command, use_huge_pages
+from hpjax.command import run_command
+from hpjax.host_memory import restart_with_kept_memory
 
 if TYPE_CHECKING:
     from hpjax.sweep import SweepResult
@@ -44,5 +45,5 @@ def _describe(result: "SweepResult") -> str:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    restart_with_kept_memory()
     sys.exit(main())

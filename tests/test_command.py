@@ -1,17 +1,12 @@
-"""Exit statuses, signals, and the restart for huge pages."""
+"""Exit statuses, signals and logging."""
 
 import os
 import signal
 
 import pytest
 
-from hpjax.command import huge_pages_environment, run_command
+from hpjax.command import run_command
 from hpjax.errors import HpjaxError
-
-KEPT_HUGE_PAGES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
-    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
-)
 
 
 class _Interrupted(HpjaxError):
@@ -51,28 +46,3 @@ def test_sigterm_ends_a_command_with_143_and_is_handed_back():
     before = signal.getsignal(signal.SIGTERM)
     assert run_command(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(
-    ("environment", "tunables"),
-    [
-        ({"JAX_PLATFORMS": "cpu"}, KEPT_HUGE_PAGES),
-        ({}, KEPT_HUGE_PAGES),
-        ({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, f"glibc.malloc.check=0:{KEPT_HUGE_PAGES}"),
-    ],
-)
-def test_huge_pages_are_asked_for_on_the_cpu(environment, tunables):
-    assert huge_pages_environment(environment, accelerators=()) == {**environment, "GLIBC_TUNABLES": tunables}
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [{"HPJAX_NO_REEXEC": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, {"JAX_PLATFORMS": "cuda"}],
-)
-def test_a_process_stays_as_it_is(environment):
-    assert huge_pages_environment(environment, accelerators=()) is None
-
-
-def test_a_process_with_an_accelerator_stays_as_it_is(tmp_path):
-    assert huge_pages_environment({}, accelerators=(str(tmp_path),)) is None
-    assert huge_pages_environment({"JAX_PLATFORMS": "cpu"}, accelerators=(str(tmp_path),)) is not None

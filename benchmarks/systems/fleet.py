@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpjax.command import huge_pages_environment
+from hpjax.host_memory import kept_memory_environment
 from systems.system import Epoch, Unavailable
 from systems.workload import Workload
 
@@ -26,11 +26,11 @@ def has_gpu() -> bool:
     return platforms != "cpu" and any(pathlib.Path(p).exists() for p in ("/dev/nvidia0", "/dev/nvidiactl"))
 
 
-def child_environment(on_gpu: bool, **more: str) -> dict[str, str]:
+def child_environment(on_gpu: bool, keep_memory: bool = True) -> dict[str, str]:
     """Returns the environment of every system, PyTorch's too.
 
-    On a CPU malloc gets huge pages and keeps them, which hpjax restarts itself for. On a GPU memory is taken
-    as it is needed, as the systems share the device.
+    On a CPU each gets the allocator and the settings that hpjax restarts itself for, unless `keep_memory` is
+    False. On a GPU memory is taken as it is needed, as the systems share the device.
     """
     paths = [str(ROOT), str(ROOT.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -38,8 +38,18 @@ def child_environment(on_gpu: bool, **more: str) -> dict[str, str]:
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     else:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-        environment = huge_pages_environment(environment) or environment
-    return {**environment, **more}
+        if keep_memory:
+            environment = kept_memory_environment(environment) or environment
+    return environment
+
+
+def name_allocator(environment: Mapping[str, str]) -> str:
+    """Returns what processes in this environment get their memory from."""
+    preloaded = re.search(r"(\w+malloc\w*)\.so", environment.get("LD_PRELOAD", ""))
+    if preloaded:
+        return preloaded[1].removeprefix("lib")
+    tunables = environment.get("GLIBC_TUNABLES", "")
+    return "malloc with huge pages" if "hugetlb=1" in tunables else "malloc"
 
 
 class Child:

@@ -35,6 +35,7 @@ MODULES = {
     "auto": "systems.lanes",
     "vmap": "systems.plain_vmap",
     "torch": "systems.torch_loop",
+    "torch_plain": "systems.torch_loop",
     "torch_compile": "systems.torch_loop",
     "torch_func": "systems.torch_func",
     "ceilings": "systems.ceilings",

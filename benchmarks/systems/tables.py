@@ -107,11 +107,12 @@ def _contest_line(result: dict[str, Any]) -> str:
     ceilings, losses = result["ceilings"], result["losses"]
     n = max((s["epoch_seconds"]["n"] for s in result["systems"].values() if "epoch_seconds" in s), default=0)
     best = f" Best number of processes: `{result['best_processes']}`." if result["best_processes"] else ""
+    allocator = f" Memory from {result['allocator']}." if "allocator" in result else ""
     return (
         f"n = {n} epochs of {result['settings']['steps']} steps; medians, quartiles in brackets. Ceilings:"
         f" {ceilings['flops'] / 1e12:.3g} TFLOP/s in a matrix product,"
         f" {ceilings['bytes_per_second'] / 1e9:.3g} GB/s in a copy. hpjax's systems differ by at most"
-        f" {losses['largest_relative_difference']:.1e} in the first epoch's losses.{best}"
+        f" {losses['largest_relative_difference']:.1e} in the first epoch's losses.{allocator}{best}"
     )
 
 

@@ -1,7 +1,5 @@
 """How many lanes fit, and which layout trains them fastest: by measurement of a few steps."""
 
-import contextlib
-import ctypes
 import dataclasses
 import math
 import os
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 
+from hpjax import host_memory
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.probe import MANY_STEPS, Candidate, Probe, steps_per_call
 from hpjax.lanes.program import Program
@@ -102,14 +101,7 @@ def device_memory_limit() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    _give_back_memory()
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def _give_back_memory() -> None:
-    """Has malloc return to the system what it keeps but doesn't use, so that it counts as available."""
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    return host_memory.available_bytes()
 
 
 def _estimate(probe: Probe, choice: Choice) -> Choice:

@@ -1,4 +1,4 @@
-"""Sums per feature over everything else, without a copy of what is summed."""
+"""Sums without a copy of what is summed: per feature over everything else, and of squares."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,6 +7,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+ROW = 2**12  # elements of a large array that are added up at a time
+
+
+def square_sum(array: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the sum of an array's squares."""
+    rows = array.size // ROW
+    if jax.default_backend() != "cpu" or rows < 2:
+        return jnp.sum(jnp.square(array))
+    flat = array.reshape(-1)
+
+    def add(i, totals):  # XLA's CPU backend would write out the squares and tree-reduce them
+        return totals + jnp.square(lax.dynamic_slice_in_dim(flat, i * ROW, ROW))
+
+    totals = lax.fori_loop(0, rows, add, jnp.zeros(ROW, array.dtype))
+    return totals.sum() + jnp.sum(jnp.square(flat[rows * ROW :]))
 
 
 def feature_sums(

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from hpjax.errors import ConfigError
+from hpjax.ops.sums import square_sum
 from hpjax.train.hparams import Hparams
 
 OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
@@ -85,7 +86,7 @@ def clip_by_global_norm(max_norm: Float[Array, ""] | float) -> optax.GradientTra
 
     def update(updates, state, params=None):
         del params
-        factor = clip_factor(updates, max_norm)
+        factor = clip_factor(global_norm(updates), max_norm)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
     if isinstance(max_norm, float) and max_norm == 0:
@@ -93,9 +94,13 @@ def clip_by_global_norm(max_norm: Float[Array, ""] | float) -> optax.GradientTra
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def clip_factor(grads: PyTree, max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
-    """Returns what scales gradients down to a global norm of `max_norm`: 1 if it is 0 or not exceeded."""
-    norm = optax.tree.norm(grads)
+def global_norm(grads: PyTree) -> Float[Array, ""]:
+    """Returns the norm of all gradients as one vector; not finite where one of them isn't."""
+    return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(grads))))
+
+
+def clip_factor(norm: Float[Array, ""], max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
+    """Returns what scales gradients of this norm down to one of `max_norm`: 1 if it is 0 or not exceeded."""
     too_long = (max_norm > 0) & (norm > max_norm)
     return jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
 

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int32, UInt8
 
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
+from hpjax.train.optimizer import global_norm
 from hpjax.train.state import TrainState, merge_model, purpose_key
 from hpjax.train.update import update_weights
 
@@ -33,11 +33,10 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     """
     gradient = jax.value_and_grad(_loss, has_aux=True)
     (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
-    healthy = (
-        (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
-    )
+    norm = global_norm(grads)
+    healthy = (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
     params, opt_state = update_weights(
-        state.recipe.optimizer, hparams, healthy, grads, state.params, state.opt_state
+        state.recipe.optimizer, hparams, healthy, norm, grads, state.params, state.opt_state
     )
     batch_stats = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), batch_stats, state.batch_stats)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from hpjax.ops.pieces import update_in_pieces
 from hpjax.train.hparams import Hparams
@@ -18,11 +18,15 @@ def update_weights(
     rule: OptimizerRule,
     hparams: Hparams,
     healthy: Bool[Array, ""],
+    norm: Float[Array, ""],
     grads: nnx.State,
     params: nnx.State,
     opt_state: Any,
 ) -> tuple[nnx.State, Any]:
-    """Returns the weights and the optimizer's state after a step; the old ones if the trial isn't healthy."""
+    """Returns the weights and the optimizer's state after a step; the old ones if the trial isn't healthy.
+
+    `norm` is the gradients' global one.
+    """
     if not rule.elementwise:
         updates, new_state = make_optimizer(rule, hparams).update(grads, opt_state, params)
         new = (optax.apply_updates(params, updates), new_state)
@@ -31,7 +35,7 @@ def update_weights(
     nodes, structure = jax.tree.flatten(opt_state, is_leaf=_is_state)  # a State has an array for each weight
     moments = [jax.tree.leaves(node) for node in nodes if _is_state(node)]
     numbers = [node for node in nodes if not _is_state(node)]
-    scalars = (healthy, clip_factor(grads, hparams.clip_norm), *hparams, *numbers)
+    scalars = (healthy, clip_factor(norm, hparams.clip_norm), *hparams, *numbers)
     static = (rule, structure, tuple(map(_is_state, nodes)))
 
     weights, treedef = jax.tree.flatten(params)

@@ -34,3 +34,13 @@ def test_lanes_have_scalars_of_their_own():
     want = jax.vmap(lambda x, t, s: _decay_and_add(x, t, y[0], s, 2.0))(x, total, scale)
     for mine, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_lanes_of_lanes():
+    x, total, y = (a.reshape(2, 3, -1) for a in _arrays((6, LARGE + 5)))
+    update = lambda x, total, y, scale: update_in_pieces(_decay_and_add, (x, total), (y,), (scale,), 2.0)  # noqa: E731
+    scale = jnp.asarray([0.1, 0.2])
+    got = jax.jit(jax.vmap(jax.vmap(update, (0, 0, 0, None)), (0, 0, 0, 0)))(x, total, y, scale)
+    want = _decay_and_add(x, total, y, scale[:, None, None], 2.0)
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)

@@ -30,6 +30,10 @@ def _hparams(**changed):
     return create_hparams(**{"learning_rate": 1e-2, "weight_decay": 0.1, "clip_norm": 30.0, **changed})
 
 
+def _in_pieces(rule, hparams, healthy, grads, *state):
+    return update_weights(rule, hparams, jnp.asarray(healthy), optax.tree.norm(grads), grads, *state)
+
+
 def _at_once(rule, hparams, grads, params, opt_state):
     updates, opt_state = make_optimizer(rule, hparams).update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
@@ -37,14 +41,15 @@ def _at_once(rule, hparams, grads, params, opt_state):
 
 def _assert_close(got, want):
     assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), got, want)
+    # Where gradient and decay cancel, few digits are left, and rmsprop makes them as large as the others.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_NAMES)
 def test_three_steps_equal_the_whole_tree(name):
     rule, hparams, params = _rule(name), _hparams(), _tree(0)
     got = want = (params, make_optimizer(rule, hparams).init(params))
-    step = jax.jit(lambda grads, state: update_weights(rule, hparams, jnp.asarray(True), grads, *state))
+    step = jax.jit(lambda grads, state: _in_pieces(rule, hparams, True, grads, *state))
     at_once = jax.jit(lambda grads, state: _at_once(rule, hparams, grads, *state))
     for seed in (1, 2, 3):
         got, want = step(_tree(seed), got), at_once(_tree(seed), want)
@@ -58,7 +63,7 @@ def test_an_unhealthy_lane_keeps_every_bit(name):
     twice = lambda tree: jax.tree.map(lambda a: jnp.stack([a, a]), tree)  # noqa: E731
     state = twice((params, make_optimizer(rule, _hparams()).init(params)))
     grads = jax.tree.map(lambda a: a.at[1].set(jnp.nan), twice(_tree(1)))
-    step = jax.jit(jax.vmap(lambda h, ok, g, s: update_weights(rule, h, ok, g, *s)))
+    step = jax.jit(jax.vmap(lambda h, ok, g, s: _in_pieces(rule, h, ok, g, *s)))
     after = step(hparams, jnp.asarray([True, False]), grads, state)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[1]), after, state)
     alone = _at_once(rule, _hparams(), _tree(1), *jax.tree.map(lambda a: a[0], state))
