@@ -23,6 +23,7 @@ from systems.fleet import has_gpu
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
 
 DATA = flags.DEFINE_string("data", "digits", "images: digits or synthetic_scenes")
+DIR = flags.DEFINE_string("dir", "", "folder of images to take instead, split into training and test")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 48, "side of the images in pixels")
 IMAGES = flags.DEFINE_integer("images", 0, "training images, a tenth of them for validation; 0: all")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "images of a step")
@@ -79,7 +80,8 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
     (folder / "search.py").write_text(CONFIG.replace("{pruner}", "" if peer else HALVING))
     fields = {
         "seed": seed,
-        "data.name": DATA.value,
+        "data.name": "folder" if DIR.value else DATA.value,
+        "data.dir": DIR.value,
         "data.image_size": IMAGE_SIZE.value,
         "data.max_train_examples": IMAGES.value,
         "train.batch_size": BATCH_SIZE.value,
@@ -89,7 +91,7 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
         "lanes.strategy": "sequential" if peer else "auto",
         "lanes.count": 1 if peer else LANES.value,
     }
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    overrides = [f"--config.{name}={value}" for name, value in fields.items() if value != ""]
     workdir = folder / "workdir"
     command = [sys.executable, "-m", "hpjax.main", f"--config={folder / 'search.py'}", f"--workdir={workdir}"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
@@ -146,6 +148,11 @@ def describe_pair(pair: dict[str, Search]) -> dict[str, Any]:
     }
 
 
+def name_data() -> str:
+    """Returns what the images are."""
+    return "photographs" if DIR.value else DATA.value.replace("_", " ")
+
+
 def draw(pairs: list[dict[str, Search]], path: pathlib.Path) -> None:
     """Draws the best accuracy so far over time, a line per search."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -164,7 +171,7 @@ def draw(pairs: list[dict[str, Search]], path: pathlib.Path) -> None:
     axes.set_xlabel("seconds since the start of the process; the dot is its end")
     axes.set_ylabel("best validation accuracy so far")
     axes.set_title(
-        f"{TRIALS.value} settings of the custom CNN on {DATA.value}, {EPOCHS.value} epochs at most"
+        f"{TRIALS.value} settings of the custom CNN on {name_data()}, {EPOCHS.value} epochs at most"
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
@@ -183,7 +190,8 @@ def main(argv: list[str]) -> None:
         if any(pair[name] for pair in described)
     }
     names = ("data", "image_size", "images", "batch_size", "trials", "epochs", "lanes", "sampler", "repeats")
-    settings = {name: flags.FLAGS[name].value for name in names} | {"model": "custom_cnn"}
+    settings = {name: flags.FLAGS[name].value for name in names}
+    settings |= {"model": "custom_cnn", "data": name_data()}
     device = gpu_name() if has_gpu() else cpu_name()
     write_json(
         OUT.value, {**describe_run("search_time", device, settings), "shares": shares, "pairs": described}

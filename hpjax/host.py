@@ -18,7 +18,7 @@ from hpjax.store.tables import find_best
 log = logging.getLogger("hpjax")
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
-CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving
+CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving, what a thread does on a CPU included
 
 _SCALARS = (
     "train_loss",
@@ -128,7 +128,8 @@ class SessionHost:
             session.save(self._group, run, block=True)
             raise Interrupted(session.signals.received, session.workdir.path)
         if self._checkpoint_is_due(run.epoch):
-            session.pace.every(CHECKPOINT_SHARE, "checkpoint", lambda: session.save(self._group, run))
+            save = lambda: session.save(self._group, run)  # noqa: E731
+            session.pace.every(CHECKPOINT_SHARE, "checkpoint", save, session.seconds_of_writing)
 
     def stop_now(self) -> bool:
         """Whether to leave an epoch unfinished: only where the last boundary was saved."""

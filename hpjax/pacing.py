@@ -13,9 +13,18 @@ class Pace:
         self._fresh: set[str] = set()
         self._start = time.monotonic()
 
-    def every(self, share: float, name: str, work: Callable[[], None]) -> None:
-        """Does the work unless it was done too recently for its cost."""
-        if self.since(name) < self._cost.get(name, 0.0) / share:
+    def every(
+        self, share: float, name: str, work: Callable[[], None], aside: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """Does the work unless it was done too recently for its cost.
+
+        Args:
+          share: of the wall time that the work may take.
+          name: of the work.
+          work: what is to be done.
+          aside: returns the seconds that it took besides, the last time, so far: what it left to a thread.
+        """
+        if name in self._cost and self.since(name) < (self._cost[name] + aside()) / share:
             return
         begin = time.monotonic()
         work()

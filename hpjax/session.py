@@ -161,6 +161,10 @@ class Session:
         if self.tally["saves"] > 1:  # each save waits for the one before
             mark_saved(self.workdir.path)
 
+    def seconds_of_writing(self) -> float:
+        """Returns how long the newest checkpoint's writing has kept cores from training, so far."""
+        return self.checkpoints.seconds if jax.default_backend() == "cpu" else 0.0
+
     def write_tables(self, finished: bool = False, **summary: Any) -> None:
         """Writes every table and the summary."""
         shares = {"utilisation": self._utilisation(), "layouts": [p.layout() for p in self.plan.groups]}

@@ -98,6 +98,28 @@ def test_the_restarted_process_has_the_allocator():
     assert (str(found.resolve()) if found else OF_GLIBC) in done.stdout
 
 
+def test_what_is_kept_counts_as_available():
+    found = host_memory._find_jemalloc(host_memory._library_folders())
+    if found is None:
+        pytest.skip("needs jemalloc")
+    code = """
+import psutil
+from hpjax import host_memory
+resident = lambda: psutil.Process().memory_info().rss
+before = resident()
+block = bytearray(b"x") * 2**28
+del block
+kept = resident() - before
+host_memory.available_bytes()
+print(kept > 2**27, resident() - before < 2**26)
+"""
+    settings = {"LD_PRELOAD": str(found), "MALLOC_CONF": OF_JEMALLOC}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+
+
 def test_jemalloc_is_found_wherever_the_loader_finds_it():
     if ctypes.util.find_library("jemalloc") != "libjemalloc.so.2":
         pytest.skip("needs jemalloc")

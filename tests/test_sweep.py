@@ -58,6 +58,23 @@ def test_tables_are_complete(finished):
     assert summary["finished"] and summary["trials"] == {"total": 4, "complete": 4}
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": {"kernel_widths": (2, 4, 2)}},
+        {"optimizer": {"name": "adafactor"}, "train": {"precision": "bfloat16"}},
+        {"optimizer": {"name": "lamb"}, "model": {"kernel_widths": (4, 2, 3)}},
+    ],
+    ids=["even_kernels", "adafactor_bfloat16", "lamb_even_kernels"],
+)
+def test_unusual_networks_and_optimizers_learn(changed, tmp_path):
+    changed = {**changed, "train": {"epochs": 4, **changed.get("train", {})}}
+    result = run_sweep(_config(**changed, sweep={"space": {"learning_rate": (1e-3, 2e-3)}}), tmp_path / "wd")
+    losses = [float(row["train_loss"]) for row in _rows(result.workdir / "epochs.csv")]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[1]
+
+
 def test_everything_else_is_there(finished):
     _, result = finished
     for name in ("config.json", "plan.json", "study.journal", "tensorboard", "checkpoints"):

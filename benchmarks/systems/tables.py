@@ -63,6 +63,21 @@ def overhead_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
 
+def checkpoint_table(result: dict[str, Any]) -> str:
+    """Returns what saving the population adds to the time of a sweep."""
+    s, seconds, cost = result["settings"], result["seconds"], result["cost"]
+    what = (
+        f"Sweeps of {s['epochs']} epochs of {s['steps']} steps, {cost['n']} pairs; seconds from the first"
+        " epoch to the end of the process."
+    )
+    share = {"median": 100 * cost["median"], "quartiles": [100 * value for value in cost["quartiles"]]}
+    saved = " to ".join(str(n) for n in sorted({min(result["checkpoints"]), max(result["checkpoints"])}))
+    head = ["checkpoints written", "saving", "not saving", "saving costs"]
+    row = [saved, *(_with_spread(seconds[kind], 2) for kind in ("saving", "not_saving"))]
+    table = format_table(head, [[*row, f"{_with_spread(share, 1)} %"]])
+    return "\n\n".join([_title(result), what, table])
+
+
 def accuracy_table(result: dict[str, Any]) -> str:
     """Returns a row per weight decay: mean test accuracy and standard deviation of hpjax and of PyTorch."""
     s = result["settings"]
@@ -84,6 +99,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "search_time": search_table,
     "overhead": overhead_table,
     "accuracy": accuracy_table,
+    "checkpoint_cost": checkpoint_table,
 }
 
 

@@ -1,5 +1,6 @@
 """Disk work off the training path: one thread, few copies in memory, errors raised at the next call."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,13 +17,27 @@ class BackgroundWriter:
         self._limit = limit
         self._executor: ThreadPoolExecutor | None = None
         self._futures: deque[Future] = deque()
+        self._begin, self._end = 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the newest task has taken, so far; of several at once, counted from when it was given."""
+        running = bool(self._futures) and not self._futures[-1].done()
+        return (time.monotonic() if running else self._end) - self._begin
 
     def submit(self, task: Callable, *args: object) -> None:
         """Starts a task; raises what an earlier one raised."""
         self.wait(self._limit - 1)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._futures.append(self._executor.submit(task, *args))
+        self._begin = time.monotonic()
+        self._futures.append(self._executor.submit(self._run, task, *args))
+
+    def _run(self, task: Callable, *args: object) -> None:
+        try:
+            task(*args)
+        finally:
+            self._end = time.monotonic()
 
     def wait(self, left: int = 0) -> None:
         """Returns when at most `left` tasks are under way; raises what one of them raised."""

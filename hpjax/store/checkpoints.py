@@ -95,6 +95,11 @@ class PopulationCheckpoints:
         """Returns when every save is on disk; raises `WorkdirError` if one failed."""
         self._writer.wait()
 
+    @property
+    def seconds(self) -> float:
+        """How long the newest save has been written in the background, so far."""
+        return self._writer.seconds
+
     def steps(self) -> list[int]:
         """Returns the steps on disk, oldest first; not yet verified."""
         return _list_numbers(self._directory, "step_")

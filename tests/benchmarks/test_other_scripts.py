@@ -56,6 +56,19 @@ def test_search_time_compares_two_searches_of_the_same_settings(tmp_path):
 
 
 @pytest.mark.benchmark
+def test_checkpoint_cost_compares_a_sweep_that_saves_with_one_that_does_not(tmp_path):
+    out = tmp_path / "result.json"
+    tiny = [*SHAPE, "--lanes=2", "--steps=2", "--epochs=2", "--repeats=1"]
+    run_script("checkpoint_cost.py", *tiny, f"--out={out}")
+    result = json.loads(out.read_text())
+    (saved,) = result["checkpoints"]
+    seconds = result["seconds"]
+    assert saved >= 1 and seconds["saving"]["median"] > 0 < seconds["not_saving"]["median"]
+    cost = seconds["saving"]["median"] / seconds["not_saving"]["median"] - 1
+    assert result["cost"]["median"] == pytest.approx(cost)
+
+
+@pytest.mark.benchmark
 @pytest.mark.torch
 def test_accuracy_compares_seeds_with_pytorch(tmp_path):
     out, folder = tmp_path / "result.json", tmp_path / "images"

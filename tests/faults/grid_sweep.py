@@ -1,6 +1,9 @@
 """The other sweep that is killed: two groups, trained one after the other, and a trial that diverges."""
 
+from hpjax import host
 from hpjax.config import get_default
+
+host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
 
 
 def get_config():

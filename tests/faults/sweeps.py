@@ -39,6 +39,7 @@ class Sweeps:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "HPJAX_CACHE": str(folder / "cache"),
         }
+        self.environment.pop("HPJAX_NO_REEXEC", None)  # as a person starts it
 
     def start(self, workdir: Path, *arguments: str, prefix: Sequence[str] = ()) -> "Sweep":
         """Starts, or goes on with, the sweep in `workdir`."""

@@ -8,21 +8,25 @@ import pytest
 from sweeps import POINTS, Sweeps, after, assert_same_sweep, between_tables, count_bytes
 
 KILLS_A_SWEEP = 5
+FEW = 9  # so many kills are all of one sweep
+OTHER_SWEEPS = ("grid_sweep.py", "population_sweep.py")
 pytestmark = pytest.mark.slow
 
 
 def test_killed_at_any_moment(searches, uninterrupted_search, request, rng, counted):
     kills = request.config.getoption("--kills", KILLS_A_SWEEP)
-    _kill_and_compare(searches, uninterrupted_search, kills - kills // 3 * (kills > 9), rng, counted)
+    others = len(OTHER_SWEEPS) * (kills // 4) if kills > FEW else 0
+    _kill_and_compare(searches, uninterrupted_search, kills - others, rng, counted)
 
 
-def test_groups_and_divergence_killed_at_any_moment(tmp_path, request, rng, counted):
+@pytest.mark.parametrize("config", OTHER_SWEEPS)
+def test_other_sweeps_killed_at_any_moment(config, tmp_path, request, rng, counted):
     kills = request.config.getoption("--kills", KILLS_A_SWEEP)
-    if kills <= 9:
+    if kills <= FEW:
         pytest.skip("make faults does it")
-    sweeps = Sweeps("grid_sweep.py", tmp_path)
+    sweeps = Sweeps(config, tmp_path)
     sweeps.finish(tmp_path / "uninterrupted")
-    _kill_and_compare(sweeps, tmp_path / "uninterrupted", kills // 3, rng, counted)
+    _kill_and_compare(sweeps, tmp_path / "uninterrupted", kills // 4, rng, counted)
 
 
 def _kill_and_compare(sweeps: Sweeps, reference, kills: int, rng, counted) -> None:

@@ -1,0 +1,25 @@
+"""The third sweep that is killed: a population whose lanes copy each other, then its best setting again.
+
+Its layout is measured once, and remembered for all starts.
+"""
+
+from hpjax import host
+from hpjax.config import get_default
+
+host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+
+
+def get_config():
+    config = get_default()
+    config.data.name, config.data.image_size = "synthetic_scenes", 30
+    config.data.max_train_examples, config.data.max_test_examples = 80, 24
+    config.data.validation_fraction = 0.2
+    config.model.kernel_widths = (3, 3, 3)
+    config.train.batch_size, config.train.epochs = 8, 6
+    config.sweep.space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    config.sweep.sampler, config.sweep.trials = "random", 4
+    config.sweep.pbt = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.5}
+    config.sweep.final_seeds = 2
+    config.checkpoint.keep = 6
+    config.trackers = ()
+    return config
