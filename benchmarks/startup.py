@@ -1,9 +1,10 @@
-"""Times a sweep's start, from the shell to its first epoch, with an empty and a filled cache; writes JSON.
+"""Times a sweep's start, from the shell to its first step and first epoch, with an empty and a filled cache.
 
     python benchmarks/startup.py --model=custom_cnn --image_size=150 --lanes=8 --repeats=3 --out=FILE
 
-An epoch is a single step, so that its line of progress says when the first step was done. Each repeat has a
-cache of its own: the first start fills it with compiled programs and measured layouts, the second finds them.
+The first step is done when its result is there; the first epoch, a step of every trial, when it is evaluated
+and recorded. Each repeat has a cache of its own: the first start fills it with compiled programs and
+measured layouts, the second finds them.
 """
 
 import os
@@ -13,9 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from absl import app, flags
 from systems import summary
+from systems.first_step import DONE
 from systems.fleet import has_gpu
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
 
@@ -27,7 +30,8 @@ STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "fused", "sequential"]
 REPEATS = flags.DEFINE_integer("repeats", 3, "cold starts, each followed by a warm one", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
-ROOT = pathlib.Path(__file__).parents[1]
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
 CONFIG = """\
 from hpjax.config import get_default
 
@@ -54,11 +58,11 @@ def sweep_arguments(folder: pathlib.Path) -> list[str]:
         "lanes.strategy": STRATEGY.value,
     }
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    return [sys.executable, "-m", "hpjax.main", f"--config={folder / 'start.py'}", *overrides]
+    return [sys.executable, "-m", "systems.first_step", f"--config={folder / 'start.py'}", *overrides]
 
 
 def start_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str, str]) -> dict[str, float]:
-    """Returns the seconds from the start of the process to its plan, to its first epoch and to its end."""
+    """Returns the seconds from the start of the process to its plan, first step, first epoch and end."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [*command, f"--workdir={workdir}", "--resume=never"],
@@ -82,6 +86,8 @@ def start_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str
 def _events(line: str) -> Iterator[str]:
     if line.startswith("group"):
         yield "plan"
+    if line.startswith(DONE):
+        yield "first_step"
     if "images/s" in line:
         yield "first_epoch"
 
@@ -90,7 +96,7 @@ def measure(folder: pathlib.Path) -> dict[str, list[dict[str, float]]]:
     """Returns the seconds of every cold and every warm start."""
     seconds: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     command = sweep_arguments(folder)
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    paths = os.pathsep.join(filter(None, (str(ROOT), str(HERE), os.environ.get("PYTHONPATH", ""))))
     for repeat in range(REPEATS.value):
         environment = {**os.environ, "PYTHONPATH": paths, "HPJAX_CACHE": str(folder / f"cache{repeat}")}
         for kind, starts in seconds.items():
@@ -99,19 +105,21 @@ def measure(folder: pathlib.Path) -> dict[str, list[dict[str, float]]]:
     return seconds
 
 
+def describe_event(seconds: dict[str, list[dict[str, float]]], event: str) -> dict[str, Any]:
+    """Returns when an event came, after a cold and after a warm start."""
+    return {kind: summary.describe_samples([s[event] for s in starts]) for kind, starts in seconds.items()}
+
+
 def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(pathlib.Path(folder))
-    medians = {
-        kind: summary.describe_samples([start["first_epoch"] for start in starts])
-        for kind, starts in seconds.items()
-    }
     names = ("model", "image_size", "batch_size", "lanes", "strategy", "repeats")
     settings = {name: flags.FLAGS[name].value for name in names}
     device = gpu_name() if has_gpu() else cpu_name()
-    content = {"first_epoch_seconds": medians, "starts": seconds}
+    content = {f"{event}_seconds": describe_event(seconds, event) for event in ("first_step", "first_epoch")}
+    content["starts"] = seconds
     write_json(OUT.value, {**describe_run("startup", device, settings), **content})
 
 

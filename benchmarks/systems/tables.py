@@ -27,9 +27,14 @@ def scaling_table(result: dict[str, Any]) -> str:
 
 
 def startup_table(result: dict[str, Any]) -> str:
-    """Returns the seconds to the first epoch of one step, cold and warm."""
-    rows = [[kind, str(d["n"]), _with_spread(d, 1)] for kind, d in result["first_epoch_seconds"].items()]
-    return "\n\n".join([_title(result), format_table(["cache", "n", "seconds to the first epoch"], rows)])
+    """Returns the seconds to the first step and to the first epoch, which has but one, cold and warm."""
+    steps, epochs = result["first_step_seconds"], result["first_epoch_seconds"]
+    rows = [
+        [kind, str(epochs[kind]["n"]), _with_spread(steps[kind], 1), _with_spread(epochs[kind], 1)]
+        for kind in epochs
+    ]
+    head = ["cache", "n", "seconds to the first step", "seconds to the first epoch of all trials"]
+    return "\n\n".join([_title(result), format_table(head, rows)])
 
 
 def conv_table(result: dict[str, Any]) -> str:
@@ -44,9 +49,11 @@ def search_table(result: dict[str, Any]) -> str:
     head = ["pair", *peer, *ours, "hpjax in all", "hpjax's best"]
     rows = [_search_row(index, pair) for index, pair in enumerate(result["pairs"])]
     s = result["settings"]
+    more = s.get("trials_of_hpjax", s["trials"])
     what = (
-        f"{s['trials']} settings of up to {s['epochs']} epochs on {s['data']}; hpjax with {s['lanes']} lanes,"
-        f" sampler {s['sampler']}, successive halving. Seconds from the start, with an empty cache."
+        f"{s['trials']} settings of up to {s['epochs']} epochs on {s['data']}; hpjax tries {more}, with"
+        f" {s['lanes']} lanes, sampler {s['sampler']}, successive halving. Seconds from the start, with an"
+        " empty cache."
     )
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 

@@ -28,7 +28,7 @@ def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
     result = json.loads(out.read_text())
     for kind in ("cold", "warm"):
         (start,) = result["starts"][kind]
-        assert 0 < start["plan"] < start["first_epoch"] < start["end"]
+        assert 0 < start["plan"] < start["first_step"] < start["first_epoch"] < start["end"]
         assert result["first_epoch_seconds"][kind]["n"] == 1
 
 
@@ -44,7 +44,7 @@ def test_conv_lowerings_names_the_chosen_one(tmp_path):
 @pytest.mark.benchmark
 def test_search_time_compares_two_searches_of_the_same_settings(tmp_path):
     out = tmp_path / "result.json"
-    tiny = ["--image_size=30", "--images=80", "--batch_size=8", "--trials=4", "--epochs=2", "--lanes=2"]
+    tiny = ["--image_size=38", "--images=80", "--batch_size=8", "--trials=4", "--epochs=2", "--lanes=2"]
     run_script("search_time.py", *tiny, "--repeats=1", f"--out={out}")
     (pair,) = json.loads(out.read_text())["pairs"]
     for search in (pair["one_by_one"], pair["hpjax"]):

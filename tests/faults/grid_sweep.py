@@ -1,4 +1,4 @@
-"""The other sweep that is killed: two groups, trained one after the other, and a trial that diverges."""
+"""The second sweep that is killed: two groups, a trial that diverges, and the best one once more."""
 
 from hpjax import host
 from hpjax.config import get_default
@@ -13,6 +13,7 @@ def get_config():
     config.model.kernel_widths = (3, 3, 3)
     config.train.epochs = 6
     config.sweep.space = {"learning_rate": (1e-3, 1e30), "batch_size": (12, 20)}
+    config.sweep.final_seeds = 2
     config.lanes.strategy, config.lanes.count = "fused", 2
     config.checkpoint.keep = 2
     return config

@@ -1,4 +1,4 @@
-"""The third sweep that is killed: a population whose lanes copy each other, then its best setting again.
+"""The third sweep that is killed: a population whose lanes copy each other and change their settings.
 
 Its layout is measured once, and remembered for all starts.
 """
@@ -19,7 +19,6 @@ def get_config():
     config.sweep.space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     config.sweep.sampler, config.sweep.trials = "random", 4
     config.sweep.pbt = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.5}
-    config.sweep.final_seeds = 2
-    config.checkpoint.keep = 6
+    config.checkpoint.keep = 4
     config.trackers = ()
     return config
