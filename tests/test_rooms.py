@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hpjax"
 LEVELS = {
-    0: {"errors", "signals", "command"},
+    0: {"errors", "signals", "command", "host_memory"},
     1: {"ops", "train", "user_files"},
     2: {"models", "data", "config", "hyperparameters", "validation"},
     3: {"lanes", "search"},
@@ -38,6 +38,7 @@ WITHOUT_JAX = (
     "report",
     "errors",
     "command",
+    "host_memory",
 )
 HEAVY = {"tensorflow_datasets", "optuna", "tensorboardX", "matplotlib", "sklearn", "grain", "torch", "orbax"}
 
