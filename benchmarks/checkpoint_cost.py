@@ -8,16 +8,14 @@ that from the first epoch's line in the history to the end of the process: start
 the last save does. The weights of finished trials are written by both.
 """
 
-import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any, NamedTuple
 
 from absl import app, flags
-from systems import summary
+from systems import summary, sweeps
 from systems.fleet import has_gpu
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
 
@@ -30,17 +28,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 60, "of every trial", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "pairs of sweeps", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
-ROOT = pathlib.Path(__file__).parents[1]
 TICK = 0.02  # seconds between two looks into the workdir
-CONFIG = """\
-from hpjax.config import get_default
-
-
-def get_config():
-    config = get_default()
-    config.sweep.space.learning_rate = {rates}
-    return config
-"""
 EVERY = {"saving": 1, "not_saving": 0}  # checkpoint.every_epochs
 
 
@@ -53,10 +41,7 @@ class Timed(NamedTuple):
 
 def sweep_command(folder: pathlib.Path) -> list[str]:
     """Returns the command of the sweep, its config written into `folder`."""
-    rates = tuple(1e-4 * 1.1**lane for lane in range(LANES.value))
-    (folder / "saved.py").write_text(CONFIG.format(rates=rates))
     fields = {
-        "data.name": "synthetic_scenes",
         "data.image_size": IMAGE_SIZE.value,
         "data.max_train_examples": STEPS.value * BATCH_SIZE.value,
         "data.max_test_examples": BATCH_SIZE.value,
@@ -65,8 +50,7 @@ def sweep_command(folder: pathlib.Path) -> list[str]:
         "train.epochs": EPOCHS.value,
         "lanes.strategy": "fused",
     }
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    return [sys.executable, "-m", "hpjax.main", f"--config={folder / 'saved.py'}", *overrides]
+    return sweeps.sweep_command(folder, LANES.value, fields)
 
 
 def time_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str, str]) -> Timed:
@@ -74,7 +58,7 @@ def time_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str,
     log = workdir.with_suffix(".log")
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [*command, f"--workdir={workdir}"], cwd=ROOT, env=environment, stdout=file, stderr=file
+            [*command, f"--workdir={workdir}"], cwd=sweeps.ROOT, env=environment, stdout=file, stderr=file
         )
         first, saved = 0.0, set[str]()
         while process.poll() is None:
@@ -94,26 +78,25 @@ def _has_an_epoch(history: pathlib.Path) -> bool:
 def measure(folder: pathlib.Path) -> dict[str, list[Timed]]:
     """Returns the timed sweeps of both kinds, in pairs, after an untimed one that fills the cache."""
     command = sweep_command(folder)
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "PYTHONPATH": paths, "HPJAX_CACHE": str(folder / "cache")}
-    sweeps: dict[str, list[Timed]] = {kind: [] for kind in EVERY}
+    environment = sweeps.sweep_environment(folder / "cache")
+    timed: dict[str, list[Timed]] = {kind: [] for kind in EVERY}
     time_sweep([*command, "--config.train.epochs=1"], folder / "first", environment)
     for repeat in range(REPEATS.value):
         kinds = list(EVERY) if repeat % 2 else list(reversed(EVERY))
         for kind in kinds:
             asked = [*command, f"--config.checkpoint.every_epochs={EVERY[kind]}"]
-            sweeps[kind].append(time_sweep(asked, folder / f"{kind}{repeat}", environment))
-            print(f"{kind}: {sweeps[kind][-1]}", flush=True)
-    return sweeps
+            timed[kind].append(time_sweep(asked, folder / f"{kind}{repeat}", environment))
+            print(f"{kind}: {timed[kind][-1]}", flush=True)
+    return timed
 
 
-def describe_cost(sweeps: dict[str, list[Timed]]) -> dict[str, Any]:
+def describe_cost(timed: dict[str, list[Timed]]) -> dict[str, Any]:
     """Returns the seconds of both kinds, and by how much saving lengthens a sweep, pair by pair."""
-    seconds = {kind: [sweep.seconds for sweep in timed] for kind, timed in sweeps.items()}
+    seconds = {kind: [sweep.seconds for sweep in both] for kind, both in timed.items()}
     costs = [with_it / without - 1 for with_it, without in zip(*seconds.values(), strict=True)]
     return {
         "seconds": {kind: summary.describe_samples(values) for kind, values in seconds.items()},
-        "checkpoints": [sweep.checkpoints for sweep in sweeps["saving"]],
+        "checkpoints": [sweep.checkpoints for sweep in timed["saving"]],
         "cost": summary.describe_samples(costs),
     }
 

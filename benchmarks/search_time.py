@@ -9,7 +9,6 @@ history. Beside FILE lies a figure of the best accuracy over time.
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from systems import summary
 from systems.fleet import has_gpu
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
+from systems.sweeps import ROOT, override_flags, sweep_environment
 
 DATA = flags.DEFINE_string("data", "digits", "images: digits or synthetic_scenes")
 DIR = flags.DEFINE_string("dir", "", "folder of images to take instead, split into training and test")
@@ -36,7 +36,6 @@ SAMPLER = flags.DEFINE_enum("sampler", "random", ["random", "qmc", "tpe"], "who 
 REPEATS = flags.DEFINE_integer("repeats", 3, "pairs of searches, each with a seed of its own", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
-ROOT = pathlib.Path(__file__).parents[1]
 TICK = 0.05  # seconds between two looks at the history
 CONFIG = """\
 from hpjax.config import get_default
@@ -83,7 +82,6 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
     fields = {
         "seed": seed,
         "data.name": "folder" if DIR.value else DATA.value,
-        "data.dir": DIR.value,
         "data.image_size": IMAGE_SIZE.value,
         "data.max_train_examples": IMAGES.value,
         "train.batch_size": BATCH_SIZE.value,
@@ -93,11 +91,12 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
         "lanes.strategy": "sequential" if peer else "auto",
         "lanes.count": 1 if peer else LANES.value,
     }
-    overrides = [f"--config.{name}={value}" for name, value in fields.items() if value != ""]
+    if DIR.value:
+        fields["data.dir"] = DIR.value
+    overrides = override_flags(fields)
     workdir = folder / "workdir"
     command = [sys.executable, "-m", "hpjax.main", f"--config={folder / 'search.py'}", f"--workdir={workdir}"]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "PYTHONPATH": paths, "HPJAX_CACHE": str(folder / "cache")}
+    environment = sweep_environment(folder / "cache")
     start = time.perf_counter()
     with open(folder / "log", "w") as log:
         process = subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log)

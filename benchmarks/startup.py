@@ -7,17 +7,15 @@ and recorded. Each repeat has a cache of its own: the first start fills it with 
 measured layouts, the second finds them.
 """
 
-import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags
-from systems import summary
+from systems import summary, sweeps
 from systems.first_step import DONE
 from systems.fleet import has_gpu
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
@@ -30,25 +28,10 @@ STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "fused", "sequential"]
 REPEATS = flags.DEFINE_integer("repeats", 3, "cold starts, each followed by a warm one", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent
-CONFIG = """\
-from hpjax.config import get_default
-
-
-def get_config():
-    config = get_default()
-    config.sweep.space.learning_rate = {rates}
-    return config
-"""
-
 
 def sweep_arguments(folder: pathlib.Path) -> list[str]:
     """Returns the command of a sweep of one epoch of one step, its config written into `folder`."""
-    rates = tuple(1e-4 * 1.1**lane for lane in range(LANES.value))
-    (folder / "start.py").write_text(CONFIG.format(rates=rates))
     fields = {
-        "data.name": "synthetic_scenes",
         "data.image_size": IMAGE_SIZE.value,
         "data.max_train_examples": BATCH_SIZE.value,
         "data.max_test_examples": BATCH_SIZE.value,
@@ -57,8 +40,7 @@ def sweep_arguments(folder: pathlib.Path) -> list[str]:
         "train.epochs": 1,
         "lanes.strategy": STRATEGY.value,
     }
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    return [sys.executable, "-m", "systems.first_step", f"--config={folder / 'start.py'}", *overrides]
+    return sweeps.sweep_command(folder, LANES.value, fields, module="systems.first_step")
 
 
 def start_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str, str]) -> dict[str, float]:
@@ -66,7 +48,7 @@ def start_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str
     start = time.perf_counter()
     process = subprocess.Popen(
         [*command, f"--workdir={workdir}", "--resume=never"],
-        cwd=ROOT,
+        cwd=sweeps.ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -96,9 +78,8 @@ def measure(folder: pathlib.Path) -> dict[str, list[dict[str, float]]]:
     """Returns the seconds of every cold and every warm start."""
     seconds: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     command = sweep_arguments(folder)
-    paths = os.pathsep.join(filter(None, (str(ROOT), str(HERE), os.environ.get("PYTHONPATH", ""))))
     for repeat in range(REPEATS.value):
-        environment = {**os.environ, "PYTHONPATH": paths, "HPJAX_CACHE": str(folder / f"cache{repeat}")}
+        environment = sweeps.sweep_environment(folder / f"cache{repeat}")
         for kind, starts in seconds.items():
             starts.append(start_sweep(command, folder / f"{kind}{repeat}", environment))
             print(kind, " ".join(f"{event} {s:.1f} s" for event, s in starts[-1].items()), flush=True)

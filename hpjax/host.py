@@ -1,6 +1,7 @@
 """What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -128,7 +129,7 @@ class SessionHost:
             session.save(self._group, run, block=True)
             raise Interrupted(session.signals.received, session.workdir.path)
         if self._checkpoint_is_due(run.epoch):
-            save = lambda: session.save(self._group, run)  # noqa: E731
+            save = functools.partial(session.save, self._group, run)
             session.pace.every(CHECKPOINT_SHARE, "checkpoint", save, session.seconds_of_writing)
 
     def stop_now(self) -> bool:

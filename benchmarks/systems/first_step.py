@@ -29,10 +29,9 @@ def announce_first_step() -> None:
         print(DONE, file=sys.stderr, flush=True)
         return result
 
-    @functools.wraps(run_epoch)
-    def begin(run: GroupRun) -> Any:
+    def begin(self: GroupRun) -> None:
         Program.train, GroupRun.run_epoch = first, run_epoch
-        return run_epoch(run)
+        run_epoch(self)
 
     GroupRun.run_epoch = begin
 

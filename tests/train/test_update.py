@@ -41,13 +41,14 @@ def _at_once(rule, hparams, grads, params, opt_state):
 
 def _assert_close(got, want):
     assert jax.tree.structure(got) == jax.tree.structure(want)
-    # Where gradient and decay cancel, few digits are left, and rmsprop makes them as large as the others.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), got, want)
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_NAMES)
 def test_three_steps_equal_the_whole_tree(name):
-    rule, hparams, params = _rule(name), _hparams(), _tree(0)
+    # rmsprop corrects no bias: with adam's b2 and eps it would blow up the rounding of what nearly cancels.
+    changed = {"b2": 0.9, "eps": 1e-2} if name == "rmsprop" else {}
+    rule, hparams, params = _rule(name), _hparams(**changed), _tree(0)
     got = want = (params, make_optimizer(rule, hparams).init(params))
     step = jax.jit(lambda grads, state: _in_pieces(rule, hparams, True, grads, *state))
     at_once = jax.jit(lambda grads, state: _at_once(rule, hparams, grads, *state))
