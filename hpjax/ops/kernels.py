@@ -3,12 +3,15 @@
 `native` leaves it to XLA. `im2col` copies every window into a row and multiplies once. `wide` copies along
 rows of the image only, multiplies by all rows of the kernel at once, and adds the shifted results: copies
 shrink from height x width of the kernel to its width, and few output channels still make a wide product.
-`*_scan` does the same for so few images at a time that the copies stay in the cache.
+`*_scan` does the same for so few images at a time that the copies stay in the cache. `taps` multiplies once
+for each tap of the kernel by the pixels that it meets: where images are hardly larger than the kernel, most
+taps would multiply padding.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from hpjax.ops.geometry import Geometry
+from hpjax.ops.geometry import Geometry, Meeting
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
@@ -34,6 +37,11 @@ class Numerics(NamedTuple):
 def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Returns the dtype in which products of `dtype` are summed."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def flipped(w: Array) -> Array:
+    """Returns the kernel `[..., height, width, channels, features]` that takes gradients back."""
+    return jnp.flip(w, (-4, -3)).swapaxes(-1, -2)
 
 
 def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Images:
@@ -106,6 +114,35 @@ def wide_weight_gradient(
     return dw.transpose(2, 0, 1, 3).astype(numerics.dtype)
 
 
+def taps(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    """Returns the convolution as one product for each tap of the kernel, added where the tap takes it."""
+    height, width, _, features = w.shape
+    return _sum_over_taps(x, (height, width), features, lambda i, j: w[i, j], geometry, numerics)
+
+
+def taps_input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    """Returns the input's gradient as one product for each tap; `geometry` is the transposed one."""
+    height, width, channels, _ = w.shape
+    return _sum_over_taps(
+        dy, (height, width), channels, lambda i, j: w[height - 1 - i, width - 1 - j].T, geometry, numerics
+    )
+
+
+def taps_weight_gradient(
+    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+) -> Kernel:
+    """Returns the kernel's gradient as one product for each tap."""
+    none = jnp.zeros((x.shape[-1], dy.shape[-1]), accumulation_dtype(x.dtype))
+    products = {
+        (rows.tap, columns.tap): _dot_over_pixels(
+            x[:, rows.pixels, columns.pixels], dy[:, rows.outputs, columns.outputs], numerics
+        )
+        for rows, columns in _meetings(x, widths, geometry)
+    }
+    every = [products.get((i, j), none) for i in range(widths[0]) for j in range(widths[1])]
+    return jnp.stack(every).reshape(*widths, *none.shape).astype(numerics.dtype)
+
+
 def blocked(kernel: Callable, copies: Callable) -> Callable:
     """Returns `kernel`, a convolution, for few images at a time; `copies` counts its values per image."""
 
@@ -150,6 +187,15 @@ def _wide_copies(shape, widths, features, geometry) -> int:
     return shape[1] * out_width * (widths[1] * shape[-1] + widths[0] * features)
 
 
+def _of_flipped(kernel: Callable) -> Callable:
+    """Returns `kernel`, a convolution, as an input gradient: the transposed windows, the flipped kernel."""
+
+    def input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+        return kernel(dy, flipped(w), geometry, numerics)
+
+    return input_gradient
+
+
 FORWARD: dict[str, Callable] = {
     "native": native,
     "native_scan": blocked(native, _output_copies),
@@ -157,6 +203,11 @@ FORWARD: dict[str, Callable] = {
     "im2col_scan": blocked(im2col, _im2col_copies),
     "wide": wide,
     "wide_scan": blocked(wide, _wide_copies),
+    "taps": taps,
+}
+INPUT_GRADIENT: dict[str, Callable] = {
+    **{name: _of_flipped(kernel) for name, kernel in FORWARD.items()},
+    "taps": taps_input_gradient,
 }
 WEIGHT_GRADIENT: dict[str, Callable] = {
     "native": native_weight_gradient,
@@ -164,7 +215,24 @@ WEIGHT_GRADIENT: dict[str, Callable] = {
     "im2col_scan": blocked_weight_gradient(im2col_weight_gradient, _im2col_copies),
     "wide": wide_weight_gradient,
     "wide_scan": blocked_weight_gradient(wide_weight_gradient, _wide_copies),
+    "taps": taps_weight_gradient,
 }
+
+
+def _meetings(x: Images, widths: tuple[int, int], geometry: Geometry) -> Iterator[tuple[Meeting, Meeting]]:
+    rows, columns = (geometry.meetings(axis, x.shape[1 + axis], widths[axis]) for axis in (0, 1))
+    return itertools.product(rows, columns)
+
+
+def _sum_over_taps(
+    x: Images, widths: tuple[int, int], features: int, tap: Callable, geometry: Geometry, numerics: Numerics
+) -> Images:
+    shape = (x.shape[0], *geometry.output_sizes(x.shape[1:3], widths), features)
+    y = jnp.zeros(shape, accumulation_dtype(x.dtype))
+    for rows, columns in _meetings(x, widths, geometry):
+        product = _dot(x[:, rows.pixels, columns.pixels], tap(rows.tap, columns.tap), 1, numerics)
+        y = y.at[:, rows.outputs, columns.outputs].add(product)
+    return y.astype(numerics.dtype)
 
 
 def _block_size(x: Images, copies: int) -> int:

@@ -62,10 +62,9 @@ def lower_lane(
       geometry: windows; for `input_gradient` the transposed ones.
       numerics: dtype of the result and precision.
     """
-    kernel = _kernels(op)[name]
     if op == "weight_gradient":
-        return kernel(a, b, widths, geometry, numerics)
-    return kernel(a, _flipped(b) if op == "input_gradient" else b, geometry, numerics)
+        return kernels.WEIGHT_GRADIENT[name](a, b, widths, geometry, numerics)
+    return _kernels(op)[name](a, b, geometry, numerics)
 
 
 def lower_lanes(
@@ -90,17 +89,17 @@ def lower_lanes(
 
 
 def _kernels(op: str) -> dict[str, Callable]:
-    return kernels.WEIGHT_GRADIENT if op == "weight_gradient" else kernels.FORWARD
+    return {
+        "forward": kernels.FORWARD,
+        "input_gradient": kernels.INPUT_GRADIENT,
+        "weight_gradient": kernels.WEIGHT_GRADIENT,
+    }[op]
 
 
 def _packings(op: str, own: Own) -> tuple[str, ...]:
     if own == (False, True):
         return ("dense",)
     return ("merged",) if own == (True, False) and op != "weight_gradient" else ()
-
-
-def _flipped(w: Array) -> Array:
-    return jnp.flip(w, (-4, -3)).swapaxes(-1, -2)
 
 
 def _lane_count(a: Array, b: Array, own: Own) -> int:
@@ -163,7 +162,7 @@ def _batched(one: Callable, a: Array, b: Array, own: Own) -> Array:
 def _grouped(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
     lanes = a.shape[0]
     if op == "input_gradient":
-        b = _flipped(b)
+        b = kernels.flipped(b)
     x, other = _lanes_into_features(a), _lanes_into_features(b)
     if op == "weight_gradient":
         y = kernels.native_weight_gradient(x, other, widths, geometry, numerics, lanes)
@@ -180,7 +179,7 @@ def _block_diagonal(op: str, a: Array, b: Array, widths, geometry: Geometry, num
         every = kernels.native_weight_gradient(x, dy, widths, geometry, numerics)
         every = every.reshape(*widths, lanes, a.shape[-1], lanes, b.shape[-1])
         return jnp.einsum("hwkikf->khwif", every)
-    w = _flipped(b) if op == "input_gradient" else b
+    w = kernels.flipped(b) if op == "input_gradient" else b
     blocks = jnp.einsum("khwif,kl->hwkilf", w, same_lane)
     blocks = blocks.reshape(*widths, lanes * w.shape[-2], lanes * w.shape[-1])
     return _lanes_out_of_features(kernels.native(_lanes_into_features(a), blocks, geometry, numerics), lanes)

@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -143,14 +144,32 @@ def _cpu_rule(key: Key) -> str:
 
 
 def _cpu_kernel(key: Key) -> str:
-    narrow = _is_narrow(key)
-    if key.op == "weight_gradient":
-        return "wide_scan" if narrow and key.a[-1] > 10 else "native"
+    if key.op == "weight_gradient" and key.widths == (1, 1):
+        return "taps"
+    if _is_narrow(key):
+        return "native" if key.op == "weight_gradient" and key.a[-1] <= 10 else "wide_scan"
+    if _meets_much_padding(key):
+        return "taps"
     # XLA swaps kernel and image where the kernel is larger, and then runs a hundred times slower.
     smaller_than_kernel = any(side < width for side, width in zip(key.a[1:3], key.widths, strict=True))
-    if smaller_than_kernel and not narrow:
-        return "im2col_scan"
-    return "wide_scan" if narrow else "native"
+    return "im2col_scan" if smaller_than_kernel and key.op != "weight_gradient" else "native"
+
+
+def _meets_much_padding(key: Key) -> bool:
+    """Returns whether the CPU is faster with one product per tap, over the pixels that it meets.
+
+    So it is with few pixels and much padding; for an input gradient with few pixels alone, as XLA copies
+    the flipped kernel first. The limits are where the two met on a Zen 5 with 64 to 512 channels.
+    """
+    sizes = key.a[1:3]
+    meeting = [key.geometry.meeting_share(axis, sizes[axis], key.widths[axis]) for axis in (0, 1)]
+    share = meeting[0] * meeting[1]
+    pixels = math.prod((key.b if key.op == "weight_gradient" else key.a)[:3])
+    if key.op == "forward":
+        return share < 0.7
+    if key.op == "input_gradient":
+        return pixels <= 1600 or share < 0.65
+    return pixels <= 300 or share < 0.5
 
 
 def _is_narrow(key: Key) -> bool:

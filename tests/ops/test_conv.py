@@ -150,6 +150,29 @@ def test_kernels_of_one_lane(op, name, case, batch):
     np.testing.assert_allclose(lower(a, b), want[OPS.index(op)], **TOLERANCE)
 
 
+# Most taps, or all but one, meet padding; strides, dilation and cropping leave gaps between what they meet.
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(
+    ("sizes", "widths", "strides", "padding", "dilation"),
+    [
+        ((1, 1), (3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1)),
+        ((2, 3), (3, 3), (2, 1), [(1, 1), (2, 0)], (1, 1)),
+        ((4, 4), (3, 3), (2, 2), [(1, 1), (1, 1)], (1, 1)),
+        ((4, 5), (3, 2), (3, 2), [(2, 3), (1, 4)], (2, 3)),
+        ((6, 5), (2, 2), (1, 2), [(-1, 2), (1, -2)], (1, 2)),
+        ((4, 4), (1, 1), (2, 2), [(0, 0), (0, 0)], (1, 1)),
+    ],
+)
+def test_taps_that_meet_little(op, sizes, widths, strides, padding, dilation):
+    x, w = draw_normal(0, 2, *sizes, 3), draw_normal(1, *widths, 3, 4)
+    geometry = create_geometry(sizes, widths, strides, padding, dilation)
+    want = reference(x, w, draw_dy, strides, padding, dilation)
+    (a, b), _ = operands_of(op, (True, True), x, w, draw_dy(want[0].shape))
+    windows = geometry.transposed(sizes, widths) if op == "input_gradient" else geometry
+    got = lower_lane("taps", op, a, b, widths, windows, FLOAT32)
+    np.testing.assert_allclose(got, want[OPS.index(op)], **TOLERANCE)
+
+
 # Each strategy once more on one plain case, so that none depends on what hypothesis happens to draw.
 @pytest.mark.parametrize("own", [(False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("op", OPS)
