@@ -131,6 +131,16 @@ def test_the_plan_bounds_what_checkpoints_take(finished):
     assert plan["disk_bytes"] == 3 * group["population_bytes"] + 21 * group["weights_bytes"]
 
 
+def test_the_plan_bounds_what_logs_take(finished):
+    _, result = finished
+    plan = json.loads((result.workdir / "plan.json").read_text())
+    apart = ("checkpoints", "figures")
+    files = [p for p in result.workdir.rglob("*") if p.relative_to(result.workdir).parts[0] not in apart]
+    assert (result.workdir / "tensorboard").exists()
+    taken = sum(p.stat().st_size for p in files if p.is_file())
+    assert plan["logs_bytes"] / 8 < taken < plan["logs_bytes"]
+
+
 def test_a_group_per_static_setting_and_a_trace_per_group(finished):
     _, result = finished
     plan = json.loads((result.workdir / "plan.json").read_text())

@@ -81,17 +81,22 @@ class Probe:
         return max(1.0, self.task.eval_batch_size / self.task.batch_size) if self.task.evaluated else 1.0
 
     def _analyse(self, num_lanes: int) -> int:
-        population, most = self.program.shapes(self.hparams, num_lanes), steps_per_call()
-        order = jax.eval_shape(self._order, num_lanes)
+        population, most = self._committed(self.program.shapes(self.hparams, num_lanes)), steps_per_call()
+        order, key = self._committed((jax.eval_shape(self._order, num_lanes), augment_key(0, 0)))
         train = self.program.train_one if most == 1 else self.program.train_many
         steps = (0,) if most == 1 else (0, self.full_steps)
-        state, sums = population.state, zero_sums((num_lanes,))
-        lowered = train.lower(state, sums, population.hparams, self.data, order, augment_key(0, 0), *steps)
+        state, sums = population.state, self._committed(zero_sums((num_lanes,)))
+        lowered = train.lower(state, sums, population.hparams, self.data, order, key, *steps)
         if (analysis := lowered.compile().memory_analysis()) is None:
             return 0
         used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
         used += count_bytes(population.best) - analysis.alias_size_in_bytes
         return used - count_bytes(self.data) + self._resident_bytes()
+
+    def _committed(self, tree):
+        """Returns the shapes of arrays on the device: what is compiled for them is what a call takes."""
+        place = jax.sharding.SingleDeviceSharding(self.device)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
     def _resident_bytes(self) -> int:
         """Returns the bytes of all images that lie on the device."""

@@ -20,6 +20,8 @@ HEAD = (
     "time",
 )
 _SPEEDUP = HEAD.index("speed-up")
+# What history, study, tables and TensorBoard take together, with room for long names.
+TRIAL_BYTES, EPOCH_BYTES = 8 << 10, 2 << 10
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,12 @@ class Plan:
     most_groups: int = 0
 
     @property
+    def logs_bytes(self) -> int:
+        """What everything but checkpoints and figures takes on disk at most; 0 where no group is known."""
+        epochs = max((group.epochs for group in self.groups), default=None)
+        return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES)
+
+    @property
     def seconds(self) -> float | None:
         """Training time of all trials if none ends early; None where it isn't known.
 
@@ -131,6 +139,7 @@ class Plan:
         return {
             "trials": self.trials,
             "disk_bytes": self.disk_bytes,
+            "logs_bytes": self.logs_bytes,
             "seconds": self.seconds,
             "most_groups": max(self.most_groups, len(self.groups)),
             "groups": [group.to_dict() for group in self.groups],
@@ -146,6 +155,7 @@ class Plan:
             "1 trial" if self.trials == 1 else f"{self.trials} trials",
             self._describe_time(),
             f"checkpoints up to {_size(self.disk_bytes)}",
+            f"logs and tables up to {_size(self.logs_bytes)}",
         )
         return "\n".join([*lines, ", ".join(parts)])
 
@@ -189,7 +199,9 @@ def _align(text: str, width: int, column: int) -> str:
 def _size(num: int) -> str:
     if not num:
         return "?"
-    return f"{num / 2**30:.1f} GiB" if num >= 2**30 else f"{num / 2**20:.0f} MiB"
+    if num >= 2**30:
+        return f"{num / 2**30:.1f} GiB"
+    return f"{max(1, round(num / 2**20))} MiB"
 
 
 def _duration(seconds: float | None, at_most: bool) -> str:

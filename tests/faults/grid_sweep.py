@@ -1,9 +1,25 @@
-"""The second sweep that is killed: two groups, a trial that diverges, and the best one once more."""
+"""The second sweep that is killed: two groups, a trial that diverges, and the best one once more.
 
-from hpjax import host
+Its lanes are trained in two threads of the host.
+"""
+
+import dataclasses
+
+from hpjax import groups, host
 from hpjax.config import get_default
+from hpjax.lanes.capacity import choose_layout
 
 host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+
+
+def _choose_threads(*arguments):
+    choice = choose_layout(*arguments)
+    return dataclasses.replace(
+        choice, layout=dataclasses.replace(choice.layout, lanes_per_shard=1, threads=2)
+    )
+
+
+groups.choose_layout = _choose_threads
 
 
 def get_config():

@@ -57,6 +57,33 @@ def test_what_was_measured_is_not_compiled_again(group, caplog):
     assert compiled and not [text for text in compiled if "_train_one" in text]
 
 
+@pytest.mark.parametrize("steps", [1, probe.MANY_STEPS])
+def test_what_memory_was_asked_of_is_not_compiled_again(group, caplog, monkeypatch, steps):
+    _, task, hparams = group
+    monkeypatch.setattr(probe, "steps_per_call", lambda: steps)
+    config = parse_config({"model": {"kernel_widths": (3, 3, 3)}, "data": {"image_size": 24}})
+    dataset = load_dataset(dataclasses.replace(config.data, name="synthetic_scenes"), 0)
+    measured = capacity.Probe(create_program(config, dataset), task, hparams)  # none that is compiled yet
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        assert measured.memory(2) > 0
+        assert measured.seconds(Candidate(2, steps=steps), repeats=1) > 0
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert sum("_train_" in text for text in compiled) == 1
+
+
+def test_speed_up_is_over_a_lane_alone_that_was_measured_again(group, monkeypatch):
+    seen = []
+
+    def seconds(self, candidate, repeats=5):
+        seen.append(candidate)
+        slow = 10.0 if seen.count(candidate) == 1 and candidate == Candidate(1) else 1.0
+        return slow * (1.5 if candidate == Candidate(1) else 1.0)
+
+    monkeypatch.setattr(capacity.Probe, "seconds", seconds)
+    monkeypatch.setattr(capacity, "_host_threads", lambda: 2)
+    assert choose_layout(*group, wanted=2).speedup == 1.5
+
+
 def test_what_is_remembered_decides(group):
     key = "layout of 4 lanes: mine"
     times = {Candidate(1): 4.0, Candidate(2, 2): 1.0}

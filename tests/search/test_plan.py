@@ -42,6 +42,15 @@ def test_the_time_of_a_grid_is_that_of_its_groups():
     assert "16 trials, 4 min, checkpoints up to ?" in str(plan)
 
 
+def test_logs_grow_with_trials_and_their_epochs():
+    few, many = (Plan((_group(),), trials).logs_bytes for trials in (8, 800))
+    assert 0 < few == many / 100
+    longer = Plan((_group(), _group(epochs=100)), 8).logs_bytes
+    assert longer - few == 8 * (100 - _group().epochs) * 2048
+    assert str(Plan((_group(),), 800)).endswith("logs and tables up to 9 MiB")
+    assert Plan((), 8).logs_bytes == 0
+
+
 def test_the_time_of_a_search_is_an_upper_bound():
     searched = {"trials": None, "most_trials": 64, "may_end_early": True}
     plan = Plan((_group(**searched), _group(**searched, lane_step_seconds=1.0)), 64, disk_bytes=5 << 20)
