@@ -177,7 +177,8 @@ def draw(pairs: list[dict[str, Search]], path: pathlib.Path) -> None:
     axes.set_xlabel("seconds since the start of the process; the dot is its end")
     axes.set_ylabel("best validation accuracy so far")
     axes.set_title(
-        f"{_name_trials()} settings of the custom CNN on {name_data()}, {EPOCHS.value} epochs at most"
+        f"custom CNN on {name_data()}: {_name_trials()} settings, {EPOCHS.value} epochs at most",
+        fontsize="medium",
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -14,6 +14,12 @@ from typing import Any
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
+def _without_folders(argument: str) -> str:
+    """Returns `--out=/of/this/machine/FILE` as `--out=FILE`."""
+    name, equals, value = argument.rpartition("=")
+    return name + equals + (os.path.basename(value.rstrip("/")) if os.path.isabs(value) else value)
+
+
 def describe_run(benchmark: str, device: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns what every result file says about itself.
 
@@ -24,7 +30,7 @@ def describe_run(benchmark: str, device: str, settings: dict[str, Any]) -> dict[
     """
     return {
         "benchmark": benchmark,
-        "argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "argv": [os.path.basename(sys.argv[0]), *map(_without_folders, sys.argv[1:])],
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
         "cores": len(os.sched_getaffinity(0)),

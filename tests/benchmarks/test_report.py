@@ -35,6 +35,13 @@ def _scaling():
     return {**describe_run("scaling", "Some Device", settings), "knee": 1, "rows": rows}
 
 
+def test_a_result_has_no_folder_of_the_machine_it_was_made_on(monkeypatch):
+    command = ["/a/b/scaling.py", "--out=/a/b/c.json", "--dir=/a/images/", "--lanes=1,2"]
+    monkeypatch.setattr("sys.argv", command)
+    argv = describe_run("scaling", "Some Device", {})["argv"]
+    assert argv == ["scaling.py", "--out=c.json", "--dir=images", "--lanes=1,2"]
+
+
 @pytest.fixture
 def folder(tmp_path):
     device = tmp_path / "results" / "some_device"
