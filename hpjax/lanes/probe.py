@@ -61,14 +61,13 @@ class Probe:
         """Returns the bytes that evaluating `num_lanes` lanes needs on the device; 0 where XLA can't say."""
         if not self.task.evaluated:
             return 0
-        population, program = self.program.shapes(self.hparams, num_lanes), self.program
-        arrays = _arrays(max(self.task.evaluated.values(), key=len))
-        data = Examples(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays))  # type: ignore[arg-type]
+        population, program = self._committed(self.program.shapes(self.hparams, num_lanes)), self.program
+        data = self._committed(Examples(*_arrays(max(self.task.evaluated.values(), key=len))))
         batch_size = self.task.eval_batch_size
         if steps_per_call() > 1:
             lowered = program.evaluate_many.lower(population.state, data, batch_size)
         else:
-            sums = zero_sums((num_lanes,))
+            sums = self._committed(zero_sums((num_lanes,)))
             lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size)
         if (analysis := lowered.compile().memory_analysis()) is None:
             return 0

@@ -20,7 +20,7 @@ HEAD = (
     "time",
 )
 _SPEEDUP = HEAD.index("speed-up")
-# What history, study, tables and TensorBoard take together, with room for long names.
+# Of `Plan.logs_bytes`, with room for long names and many hyperparameters.
 TRIAL_BYTES, EPOCH_BYTES = 8 << 10, 2 << 10
 
 
@@ -117,7 +117,7 @@ class Plan:
 
     @property
     def logs_bytes(self) -> int:
-        """What everything but checkpoints and figures takes on disk at most; 0 where no group is known."""
+        """What history, study, tables and TensorBoard take on disk at most; 0 where no group is known."""
         epochs = max((group.epochs for group in self.groups), default=None)
         return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES)
 

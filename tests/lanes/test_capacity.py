@@ -67,8 +67,11 @@ def test_what_memory_was_asked_of_is_not_compiled_again(group, caplog, monkeypat
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
         assert measured.memory(2) > 0
         assert measured.seconds(Candidate(2, steps=steps), repeats=1) > 0
+        assert measured.evaluation_memory(2) > 0
+        Engine(measured.program, task, hparams, 2, capacity.Layout(2, steps)).evaluate("test")
     compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
     assert sum("_train_" in text for text in compiled) == 1
+    assert sum("_evaluate_" in text for text in compiled) == 1
 
 
 def test_speed_up_is_over_a_lane_alone_that_was_measured_again(group, monkeypatch):
