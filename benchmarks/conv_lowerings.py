@@ -15,8 +15,9 @@ from absl import app, flags
 from systems.layers import MODELS, Layer
 from systems.provenance import describe_run, name_device, write_json
 
-from hpjax.host_memory import restart_with_kept_memory
+from hpjax.cli.host_memory import restart_with_kept_memory
 from hpjax.ops import measurement, memory, tuning
+from hpjax.ops.key import Key
 from hpjax.ops.lowerings import OPS
 
 MODEL = flags.DEFINE_enum("model", "custom_cnn", ["custom_cnn", "resnet18"], "whose layers")
@@ -30,7 +31,7 @@ LAYERS = flags.DEFINE_list("layers", [], "names of layers; all where empty")
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
 
-def create_key(layer: Layer, op: str, lanes: int, *, shared: bool, batch_size: int, dtype: str) -> tuning.Key:
+def create_key(layer: Layer, op: str, lanes: int, *, shared: bool, batch_size: int, dtype: str) -> Key:
     """Returns the key of a layer's op; output gradients and kernels are always each lane's own."""
     side, out, width = layer.size, layer.out_size, layer.width
     images, gradients = (batch_size, side, side, layer.channels), (batch_size, out, out, layer.features)
@@ -44,7 +45,7 @@ def create_key(layer: Layer, op: str, lanes: int, *, shared: bool, batch_size: i
     geometry = layer.geometry
     if op == "input_gradient":
         geometry = geometry.transposed((side, side), (width, width))
-    return tuning.Key(op, *operands[op], (width, width), own, lanes, dtype, geometry)
+    return Key(op, *operands[op], (width, width), own, lanes, dtype, geometry)
 
 
 def measure_layer(layer: Layer, op: str, lanes: int, *, shared: bool) -> dict:

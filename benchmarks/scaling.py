@@ -17,7 +17,7 @@ from systems import lanes, summary
 from systems.provenance import describe_run, name_device, write_json
 from systems.workload import Workload, save_examples
 
-from hpjax.host_memory import restart_with_kept_memory
+from hpjax.cli.host_memory import restart_with_kept_memory
 from hpjax.lanes import capacity
 from hpjax.ops import tuning
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpjax.sweep import run_sweep
-    from hpjax.trained import load_trial
+    from hpjax.trained.load import load_trial
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.trained"}
+_PUBLIC = {"run_sweep": "hpjax.sweep", "load_trial": "hpjax.trained.load"}
 
 __all__ = ["__version__", "load_trial", "run_sweep"]
 

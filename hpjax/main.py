@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpjax.arguments import HELP, Arguments, parse_arguments, wants_help
-from hpjax.command import run_command
-from hpjax.host_memory import restart_with_kept_memory
+from hpjax.cli.arguments import HELP, Arguments, parse_arguments, wants_help
+from hpjax.cli.command import run_command
+from hpjax.cli.host_memory import restart_with_kept_memory
 
 if TYPE_CHECKING:
-    from hpjax.sweep import SweepResult
+    from hpjax.sweep.run import SweepResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,37 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hpjax"
 LEVELS = {
-    0: {"errors", "signals", "command", "host_memory"},
-    1: {"ops", "train", "user_files"},
-    2: {"models", "data", "config", "hyperparameters", "validation"},
-    3: {"lanes", "search"},
-    4: {"store"},
-    5: {"sweep", "groups", "host", "session", "preflight", "pacing", "loop", "trained", "report"},
-    6: {"launch"},
-    7: {"main", "arguments", "export", "predict", "replay"},
+    0: {"errors"},
+    1: {"ops"},
+    2: {"train", "store", "config"},
+    3: {"models", "data", "search"},
+    4: {"lanes", "report", "cli"},
+    5: {"sweep", "trained"},
+    6: {"main", "launch"},
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
-# Files that make up one room.
-ROOM_OF = {
-    **dict.fromkeys(("config", "hyperparameters", "validation"), "config"),
-    **dict.fromkeys(("sweep", "groups", "host", "session", "preflight", "pacing", "loop"), "sweep"),
-    **dict.fromkeys(("main", "arguments"), "main"),
-    **dict.fromkeys(("command", "errors"), "errors"),
-}
-# On one level, but one way only: the rooms of level 2 are configured, the optimizer's step is made of ops,
-# and the sweep has its figures drawn.
-ALLOWED = {("data", "config"), ("models", "config"), ("train", "ops"), ("sweep", "report")}
-WITHOUT_JAX = (
-    "config",
-    "hyperparameters",
-    "validation",
-    "arguments",
-    "search",
-    "report",
-    "errors",
-    "command",
-    "host_memory",
-)
+WITHOUT_JAX = ("config", "cli", "search", "report", "errors")
 HEAVY = {"tensorflow_datasets", "optuna", "tensorboardX", "matplotlib", "sklearn", "grain", "torch", "orbax"}
 
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
@@ -80,8 +59,7 @@ def test_imports_go_down_only(file):
         if not name.startswith("hpjax."):
             continue
         other = name.split(".")[1]
-        rooms = ROOM_OF.get(own, own), ROOM_OF.get(other, other)
-        assert rooms[0] == rooms[1] or rooms in ALLOWED or LEVEL_OF[other] < LEVEL_OF[own], name
+        assert own == other or LEVEL_OF[other] < LEVEL_OF[own], name
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -97,5 +75,6 @@ def test_heavy_packages_are_imported_where_they_are_used(file):
 
 
 def test_configs_load_without_jax():
-    code = "import sys, configs.wd, hpjax.arguments, hpjax.hyperparameters; sys.exit('jax' in sys.modules)"
+    modules = "sys, configs.wd, hpjax.cli.arguments, hpjax.config.hyperparameters"
+    code = f"import {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent).returncode == 0

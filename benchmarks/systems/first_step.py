@@ -7,7 +7,7 @@ import functools
 import sys
 from typing import Any
 
-from hpjax.host_memory import restart_with_kept_memory
+from hpjax.cli.host_memory import restart_with_kept_memory
 from hpjax.main import main
 
 DONE = "first step done"
@@ -18,7 +18,7 @@ def announce_first_step() -> None:
     import jax
 
     from hpjax.lanes.program import Program
-    from hpjax.loop import GroupRun
+    from hpjax.sweep.loop import GroupRun
 
     train, run_epoch = Program.train, GroupRun.run_epoch
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpjax.host_memory import kept_memory_environment
+from hpjax.cli.host_memory import kept_memory_environment
 from systems.system import Epoch, Unavailable
 from systems.workload import Workload
 

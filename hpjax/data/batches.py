@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int32, Key, UInt8
 
-from hpjax.config import DataConfig
+from hpjax.config.fields import DataConfig
 from hpjax.data.splits import Split
 from hpjax.errors import ConfigError
 

@@ -5,7 +5,7 @@ import json
 import logging
 from dataclasses import dataclass
 
-from hpjax.config import DataConfig
+from hpjax.config.fields import DataConfig
 from hpjax.data.sources import load_source
 from hpjax.data.splits import Source, Split, hold_out, subsample
 from hpjax.errors import DataError

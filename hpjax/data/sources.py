@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hpjax.config import DataConfig
+from hpjax.config.fields import DataConfig
 from hpjax.data import intel_scenes, synthetic, tfds_sets
 from hpjax.data.cache import decode_source
 from hpjax.data.folder import LAYOUT, find_split_folders, scan_tree

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import jax
 
-from hpjax import host_memory
 from hpjax.lanes.engine import Layout
+from hpjax.lanes.memory_left import available_bytes
 from hpjax.lanes.probe import MANY_STEPS, Candidate, Probe, steps_per_call
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
@@ -101,7 +101,7 @@ def device_memory_limit() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return host_memory.available_bytes()
+    return available_bytes()
 
 
 def _estimate(probe: Probe, choice: Choice) -> Choice:

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
+from hpjax.config.user_files import absolute_name
 from hpjax.data.augment import make_augment
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset
@@ -19,7 +20,6 @@ from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
 from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
-from hpjax.user_files import absolute_name
 
 
 def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task:

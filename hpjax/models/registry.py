@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from flax import nnx
 
+from hpjax.config.user_files import load_from_file
 from hpjax.errors import ConfigError
 from hpjax.models.cnn import CustomCNN
 from hpjax.models.resnet import ResNet18
-from hpjax.user_files import load_from_file
 
 _MODELS = {"custom_cnn": CustomCNN, "resnet18": ResNet18}
 MODEL_NAMES = tuple(_MODELS)

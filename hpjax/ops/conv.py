@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from hpjax.ops import lowerings, tuning
 from hpjax.ops.geometry import Geometry, create_geometry
 from hpjax.ops.kernels import Numerics
+from hpjax.ops.key import create_key
 
 _NHWC = (("NHWC", "HWIO", "NHWC"), lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC")))
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)
@@ -136,7 +137,7 @@ def _lane_op(op: str, widths: tuple[int, int], geometry: Geometry, numerics: Num
 
     @custom_batching.custom_vmap
     def one(a, b):
-        key = tuning.create_key(op, a, b, (False, False), widths, geometry)
+        key = create_key(op, a, b, (False, False), widths, geometry)
         return lowerings.lower_lane(tuning.choose(key), op, a, b, widths, geometry, numerics)
 
     @one.def_vmap
@@ -155,7 +156,7 @@ def _lanes_op(
 
     @custom_batching.custom_vmap
     def many(a, b):
-        key = tuning.create_key(op, a, b, own, widths, geometry)
+        key = create_key(op, a, b, own, widths, geometry)
         if key.lanes == 1:
             a, b = (v[0] if has else v for v, has in zip((a, b), own, strict=True))
             return lowerings.lower_lane(tuning.choose(key), op, a, b, widths, geometry, numerics)[None]

@@ -4,7 +4,6 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -13,15 +12,13 @@ from jax import Array
 from hpjax.ops import lowerings
 from hpjax.ops.compiler import compiler_options
 from hpjax.ops.kernels import Numerics
-
-if TYPE_CHECKING:
-    from hpjax.ops.tuning import Key
+from hpjax.ops.key import Key
 
 # After the first round a candidate this many times slower than the fastest is not timed again.
 HOPELESS = 2.5
 
 
-def measure(key: "Key", names: Sequence[str], *, repeats: int = 5) -> dict[str, float]:
+def measure(key: Key, names: Sequence[str], *, repeats: int = 5) -> dict[str, float]:
     """Returns the median milliseconds of each lowering of `key` that runs here and keeps lanes apart.
 
     Works while something else is being traced. The lowerings take turns, so that a busy machine slows all
@@ -32,7 +29,7 @@ def measure(key: "Key", names: Sequence[str], *, repeats: int = 5) -> dict[str, 
 
 
 def sample(
-    key: "Key", names: Sequence[str], *, repeats: int = 5, hopeless: float = HOPELESS
+    key: Key, names: Sequence[str], *, repeats: int = 5, hopeless: float = HOPELESS
 ) -> dict[str, list[float]]:
     """Returns the milliseconds of every timed call of each lowering; of hopeless ones two calls."""
     with jax.ensure_compile_time_eval():
@@ -47,7 +44,7 @@ def sample(
     return samples
 
 
-def random_operands(key: "Key") -> tuple[Array, Array]:
+def random_operands(key: Key) -> tuple[Array, Array]:
     """Returns operands of the key's shapes, drawn from a normal distribution."""
     draws = np.random.default_rng(0)
     shapes = [(key.lanes, *s) if has else s for s, has in zip((key.a, key.b), key.own, strict=True)]
@@ -55,7 +52,7 @@ def random_operands(key: "Key") -> tuple[Array, Array]:
     return a, b
 
 
-def make_program(key: "Key", name: str) -> Callable[[Array, Array], Array]:
+def make_program(key: Key, name: str) -> Callable[[Array, Array], Array]:
     """Returns the lowering `name` of `key` as a function of its two operands."""
     numerics = Numerics(np.dtype(key.dtype))
     if key.lanes == 1:
@@ -73,7 +70,7 @@ def make_program(key: "Key", name: str) -> Callable[[Array, Array], Array]:
     )
 
 
-def _compiled(key: "Key", name: str, operands: tuple[Array, Array]) -> Callable | None:
+def _compiled(key: Key, name: str, operands: tuple[Array, Array]) -> Callable | None:
     try:
         program = jax.jit(make_program(key, name)).lower(*operands).compile(compiler_options())
         jax.block_until_ready(program(*operands))

@@ -7,43 +7,14 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import jax
-from jax import Array
 
-from hpjax.ops import lowerings, memory
-from hpjax.ops.geometry import Geometry
+from hpjax.ops import lowerings, measurement, memory
+from hpjax.ops.key import Key
 
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a choice depends on; shapes are one lane's."""
-
-    op: str
-    a: tuple[int, ...]
-    b: tuple[int, ...]
-    widths: tuple[int, int]
-    own: tuple[bool, bool]
-    lanes: int
-    dtype: str
-    geometry: Geometry
-
-    def __str__(self) -> str:
-        """Returns the name under which a choice is remembered."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-    def candidates(self) -> tuple[str, ...]:
-        """Returns the lowerings to choose from; none that is known to let one lane reach another."""
-        names = lowerings.lowering_names(self.op, self.lanes, self.own)
-        leaking = [lowerings.LEAKING]
-        if self.op == "weight_gradient" and jax.default_backend() == "cpu":
-            # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
-            # products.
-            leaking.append("grouped")
-        return tuple(name for name in names if name.partition(":")[0] not in leaking)
 
 
 @dataclass
@@ -75,16 +46,6 @@ def override(names: Mapping[str, str]) -> Iterator[None]:
         _FORCED.reset(token)
 
 
-def create_key(
-    op: str, a: Array, b: Array, own: tuple[bool, bool], widths: tuple[int, int], geometry: Geometry
-) -> Key:
-    """Returns the key of `op` on operands with a leading lane axis where `own`."""
-    lanes = next((v.shape[0] for v, has in zip((a, b), own, strict=True) if has), 1)
-    shapes = [v.shape[1:] if has else v.shape for v, has in zip((a, b), own, strict=True)]
-    own = own if lanes > 1 else (False, False)
-    return Key(op, tuple(shapes[0]), tuple(shapes[1]), widths, own, lanes, str(a.dtype), geometry)
-
-
 def choose(key: Key) -> str:
     """Returns the lowering for `key`: forced, remembered, shipped, measured now if enabled, or by rule."""
     if forced := _forced(key):
@@ -99,8 +60,6 @@ def choose(key: Key) -> str:
 
 def tune(key: Key, *, repeats: int = 5) -> str:
     """Measures the candidates for `key` on this device, remembers the fastest on disk and returns it."""
-    from hpjax.ops import measurement
-
     milliseconds = measurement.measure(key, key.candidates(), repeats=repeats)
     if not milliseconds:
         return by_rule(key)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.config.user_files import describe_failure, load_from_file
 from hpjax.errors import ConfigError, UserCodeError
-from hpjax.user_files import describe_failure, load_from_file
 
 METRICS = (
     "validation_loss",

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import HYPERPARAMETERS
 from hpjax.errors import ConfigError
-from hpjax.hyperparameters import HYPERPARAMETERS
 from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial

@@ -8,7 +8,7 @@ next one has its turn.
 from collections.abc import Callable
 from typing import Protocol
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
 from hpjax.search.samplers import UNLEARNED
 from hpjax.search.trial import Trial
 

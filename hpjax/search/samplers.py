@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.config import SweepConfig
+from hpjax.config.checks import unknown_field
+from hpjax.config.fields import SweepConfig
 from hpjax.errors import ConfigError, HpjaxError
-from hpjax.validation import unknown_field
 
 if TYPE_CHECKING:
     import optuna

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpjax.config.hyperparameters import HYPERPARAMETERS, check_value, unknown_hyperparameter
 from hpjax.errors import ConfigError
-from hpjax.hyperparameters import HYPERPARAMETERS, check_value, unknown_hyperparameter
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first

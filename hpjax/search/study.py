@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
 from hpjax.errors import WorkdirError
 from hpjax.search.journal import create_journal, sync_journal
 from hpjax.search.objective import Objective

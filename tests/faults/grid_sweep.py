@@ -5,11 +5,13 @@ Its lanes are trained in two threads of the host.
 
 import dataclasses
 
-from hpjax import groups, host
 from hpjax.config import get_default
 from hpjax.lanes.capacity import choose_layout
+from hpjax.sweep import events, groups
 
-host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+events.CHECKPOINT_SHARE = (
+    1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+)
 
 
 def _choose_threads(*arguments):

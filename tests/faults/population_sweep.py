@@ -3,10 +3,12 @@
 Its layout is measured once, and remembered for all starts.
 """
 
-from hpjax import host
 from hpjax.config import get_default
+from hpjax.sweep import events
 
-host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+events.CHECKPOINT_SHARE = (
+    1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+)
 
 
 def get_config():

@@ -1,9 +1,11 @@
 """The sweep that is killed: a search with pruning, so that what comes next depends on what was recorded."""
 
-from hpjax import host
 from hpjax.config import get_default
+from hpjax.sweep import events
 
-host.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+events.CHECKPOINT_SHARE = (
+    1.0  # epochs this short would hardly ever be saved, and a kill never come in between
+)
 
 
 def get_config():

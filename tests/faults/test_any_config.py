@@ -10,13 +10,13 @@ from fuzzing import fuzz, time_limit
 from hypothesis import strategies as st
 
 from hpjax.config import Config, parse_config, to_dict
+from hpjax.config.checks import CHOICES
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
 from hpjax.errors import HpjaxError
-from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
 from hpjax.lanes.group import create_task, optimizer_rule, trial_hparams
-from hpjax.preflight import check_config, check_groups
-from hpjax.session import Session
 from hpjax.store.workdir import open_workdir
-from hpjax.validation import CHOICES
+from hpjax.sweep.preflight import check_config, check_groups
+from hpjax.sweep.session import Session
 
 BASE = {
     "model.kernel_widths": (3, 3, 3),

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 from sweeps import assert_same_sweep
 
-from hpjax import groups
 from hpjax.config import parse_config
 from hpjax.errors import WorkdirError
-from hpjax.host import SessionHost
 from hpjax.main import main
 from hpjax.store.manifest import write_manifest
 from hpjax.store.records import load_trials
-from hpjax.sweep import Interrupted, run_sweep
+from hpjax.sweep import Interrupted, groups, run_sweep
+from hpjax.sweep.events import SessionHost
 
 pytestmark = pytest.mark.slow
 SMALL = {

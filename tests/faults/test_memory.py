@@ -13,13 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
-from hpjax import session
 from hpjax.config import parse_config
 from hpjax.errors import OutOfMemory
 from hpjax.lanes.engine import Engine
 from hpjax.lanes.program import Program
-from hpjax.loop import GroupRun
-from hpjax.sweep import Interrupted, run_sweep
+from hpjax.sweep import Interrupted, run_sweep, session
+from hpjax.sweep.loop import GroupRun
 
 pytestmark = pytest.mark.slow
 SMALL = {

@@ -20,7 +20,7 @@ SAVES = f"""
 import itertools, os, sys
 from pathlib import Path
 import numpy as np
-from hpjax.command import run_command
+from hpjax.cli.command import run_command
 from hpjax.store.arrays import save_folder
 
 disk, numbers = Path(sys.argv[1]), itertools.count()

@@ -12,6 +12,7 @@ from jax import lax
 from hpjax.ops import conv, lowering_names, tuning
 from hpjax.ops.geometry import create_geometry
 from hpjax.ops.kernels import Numerics
+from hpjax.ops.key import create_key
 from hpjax.ops.lowerings import OPS, lower_lane, lower_lanes
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -300,7 +301,7 @@ def test_a_lane_of_nan_changes_no_other_bit(op, shared):
     bad_b[1] = np.nan
     if own[0]:
         bad_a[1] = np.inf
-    key = tuning.create_key(op, jnp.asarray(a), jnp.asarray(b), own, (3, 3), geometry)
+    key = create_key(op, jnp.asarray(a), jnp.asarray(b), own, (3, 3), geometry)
     for name in key.candidates():
         f = jax.jit(lambda a, b, n=name: lower_lanes(n, op, a, b, own, (3, 3), geometry, FLOAT32))
         healthy, ill = np.asarray(f(a, b)), np.asarray(f(bad_a, bad_b))

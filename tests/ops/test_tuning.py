@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hpjax.ops import conv, measurement, memory, tuning
+from hpjax.ops import conv, key, measurement, memory, tuning
 from hpjax.ops.geometry import Geometry
+from hpjax.ops.key import Key
 from hpjax.ops.lowerings import OPS
 
 X, W = (2, 6, 6, 3), (3, 3, 3, 4)
@@ -24,7 +25,7 @@ def cache(tmp_path, monkeypatch):
 def create_key(lanes=2, own=(False, True)):
     shapes = [(lanes, *s) if has else s for s, has in zip((X, W), own, strict=True)]
     a, b = (jnp.zeros(s) for s in shapes)
-    return tuning.create_key("forward", a, b, own, (3, 3), Geometry())
+    return key.create_key("forward", a, b, own, (3, 3), Geometry())
 
 
 def count_measurements(monkeypatch, answer):
@@ -131,7 +132,7 @@ def test_every_shipped_choice_is_a_candidate():
                 k: tuple(tuple(i) if isinstance(i, list) else i for i in v)
                 for k, v in fields["geometry"].items()
             }
-            key = tuning.Key(**{**fields, "geometry": Geometry(**geometry)})
+            key = Key(**{**fields, "geometry": Geometry(**geometry)})
             assert str(key) == text and name in key.candidates()
 
 
@@ -149,14 +150,14 @@ def test_override_nests_and_strips_lanes():
 @pytest.mark.parametrize("own", [(True, True), (False, True), (True, False)])
 def test_rule_names_a_safe_candidate(backend, op, own):
     for lanes in (1, 4):
-        key = tuning.Key(op, (2, 6, 6, 3), (3, 3, 3, 4), (3, 3), own, lanes, "float32", Geometry())
+        key = Key(op, (2, 6, 6, 3), (3, 3, 3, 4), (3, 3), own, lanes, "float32", Geometry())
         assert tuning.by_rule(key, backend) in key.candidates()
 
 
 @pytest.mark.parametrize("op", ["forward", "weight_gradient"])
 def test_lanes_that_share_narrow_images_share_their_windows_on_a_cpu(op):
     shapes = (32, 150, 150, 3), (5, 5, 3, 10) if op == "forward" else (32, 148, 148, 10)
-    key = tuning.Key(op, *shapes, (5, 5), (False, True), 4, "float32", Geometry())
+    key = Key(op, *shapes, (5, 5), (False, True), 4, "float32", Geometry())
     assert tuning.by_rule(key, "cpu") == "batched:im2col_scan"
 
 
@@ -180,19 +181,19 @@ def test_images_of_few_pixels_go_tap_by_tap_on_a_cpu(
         "weight_gradient": (images,) * 2,
     }
     geometry = Geometry(padding=((1, 1), (1, 1)))
-    keys = [tuning.Key(op, *operands[op], (3, 3), (False, False), 1, "float32", geometry) for op in OPS]
+    keys = [Key(op, *operands[op], (3, 3), (False, False), 1, "float32", geometry) for op in OPS]
     assert [tuning.by_rule(key, "cpu") for key in keys] == [forward, input_gradient, weight_gradient]
 
 
 def test_a_kernel_of_one_pixel_has_its_gradient_in_one_product():
     shapes = (32, 16, 16, 64), (32, 8, 8, 128)
-    key = tuning.Key("weight_gradient", *shapes, (1, 1), (False, False), 1, "float32", Geometry((2, 2)))
+    key = Key("weight_gradient", *shapes, (1, 1), (False, False), 1, "float32", Geometry((2, 2)))
     assert tuning.by_rule(key, "cpu") == "taps"
 
 
 def test_enabled_tuning_measures_inside_a_trace(monkeypatch):
     few = ("unrolled:native", "mapped:wide_scan")
-    monkeypatch.setattr(tuning.Key, "candidates", lambda key: few if key.lanes > 1 else ("native", "wide"))
+    monkeypatch.setattr(Key, "candidates", lambda key: few if key.lanes > 1 else ("native", "wide"))
     tuning.enable()
 
     def loss(w, x):

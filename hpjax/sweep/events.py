@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.group import evaluate_weights, model_arguments
-from hpjax.loop import GroupRun, Slot
 from hpjax.report.curves import label_setting
 from hpjax.search.trial import Trial
-from hpjax.session import Group, Interrupted, Session
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 from hpjax.store.tables import find_best
+from hpjax.sweep.loop import GroupRun, Slot
+from hpjax.sweep.session import Group, Interrupted, Session
 
 log = logging.getLogger("hpjax")
 
@@ -50,7 +50,7 @@ def read_test(
 
 
 class SessionHost:
-    """A group's `hpjax.loop.Host`: everything that happens to a trial goes into the session's stores."""
+    """A group's `loop.Host`: everything that happens to a trial goes into the session's stores."""
 
     def __init__(self, session: Session, group: Group):
         self._session, self._group = session, group

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from hpjax.command import run_command
+from hpjax.cli.command import run_command
 from hpjax.errors import HpjaxError
 
 

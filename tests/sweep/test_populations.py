@@ -9,9 +9,9 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from hpjax.config import parse_config
-from hpjax.host import SessionHost
 from hpjax.store.records import load_copies
 from hpjax.sweep import Interrupted, run_sweep
+from hpjax.sweep.events import SessionHost
 
 RATES = (1e-5, 1e-3, 3e-3, 1e30)
 

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.config.user_files import describe_failure
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError, HpjaxError, UserCodeError
-from hpjax.hyperparameters import apply_hyperparameters
 from hpjax.lanes.group import check_batch_size, model_arguments, optimizer_rule, trial_hparams
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
@@ -25,7 +26,6 @@ from hpjax.search.space import Space, parse_space
 from hpjax.store.rows import EpochRow
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
-from hpjax.user_files import describe_failure
 
 SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
 

@@ -10,24 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpjax.config import Config, to_dict
-from hpjax.data.dataset import Dataset
+from hpjax.config.fields import Config, to_dict
 from hpjax.errors import HpjaxError, OutOfMemory
-from hpjax.groups import plan_groups, run_groups
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
-from hpjax.preflight import check_config
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
+from hpjax.report.heading import describe_data, describe_fixed, join_values
 from hpjax.report.outcome import describe_outcome
-from hpjax.report.style import FigureInfo, format_value
+from hpjax.report.style import FigureInfo
 from hpjax.search.plan import Plan
-from hpjax.session import Interrupted, Lanes, Session
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
+from hpjax.sweep.groups import plan_groups, run_groups
+from hpjax.sweep.preflight import check_config
+from hpjax.sweep.session import Interrupted, Lanes, Session
 
 __all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
 
@@ -83,7 +83,7 @@ def run_sweep(
     """Runs a sweep to its end, or goes on with the one in `workdir`.
 
     Args:
-      config: what is run; see `hpjax.config`.
+      config: what is run; see `hpjax.config.fields`.
       workdir: a folder of the sweep's own.
       resume: auto continues a sweep that is there, never refuses one, must insists on one.
       progress: shows a progress bar on a terminal, plain lines elsewhere.
@@ -180,10 +180,10 @@ def _draw(session: Session) -> None:
     path, dataset, swept = session.workdir.path, session.any_dataset(), session.space.names
     trials, winner = load_trials(path), session.find_winner()
     info = FigureInfo(
-        dataset=_describe_data(session.config, dataset, trials),
-        model=_join_values(trials, "model", session.config.model.name),
+        dataset=describe_data(session.config, dataset, trials),
+        model=join_values(trials, "model", session.config.model.name),
         swept=swept,
-        details=_describe_fixed(session.config, swept),
+        details=describe_fixed(session.config, swept),
         notice=dataset.notice,
         classes=len(dataset.classes),
         winner=winner and winner.setting,
@@ -194,27 +194,3 @@ def _draw(session: Session) -> None:
     draw_figures(
         load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)
     )
-
-
-def _describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> str:
-    folder = Path(config.data.dir).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
-    name = f"{dataset.name} {folder}" if folder and not dataset.notice else dataset.name
-    size = _join_values(trials, "image_size", dataset.train.images.shape[1])
-    return f"{name} ({len(dataset.train):,} training images), {size} px"
-
-
-def _join_values(trials: list[TrialRow], name: str, default: object) -> str:
-    """Returns the values of a hyperparameter over all trials, in words."""
-    values = [trial.hyperparameters.get(name) for trial in trials]
-    texts = dict.fromkeys(format_value(value) for value in values if value is not None)
-    return ", ".join(texts) or format_value(default)
-
-
-def _describe_fixed(config: Config, swept: tuple[str, ...]) -> str:
-    fixed = {
-        "batch_size": f"batch size {config.train.batch_size}",
-        "optimizer": config.optimizer.name,
-        "learning_rate": f"learning rate {format_value(config.optimizer.learning_rate)}",
-        "weight_decay": f"weight decay {format_value(config.optimizer.weight_decay)}",
-    }
-    return ", ".join(text for name, text in fixed.items() if name not in swept)

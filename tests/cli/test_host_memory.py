@@ -1,4 +1,4 @@
-"""The allocator that training is restarted with, and what memory is left."""
+"""The allocator that training is restarted with."""
 
 import ctypes.util
 import os
@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 
-import psutil
 import pytest
 
-from hpjax import host_memory
-from hpjax.host_memory import kept_memory_environment
+from hpjax.cli import host_memory
+from hpjax.cli.host_memory import kept_memory_environment
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 OF_GLIBC = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 )
@@ -82,7 +81,7 @@ def test_a_process_with_an_accelerator_stays_as_it_is(tmp_path):
 
 def test_the_restarted_process_has_the_allocator():
     code = (
-        "from hpjax.host_memory import restart_with_kept_memory as restart; restart(); "
+        "from hpjax.cli.host_memory import restart_with_kept_memory as restart; restart(); "
         "print(open('/proc/self/maps').read(), open('/proc/self/environ').read())"
     )
     kept = ("HPJAX_NO_REEXEC", "LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
@@ -99,57 +98,7 @@ def test_the_restarted_process_has_the_allocator():
     assert (str(found.resolve()) if found else OF_GLIBC) in done.stdout
 
 
-def test_what_is_kept_counts_as_available():
-    found = host_memory._find_jemalloc(host_memory._library_folders())
-    if found is None:
-        pytest.skip("needs jemalloc")
-    code = """
-import psutil
-from hpjax import host_memory
-resident = lambda: psutil.Process().memory_info().rss
-before = resident()
-block = bytearray(b"x") * 2**28
-del block
-kept = resident() - before
-host_memory.available_bytes()
-print(kept > 2**27, resident() - before < 2**26)
-"""
-    settings = {"LD_PRELOAD": str(found), "MALLOC_CONF": OF_JEMALLOC}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
-
-
 def test_jemalloc_is_found_wherever_the_loader_finds_it():
     if ctypes.util.find_library("jemalloc") != "libjemalloc.so.2":
         pytest.skip("needs jemalloc")
     assert host_memory._find_jemalloc(host_memory._library_folders()) is not None
-
-
-def test_available_memory_counts_what_is_only_cached():
-    limits = list(host_memory._left_in_groups(host_memory._control_groups()))
-    expected = min([psutil.virtual_memory().available, *limits])
-    assert host_memory.available_bytes() == pytest.approx(expected, rel=0.1)
-
-
-def _write_group(folder, limit, current=700, cached=100):
-    folder.mkdir(exist_ok=True)
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{current}\n")
-    (folder / "memory.stat").write_text(f"anon 600\ninactive_file {cached}\n")
-    return folder
-
-
-def test_a_control_groups_limit_counts(tmp_path):
-    limited = _write_group(tmp_path / "limited", 1000)
-    unlimited = _write_group(tmp_path / "unlimited", "max")
-    full = _write_group(tmp_path / "full", 500)
-    left = host_memory._left_in_groups([limited, unlimited, full, tmp_path / "missing"])
-    assert list(left) == [400, 0]
-
-
-def test_control_groups_are_those_around_this_process(tmp_path):
-    folders = host_memory._control_groups(tmp_path)
-    assert folders[-1] == tmp_path
-    assert all(parent == folder.parent for folder, parent in zip(folders, folders[1:], strict=False))

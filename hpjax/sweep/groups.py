@@ -4,29 +4,29 @@ import dataclasses
 import json
 import logging
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.data.dataset import Dataset
 from hpjax.errors import CheckpointError
-from hpjax.host import SessionHost, read_test
-from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.lanes.capacity import Choice, choose_layout, count_devices, fixed_choice
 from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
-from hpjax.loop import GroupRun
 from hpjax.ops import tuning
-from hpjax.preflight import check_groups
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import most_unfinished
 from hpjax.search.space import list_static
 from hpjax.search.trial import Trial
-from hpjax.session import Group, Interrupted, Lanes, Saved, Session
 from hpjax.store.rows import TrialRow
 from hpjax.store.tables import find_best
 from hpjax.store.workdir import atomic_write
+from hpjax.sweep.events import SessionHost, read_test
+from hpjax.sweep.loop import GroupRun
+from hpjax.sweep.preflight import check_groups
+from hpjax.sweep.session import Group, Interrupted, Lanes, Saved, Session
 
 log = logging.getLogger("hpjax")
 

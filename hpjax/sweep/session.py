@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hpjax.config import Config
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import HpjaxError, WorkdirError
-from hpjax.hyperparameters import apply_hyperparameters, static_key
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.program import Program
-from hpjax.loop import GroupRun
-from hpjax.pacing import Pace
 from hpjax.report.progress import Progress
 from hpjax.search.objective import create_objective
 from hpjax.search.pbt import check_population
@@ -27,7 +25,6 @@ from hpjax.search.queue import GroupQueue, most_unfinished
 from hpjax.search.space import count_static, parse_space
 from hpjax.search.study import check_journal, open_study
 from hpjax.search.trial import Trial
-from hpjax.signals import Signals
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
 from hpjax.store.records import open_records
 from hpjax.store.resume import mark_saved, restore_population
@@ -35,6 +32,9 @@ from hpjax.store.rows import OBJECTIVE
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
 from hpjax.store.workdir import Workdir
+from hpjax.sweep.loop import GroupRun
+from hpjax.sweep.pacing import Pace
+from hpjax.sweep.signals import Signals
 
 
 class Interrupted(HpjaxError):
@@ -50,7 +50,7 @@ class Group:
     """Trials that share a program.
 
     Attributes:
-      key: what they have in common; see `hpjax.hyperparameters.static_key`.
+      key: what they have in common; see `hpjax.config.hyperparameters.static_key`.
       first: one of them.
       layout: how their lanes lie on the devices.
     """

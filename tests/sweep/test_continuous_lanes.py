@@ -10,8 +10,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from hpjax.config import parse_config
+from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.data.dataset import load_dataset
-from hpjax.hyperparameters import apply_hyperparameters
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.sweep import run_sweep

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.config import Config, to_dict
+from hpjax.config.checks import check_field
+from hpjax.config.fields import Config, to_dict
 from hpjax.errors import ConfigError
-from hpjax.validation import check_field
 
 
 @dataclass(frozen=True)

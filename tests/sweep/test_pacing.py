@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from hpjax import pacing
-from hpjax.pacing import Pace
 from hpjax.store.background import BackgroundWriter
+from hpjax.sweep import pacing
+from hpjax.sweep.pacing import Pace
 
 
 @pytest.fixture

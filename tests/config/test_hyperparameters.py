@@ -3,8 +3,8 @@
 import pytest
 
 from hpjax.config import Config
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, check_value, static_key
 from hpjax.errors import ConfigError
-from hpjax.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, check_value, static_key
 
 OTHER = {
     "model": "resnet18",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.config.checks import MAX_SEED, check_field, is_mapping, unknown_field
 from hpjax.errors import ConfigError
-from hpjax.validation import check_field, check_together, is_mapping, unknown_field
 
 log = logging.getLogger("hpjax")
 
@@ -167,20 +167,13 @@ def parse_config(given: Mapping[str, Any]) -> Config:
         config = _parse(Config, given, "")
     except RecursionError:
         raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
-    check_together(config)
+    _check_together(config)
     return _with_validation(config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns the configuration as plain values that JSON can hold; `parse_config` takes them back."""
     return _plain(config, jsonable=True)
-
-
-def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Returns the dotted keys on which two configurations (as `to_dict` gives them) differ."""
-    flat_a, flat_b = _flatten(a), _flatten(b)
-    missing = object()
-    return sorted(k for k in flat_a | flat_b if flat_a.get(k, missing) != flat_b.get(k, missing))
 
 
 def _parse(kind: type, given: Any, prefix: str) -> Any:
@@ -214,6 +207,34 @@ def _with_validation(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=HELD_OUT))
 
 
+def _check_together(config: Config) -> None:
+    """Checks fields that depend on each other.
+
+    Raises:
+      ConfigError: Two fields contradict each other.
+    """
+    sweep = config.sweep
+    if sweep.sampler != "grid" and not sweep.trials:
+        raise ConfigError("sweep.trials", sweep.trials, f"at least 1 with sampler {sweep.sampler}")
+    if sweep.sampler != "grid" and not sweep.space:
+        raise ConfigError(
+            "sweep.space", sweep.space, f"at least one hyperparameter with sampler {sweep.sampler}"
+        )
+    if config.seed + sweep.seeds + sweep.final_seeds > MAX_SEED:
+        raise ConfigError(
+            "sweep.seeds", sweep.seeds, f"so few that no seed exceeds {MAX_SEED} with seed={config.seed}"
+        )
+    if sweep.sampler == "grid" and sweep.trials and not sweep.space:
+        raise ConfigError(
+            "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
+        )
+    if sweep.final_seeds and sweep.pbt:
+        allowed = "0 with sweep.pbt: a population's settings change while it trains"
+        raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
+    if config.data.name == "folder" and not config.data.dir:
+        raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
+
+
 def _plain(value: Any, jsonable: bool = False) -> Any:
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name), jsonable) for f in dataclasses.fields(value)}
@@ -223,9 +244,3 @@ def _plain(value: Any, jsonable: bool = False) -> Any:
         items = [_plain(v, jsonable) for v in value]
         return items if jsonable else tuple(items)
     return value
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix.rstrip("."): value}
-    return {k: v for name, part in value.items() for k, v in _flatten(part, f"{prefix}{name}.").items()}

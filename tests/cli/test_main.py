@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hpjax.arguments import parse_arguments
+from hpjax.cli.arguments import parse_arguments
 from hpjax.errors import HpjaxError
 from hpjax.main import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = f"--config={ROOT}/configs/wd.py"
 
 
@@ -26,7 +26,7 @@ def unloaded(monkeypatch):
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
     """Stands in for the sweep; notes how it was called."""
-    fake = types.ModuleType("hpjax.sweep")
+    fake = types.ModuleType("hpjax.sweep.run")
     calls = []
 
     def run_sweep(config, workdir, resume, progress):
@@ -36,8 +36,8 @@ def sweep(monkeypatch, tmp_path):
     fake.run_sweep = run_sweep
     fake.plan_sweep = lambda config: "the plan"
     fake.calls = calls
-    monkeypatch.setitem(sys.modules, "hpjax.sweep", fake)
-    monkeypatch.setattr("hpjax.sweep", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "hpjax.sweep.run", fake)
+    monkeypatch.setattr("hpjax.sweep.run", fake, raising=False)
     return fake
 
 
@@ -206,7 +206,7 @@ def test_a_misuse_in_a_process_of_its_own():
 
 def test_a_defect_is_status_1_with_a_traceback(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, types; sys.modules['hpjax.sweep'] = types.ModuleType('x')"
+        "import sys, types; sys.modules['hpjax.sweep.run'] = types.ModuleType('x')"
     )
     done = _run(CONFIG, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1 and "Traceback" in done.stderr and not done.stdout

@@ -10,11 +10,11 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from hpjax.config import Config, get_default, parse_config
+from hpjax.config.checks import unknown_field
+from hpjax.config.fields import Config, get_default, parse_config
 from hpjax.errors import ConfigError, HpjaxError
 from hpjax.search.space import parse_space_flag
 from hpjax.store.workdir import Resume
-from hpjax.validation import unknown_field
 
 HELP = """\
 usage: python -m hpjax.main --config=FILE [--config.SECTION.FIELD=VALUE …] [options]
@@ -22,7 +22,7 @@ usage: python -m hpjax.main --config=FILE [--config.SECTION.FIELD=VALUE …] [op
 Trains every trial of a sweep, many at once, and writes tables, figures and checkpoints.
 
   --config=FILE         the sweep, e.g. configs/wd.py; --config.train.epochs=3 changes a field
-                        (all fields are documented in hpjax/config.py)
+                        (all fields are documented in hpjax/config/fields.py)
   --space=NAME=SPEC     replaces the search space; repeatable. SPEC is choices (0.01,1.0),
                         a range (1e-5:1e-1:log) or a range with a step (8:64:8)
   --workdir=DIR         where everything is kept; default runs/<name of the config>

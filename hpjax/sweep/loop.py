@@ -13,8 +13,8 @@ from typing import Protocol, SupportsFloat
 
 import numpy as np
 
-from hpjax.config import Config
-from hpjax.hyperparameters import apply_hyperparameters
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.engine import Engine, EpochResult
 from hpjax.lanes.group import trial_hparams
 from hpjax.ops.compiler import compile_seconds

@@ -7,8 +7,8 @@ import pytest
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.errors import ConfigError, HpjaxError, ModelError, UserCodeError
-from hpjax.preflight import check_config, check_groups
 from hpjax.sweep import run_sweep
+from hpjax.sweep.preflight import check_config, check_groups
 
 DATA = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 24, "max_test_examples": 12}
 MODEL = textwrap.dedent(

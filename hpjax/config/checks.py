@@ -2,12 +2,9 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpjax.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hpjax.config import Config
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
 MODELS = ("custom_cnn", "resnet18")
@@ -39,7 +36,7 @@ _COUNT: _Check = (lambda x: x >= 1, "a whole number of at least 1")
 _MAX_FLOAT = 3.4028234e38
 _MIN_FLOAT = 1.1754944e-38
 _MAX_INT = 2**31 - 1
-_MAX_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 _COUNT_OR_0: _Check = (lambda x: x >= 0, "a whole number of at least 0")
 
 RANGES: dict[str, _Check] = {
@@ -109,34 +106,6 @@ def unknown_field(section: str, name: str, value: Any, known: Iterable[str]) -> 
     near = difflib.get_close_matches(name.split(".")[0], known, 1)
     allowed = f"a known field; did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(known)}"
     return ConfigError(f"{prefix}{name}", value, allowed)
-
-
-def check_together(config: "Config") -> None:
-    """Checks fields that depend on each other.
-
-    Raises:
-      ConfigError: Two fields contradict each other.
-    """
-    sweep = config.sweep
-    if sweep.sampler != "grid" and not sweep.trials:
-        raise ConfigError("sweep.trials", sweep.trials, f"at least 1 with sampler {sweep.sampler}")
-    if sweep.sampler != "grid" and not sweep.space:
-        raise ConfigError(
-            "sweep.space", sweep.space, f"at least one hyperparameter with sampler {sweep.sampler}"
-        )
-    if config.seed + sweep.seeds + sweep.final_seeds > _MAX_SEED:
-        raise ConfigError(
-            "sweep.seeds", sweep.seeds, f"so few that no seed exceeds {_MAX_SEED} with seed={config.seed}"
-        )
-    if sweep.sampler == "grid" and sweep.trials and not sweep.space:
-        raise ConfigError(
-            "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
-        )
-    if sweep.final_seeds and sweep.pbt:
-        allowed = "0 with sweep.pbt: a population's settings change while it trains"
-        raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
-    if config.data.name == "folder" and not config.data.dir:
-        raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
 
 
 def _check_type(key: str, value: Any, default: Any) -> Any:

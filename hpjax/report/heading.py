@@ -1,0 +1,34 @@
+"""What a sweep's figures say above them: data, network, and what is the same for all trials."""
+
+from pathlib import Path
+
+from hpjax.config import Config
+from hpjax.data.dataset import Dataset
+from hpjax.report.style import format_value
+from hpjax.store.rows import TrialRow
+
+
+def describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> str:
+    """Returns which images were learned, how many, and at what size."""
+    folder = Path(config.data.dir).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
+    name = f"{dataset.name} {folder}" if folder and not dataset.notice else dataset.name
+    size = join_values(trials, "image_size", dataset.train.images.shape[1])
+    return f"{name} ({len(dataset.train):,} training images), {size} px"
+
+
+def join_values(trials: list[TrialRow], name: str, default: object) -> str:
+    """Returns the values of a hyperparameter over all trials, in words."""
+    values = [trial.hyperparameters.get(name) for trial in trials]
+    texts = dict.fromkeys(format_value(value) for value in values if value is not None)
+    return ", ".join(texts) or format_value(default)
+
+
+def describe_fixed(config: Config, swept: tuple[str, ...]) -> str:
+    """Returns the values of the most important hyperparameters that aren't swept."""
+    fixed = {
+        "batch_size": f"batch size {config.train.batch_size}",
+        "optimizer": config.optimizer.name,
+        "learning_rate": f"learning rate {format_value(config.optimizer.learning_rate)}",
+        "weight_decay": f"weight decay {format_value(config.optimizer.weight_decay)}",
+    }
+    return ", ".join(text for name, text in fixed.items() if name not in swept)

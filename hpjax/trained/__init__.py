@@ -1,0 +1,1 @@
+"""Trained models: what a finished trial is good for."""
