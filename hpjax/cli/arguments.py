@@ -11,7 +11,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from hpjax.config.checks import unknown_field
-from hpjax.config.fields import Config, get_default, parse_config
+from hpjax.config.fields import FIELDS, Config
+from hpjax.config.parsing import get_default, parse_config
 from hpjax.errors import ConfigError, HpjaxError
 from hpjax.search.space import parse_space_flag
 from hpjax.store.workdir import Resume
@@ -34,7 +35,6 @@ exit status: 0 done, 2 the input is wrong, 130 or 143 interrupted (saved), 1 a d
 """
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
-_FREE = (["sweep", "space"], ["sweep", "pbt"], ["sweep", "pruner_options"])  # any name may be added to these
 _BAD_VALUE = re.compile(r"flag --config\.([^=]+)=(.*?): ", re.DOTALL)
 
 
@@ -152,11 +152,16 @@ def _unknown_field(key: str, text: str | None) -> HpjaxError | None:
     for name in key.split("."):
         if not isinstance(node, dict):
             return ConfigError(key, text, f"no further name: {'.'.join(done)} is one value")
-        if name not in node and done not in _FREE:
+        if name not in node and not _is_free(".".join(done)):
             return unknown_field(".".join(done), key.removeprefix(".".join([*done, ""])), text, node)
         node = node.get(name, {})
         done.append(name)
     return None
+
+
+def _is_free(key: str) -> bool:
+    """Returns whether any name may be added below `key`."""
+    return key in FIELDS and FIELDS[key].type is dict
 
 
 def _nest(key: str, value: Any) -> Any:

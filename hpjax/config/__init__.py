@@ -9,10 +9,8 @@ from hpjax.config.fields import (
     OptimizerConfig,
     SweepConfig,
     TrainConfig,
-    get_default,
-    parse_config,
-    to_dict,
 )
+from hpjax.config.parsing import check_field, get_default, list_choices, parse_config, to_dict
 
 __all__ = [
     "CheckpointConfig",
@@ -23,7 +21,9 @@ __all__ = [
     "OptimizerConfig",
     "SweepConfig",
     "TrainConfig",
+    "check_field",
     "get_default",
+    "list_choices",
     "parse_config",
     "to_dict",
 ]

@@ -1,101 +1,41 @@
-"""What each field of the configuration may hold."""
+"""The one checker of values, by the rules in the metadata of the fields they are given for."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hpjax.config.rules import MAX_INT, Field, Rule, is_int, list_fields
 from hpjax.errors import ConfigError
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
-MODELS = ("custom_cnn", "resnet18")
-SOURCES = ("auto", "intel_scenes", "folder", "digits", "synthetic_scenes")
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-METRICS = ("auto", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy", "train_loss")
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "model.padding": ("reference", "same"),
-    "data.augment": ("none", "flip", "flip_crop"),
-    "data.residency": ("auto", "device", "stream"),
-    "data.remainder": ("pad", "drop"),
-    "data.on_bad_image": ("fail", "skip"),
-    "optimizer.name": OPTIMIZERS,
-    "optimizer.weight_decay_mode": ("coupled", "decoupled"),
-    "optimizer.schedule": ("constant", "cosine", "linear"),
-    "train.precision": ("float32", "bfloat16"),
-    "sweep.sampler": ("grid", "random", "qmc", "tpe", "gp", "cmaes"),
-    "sweep.pruner": ("none", "median", "successive_halving", "hyperband", "wilcoxon", "threshold", "patient"),
-    "lanes.strategy": ("auto", "fused", "sequential"),
-    "lanes.data_order": ("shared", "own"),
-}
-
-_Check = tuple[Callable[[Any], bool], str]
-_POSITIVE: _Check = (lambda x: x > 0, "a number greater than 0")
-_NOT_NEGATIVE: _Check = (lambda x: x >= 0, "a number of at least 0")
-_FRACTION: _Check = (lambda x: 0 <= x < 1, "a number in [0, 1)")
-_COUNT: _Check = (lambda x: x >= 1, "a whole number of at least 1")
 _MAX_FLOAT = 3.4028234e38
 _MIN_FLOAT = 1.1754944e-38
-_MAX_INT = 2**31 - 1
-MAX_SEED = 2**32 - 1
-_COUNT_OR_0: _Check = (lambda x: x >= 0, "a whole number of at least 0")
-
-RANGES: dict[str, _Check] = {
-    "seed": (lambda x: 0 <= x <= _MAX_INT, f"a whole number from 0 to {_MAX_INT}"),
-    "model.kernel_widths": (
-        lambda x: len(x) == 3 and all(_is_int(w) and 1 <= w <= 63 for w in x),
-        "three whole numbers from 1 to 63",
-    ),
-    "data.image_size": (lambda x: x == 0 or 8 <= x <= 1024, "0 (the source's own) or 8 to 1024 pixels"),
-    "data.validation_fraction": _FRACTION,
-    "data.max_train_examples": _COUNT_OR_0,
-    "data.max_test_examples": _COUNT_OR_0,
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.weight_decay": _NOT_NEGATIVE,
-    "optimizer.momentum": _FRACTION,
-    "optimizer.b1": _FRACTION,
-    "optimizer.b2": _FRACTION,
-    "optimizer.eps": _POSITIVE,
-    "optimizer.clip_norm": _NOT_NEGATIVE,
-    "optimizer.warmup_fraction": _FRACTION,
-    "train.epochs": _COUNT,
-    "train.batch_size": (lambda x: x >= 2, "a whole number of at least 2 (BN needs two images)"),
-    "train.label_smoothing": _FRACTION,
-    "train.dropout_rate": _FRACTION,
-    "sweep.trials": _COUNT_OR_0,
-    "sweep.seeds": _COUNT,
-    "sweep.final_seeds": _COUNT_OR_0,
-    "lanes.count": _COUNT_OR_0,
-    "lanes.devices": _COUNT_OR_0,
-    "checkpoint.every_epochs": _COUNT_OR_0,
-    "checkpoint.every_minutes": _NOT_NEGATIVE,
-    "checkpoint.keep": _COUNT_OR_0,
-}
-
-PBT: dict[str, _Check] = {
-    "every_epochs": (lambda x: _is_int(x) and x >= 1, "a whole number of at least 1"),
-    "fraction": (lambda x: 0 < x <= 0.5, "a number in (0, 0.5]"),
-    "perturb": (lambda x: x > 1, "a factor greater than 1"),
-}
 
 
-def check_field(key: str, value: Any, default: Any) -> Any:
+def check_value(key: str, value: Any, field: Field) -> Any:
     """Returns `value` in its field's type.
 
     Args:
       key: the dotted key.
       value: what was given.
-      default: the field's default; shows its type.
+      field: what it is given for.
 
     Raises:
-      ConfigError: The value is of another type or out of range.
+      ConfigError: The value is of another type or not allowed.
     """
-    value = _check_type(key, value, default)
-    if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(key, value, f"one of {', '.join(CHOICES[key])}")
-    if key in RANGES and not RANGES[key][0](value):
-        raise ConfigError(key, value, RANGES[key][1])
-    if key in _FURTHER:
-        _FURTHER[key](key, value)
+    value, rule = _check_type(key, value, field.default), field.rule
+    items = _list_items(key, value)
+    if rule.options:
+        known = list_fields(rule.options)
+        return {name: _check_option(key, name, value[name], known) for name in value}
+    if rule.choices:
+        for name, item in items:
+            _check_choice(name, item, rule)
+    if rule.check and not rule.check.holds(value):
+        raise ConfigError(key, value, rule.check.allowed)
+    for name, item in items:
+        if rule.each and not rule.each.holds(item):
+            raise ConfigError(name, item, rule.each.allowed)
     return value
 
 
@@ -108,6 +48,31 @@ def unknown_field(section: str, name: str, value: Any, known: Iterable[str]) -> 
     return ConfigError(f"{prefix}{name}", value, allowed)
 
 
+def is_mapping(value: Any) -> bool:
+    """Returns whether a value has names and values; a `ConfigDict` has, though it is no `Mapping`."""
+    return hasattr(value, "items") and not isinstance(value, type)
+
+
+def _list_items(key: str, value: Any) -> list[tuple[str, Any]]:
+    """Returns the keys and values that a rule's choices, and `each`, are about."""
+    if is_mapping(value):
+        return [(f"{key}.{name}", item) for name, item in value.items()]
+    return [(key, item) for item in value] if isinstance(value, tuple) else [(key, value)]
+
+
+def _check_choice(key: str, value: Any, rule: Rule) -> None:
+    matches = rule.form and isinstance(value, str) and re.fullmatch(rule.form.pattern, value)
+    # A tuple's item may be of any type, even one that can't be looked up.
+    if not matches and value not in list(rule.choices):
+        raise ConfigError(key, value, rule.allowed)
+
+
+def _check_option(key: str, name: str, value: Any, known: Mapping[str, Field]) -> Any:
+    if name not in known:
+        raise unknown_field(key, name, value, known)
+    return check_value(f"{key}.{name}", value, known[name])
+
+
 def _check_type(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, float):
         return _check_float(key, value)
@@ -116,10 +81,10 @@ def _check_type(key: str, value: Any, default: Any) -> Any:
             raise ConfigError(key, value, "true or false")
         return value
     if isinstance(default, int):
-        if not _is_int(value):
+        if not is_int(value):
             raise ConfigError(key, value, "a whole number")
-        if abs(value) > _MAX_INT:
-            raise ConfigError(key, value, f"a whole number of at most {_MAX_INT}")
+        if abs(value) > MAX_INT:
+            raise ConfigError(key, value, f"a whole number of at most {MAX_INT}")
         return value
     if isinstance(default, str):
         if not isinstance(value, str) or not value.isprintable():
@@ -156,65 +121,3 @@ def _check_float(key: str, value: Any) -> float:
     if 0 < abs(value) < _MIN_FLOAT:
         raise ConfigError(key, value, f"0, or a number of at least {_MIN_FLOAT:g}")
     return float(value)
-
-
-def _check_model(key: str, value: str) -> None:
-    if value not in MODELS and ".py:" not in value:
-        raise ConfigError(key, value, f"one of {', '.join(MODELS)}, or FILE.py:CLASS")
-
-
-def _check_source(key: str, value: str) -> None:
-    if value not in SOURCES and not (value.startswith("tfds:") and value != "tfds:"):
-        raise ConfigError(key, value, f"one of {', '.join(SOURCES)}, or tfds:NAME")
-
-
-def _check_metric(key: str, value: str) -> None:
-    if value not in METRICS and ".py:" not in value:
-        raise ConfigError(key, value, f"one of {', '.join(METRICS)}, or FILE.py:FUNCTION")
-
-
-def _check_space(key: str, value: Mapping[str, Any]) -> None:
-    for name, axis in value.items():
-        if axis in ((), {}):
-            raise ConfigError(f"{key}.{name}", axis, "at least one value")
-
-
-def _check_enqueue(key: str, value: tuple) -> None:
-    for setting in value:
-        if not isinstance(setting, Mapping):
-            raise ConfigError(key, setting, "a tuple of {hyperparameter: value}")
-
-
-def _check_pbt(key: str, options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if name not in PBT:
-            raise unknown_field(key, name, value, PBT)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not PBT[name][0](value):
-            raise ConfigError(f"{key}.{name}", value, PBT[name][1])
-
-
-def _check_trackers(key: str, value: tuple) -> None:
-    for tracker in value:
-        if tracker not in TRACKERS:
-            raise ConfigError(key, tracker, f"among {', '.join(TRACKERS)}")
-
-
-_FURTHER: dict[str, Callable[[str, Any], None]] = {
-    "model.name": _check_model,
-    "data.name": _check_source,
-    "sweep.metric": _check_metric,
-    "sweep.space": _check_space,
-    "sweep.enqueue": _check_enqueue,
-    "sweep.pbt": _check_pbt,
-    "trackers": _check_trackers,
-}
-
-
-def is_mapping(value: Any) -> bool:
-    """Returns whether a value has names and values; a `ConfigDict` has, though it is no `Mapping`."""
-    return hasattr(value, "items") and not isinstance(value, type)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

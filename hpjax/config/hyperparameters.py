@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.config.checks import check_field
-from hpjax.config.fields import Config, to_dict
+from hpjax.config.fields import FIELDS, Config
+from hpjax.config.parsing import check_field, to_dict
 from hpjax.errors import ConfigError
 
 
@@ -29,38 +29,12 @@ class Hyperparameter:
     type: type
 
 
-def _list() -> dict[str, Hyperparameter]:
-    dynamic = {
-        "optimizer": ("learning_rate", "weight_decay", "momentum", "b1", "b2", "eps", "clip_norm"),
-        "train": ("label_smoothing", "dropout_rate"),
-    }
-    static = {
-        "model": "model.name",
-        "kernel_width": "model.kernel_widths",
-        "padding": "model.padding",
-        "image_size": "data.image_size",
-        "augment": "data.augment",
-        "batch_size": "train.batch_size",
-        "epochs": "train.epochs",
-        "precision": "train.precision",
-        "optimizer": "optimizer.name",
-        "weight_decay_mode": "optimizer.weight_decay_mode",
-        "schedule": "optimizer.schedule",
-        "warmup_fraction": "optimizer.warmup_fraction",
-    }
-    numbers = {
-        "kernel_width": int,
-        "image_size": int,
-        "batch_size": int,
-        "epochs": int,
-        "warmup_fraction": float,
-    }
-    found = [Hyperparameter(n, f"{s}.{n}", True, float) for s, names in dynamic.items() for n in names]
-    found += [Hyperparameter(n, key, False, numbers.get(n, str)) for n, key in static.items()]
-    return {h.name: h for h in found}
-
-
-HYPERPARAMETERS = _list()
+# Every field that says how it can be searched.
+HYPERPARAMETERS = {
+    field.axis: Hyperparameter(field.axis, key, field.rule.dynamic, field.type)
+    for key, field in FIELDS.items()
+    if field.axis
+}
 
 
 def apply_hyperparameters(config: Config, values: Mapping[str, Any]) -> Config:
@@ -99,9 +73,9 @@ def check_value(name: str, value: Any) -> Any:
     """
     if name not in HYPERPARAMETERS:
         raise unknown_hyperparameter(f"sweep.space.{name}", name, value)
-    section, field = HYPERPARAMETERS[name].key.split(".")
-    default = getattr(getattr(Config(), section), field)
-    return check_field(f"{section}.{field}", _widths(name, value, default), default)
+    key = HYPERPARAMETERS[name].key
+    default = FIELDS[key].default
+    return check_field(key, (value,) * len(default) if isinstance(default, tuple) else value)
 
 
 def unknown_hyperparameter(key: str, name: str, value: Any) -> ConfigError:
@@ -118,7 +92,3 @@ def _set(config: Config, name: str, value: Any) -> Config:
     section, field = HYPERPARAMETERS[name].key.split(".")
     changed = dataclasses.replace(getattr(config, section), **{field: value})
     return dataclasses.replace(config, **{section: changed})
-
-
-def _widths(name: str, value: Any, default: Any) -> Any:
-    return (value,) * len(default) if name == "kernel_width" else value

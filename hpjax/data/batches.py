@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int32, Key, UInt8
 
-from hpjax.config.fields import DataConfig
+from hpjax.config import DataConfig, check_field
 from hpjax.data.splits import Split
-from hpjax.errors import ConfigError
 
-RESIDENCIES = ("auto", "device", "stream")
 _DEVICE_SHARE = 0.5  # of the device's memory that images may take before they are streamed
 
 
@@ -26,8 +24,8 @@ class HostBatch(NamedTuple):
 def epoch_order(key: Key[Array, ""], num_examples: int, batch_size: int) -> Int32[Array, "steps batch"]:
     """Returns which examples each step of an epoch takes: a fresh permutation, cut into rows.
 
-    The last row is filled up with examples from the permutation's start; the first `remainder_size` of it
-    are the epoch's own.
+    The last row is filled up with examples from the permutation's start; its first
+    `num_examples % batch_size` are the epoch's own.
 
     Args:
       key: draws the permutation.
@@ -37,16 +35,6 @@ def epoch_order(key: Key[Array, ""], num_examples: int, batch_size: int) -> Int3
     steps = num_steps(num_examples, batch_size)
     order = jax.random.permutation(key, num_examples).astype(jnp.int32)
     return jnp.resize(order, (steps, batch_size))
-
-
-def num_full_steps(num_examples: int, batch_size: int) -> int:
-    """Returns how many steps of an epoch take a full batch."""
-    return num_examples // batch_size
-
-
-def remainder_size(num_examples: int, batch_size: int) -> int:
-    """Returns how many examples are left for the last, partial batch; 0: there is none."""
-    return num_examples % batch_size
 
 
 def num_steps(num_examples: int, batch_size: int) -> int:
@@ -86,9 +74,7 @@ def residency(data: DataConfig, num_bytes: int, device_limit: int | None) -> str
     Raises:
       ConfigError: `data.residency` is none of these.
     """
-    if data.residency not in RESIDENCIES:
-        raise ConfigError("data.residency", data.residency, " or ".join(RESIDENCIES))
-    if data.residency != "auto":
+    if check_field("data.residency", data.residency) != "auto":
         return data.residency
     return "stream" if device_limit and num_bytes > _DEVICE_SHARE * device_limit else "device"
 

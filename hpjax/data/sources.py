@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hpjax.config.fields import DataConfig
+from hpjax.config import DataConfig, check_field
 from hpjax.data import intel_scenes, synthetic, tfds_sets
 from hpjax.data.cache import decode_source
 from hpjax.data.folder import LAYOUT, find_split_folders, scan_tree
@@ -32,14 +32,9 @@ def load_source(data: DataConfig) -> Source:
     """
     if data.image_size:
         check_image_size(data.image_size)
-    if data.on_bad_image not in ("fail", "skip"):
-        raise ConfigError("data.on_bad_image", data.on_bad_image, "fail or skip")
-    prefix, _, name = data.name.partition(":")
-    if prefix == "tfds" and name:
-        return _load_tfds(data, name)
-    if data.name not in SOURCES:
-        raise ConfigError("data.name", data.name, f"{', '.join(SOURCES)} or tfds:NAME")
-    return SOURCES[data.name](data)
+    check_field("data.on_bad_image", data.on_bad_image)
+    prefix, _, name = check_field("data.name", data.name).partition(":")
+    return _load_tfds(data, name) if prefix == "tfds" else SOURCES[data.name](data)
 
 
 def load_auto(data: DataConfig) -> Source:

@@ -7,11 +7,11 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from hpjax.config import check_field
 from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, Dropout, Padding, create_conv, create_linear, widen
 
 CHANNELS = (3, 10, 20, 10)
-PADDINGS = ("reference", "same")
 
 
 class CustomCNN(nnx.Module):
@@ -91,11 +91,9 @@ def conv_paddings(kernel_widths: Sequence[int], padding: str) -> tuple[Padding, 
     Raises:
       ConfigError: `padding` has another name.
     """
-    if padding == "reference":
+    if check_field("model.padding", padding) == "reference":
         return (1, 1, 0)
-    if padding == "same":
-        return tuple((((w - 1) // 2, w // 2),) * 2 for w in kernel_widths)
-    raise ConfigError("model.padding", padding, " or ".join(PADDINGS))
+    return tuple((((w - 1) // 2, w // 2),) * 2 for w in kernel_widths)
 
 
 def feature_map_side(image_size: int, kernel_widths: Sequence[int], padding: str = "reference") -> int:

@@ -6,16 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.config import check_field, list_choices
 from hpjax.config.user_files import describe_failure, load_from_file
 from hpjax.errors import ConfigError, UserCodeError
-
-METRICS = (
-    "validation_loss",
-    "validation_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "train_loss",
-)
 
 
 @dataclass(frozen=True)
@@ -57,21 +50,18 @@ def create_objective(metric: str, has_validation: bool) -> Objective:
       ConfigError: There is no such metric, or it needs a validation split.
       UserCodeError: The user's file can't be imported; or, when the objective is asked for a value, fails.
     """
-    if metric == "auto":
+    if check_field("sweep.metric", metric) == "auto":
         metric = "validation_accuracy" if has_validation else "test_accuracy"
     if ":" in metric:
         return _load_objective(metric)
-    if metric not in METRICS:
-        raise ConfigError("sweep.metric", metric, f"auto, FILE.py:FUNCTION or one of {', '.join(METRICS)}")
     if metric.startswith("validation_") and not has_validation:
         raise ConfigError("sweep.metric", metric, "data.validation_fraction greater than 0 with this metric")
     return Objective(metric, metric.endswith("accuracy"), lambda epoch: epoch.get(metric))  # type: ignore[arg-type, return-value]
 
 
 def _load_objective(metric: str) -> Objective:
-    path, function = load_from_file(
-        "sweep.metric", metric, f"FILE.py:FUNCTION or one of {', '.join(METRICS)}"
-    )
+    form = f"FILE.py:FUNCTION or one of {', '.join(list_choices('sweep.metric'))}"
+    path, function = load_from_file("sweep.metric", metric, form)
     if not callable(function):
         raise ConfigError("sweep.metric", metric, f"the name of a function in {path} after the colon")
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.config.fields import Config
+from hpjax.config.fields import Config, PbtOptions
 from hpjax.config.hyperparameters import HYPERPARAMETERS
 from hpjax.errors import ConfigError
 from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 
-DEFAULTS = {"every_epochs": 1, "fraction": 0.25, "perturb": 1.2}
 _PURPOSE = 0x9B7  # keeps these draws apart from others of the same seed
 
 
@@ -66,20 +65,20 @@ def make_plan_copies(config: Config, space: Space) -> PlanCopies | None:
     """
     if not config.sweep.pbt:
         return None
-    options = {**DEFAULTS, **config.sweep.pbt}
+    options = PbtOptions(**config.sweep.pbt)
 
     def plan_copies(members: Sequence[Member], epoch: int) -> list[Copy]:
         rng = np.random.default_rng((config.seed, _PURPOSE, epoch))
         ages = defaultdict(list)
         for member in members:
-            if member.epoch % options["every_epochs"] == 0:
+            if member.epoch % options.every_epochs == 0:
                 ages[member.epoch].append(member)
-        pairs = [pair for age in sorted(ages) for pair in _pair(ages[age], options["fraction"], rng)]
+        pairs = [pair for age in sorted(ages) for pair in _pair(ages[age], options.fraction, rng)]
         return [_copy(worse, better, epoch) for worse, better in pairs]
 
     def _copy(worse: Member, better: Member, epoch: int) -> Copy:
         rng = np.random.default_rng((config.seed, _PURPOSE, epoch, worse.trial.number))
-        values = explore(better, space, options["perturb"], rng)
+        values = explore(better, space, options.perturb, rng)
         return Copy(worse.trial.number, better.trial.number, values)
 
     return plan_copies

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpjax.config.fields import Config, to_dict
+from hpjax.config import Config, to_dict
 from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache

@@ -13,8 +13,6 @@ from hpjax.errors import ConfigError
 from hpjax.ops.sums import square_sum
 from hpjax.train.hparams import Hparams
 
-OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor")
-SCHEDULE_NAMES = ("constant", "cosine", "linear")
 WEIGHT_DECAY_MODES = ("coupled", "decoupled")
 ALWAYS_DECOUPLED = ("adamw", "lamb", "lion")
 
@@ -71,7 +69,7 @@ def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTrans
     return optax.chain(
         clip_by_global_norm(hparams.clip_norm),
         *([] if rule.decoupled else [decay]),
-        *_direction(rule.name, hparams),
+        *_DIRECTIONS[rule.name](hparams),
         *after,
         _scale_by_learning_rate(rule, hparams.learning_rate),
     )
@@ -117,36 +115,10 @@ def make_schedule(rule: OptimizerRule) -> Callable[[ArrayLike], Float[Array, ""]
     def factor(step: ArrayLike) -> Array:
         step = jnp.asarray(step)
         progress = jnp.clip((step - warmup) / rest, 0, 1)
-        shape = {"constant": jnp.ones_like, "cosine": _cosine, "linear": lambda p: 1 - p}[rule.schedule](
-            progress
-        )
+        shape = _SCHEDULES[rule.schedule](progress)
         return shape if warmup == 0 else shape * jnp.minimum((step + 1) / warmup, 1)
 
     return factor
-
-
-def _direction(name: str, hparams: Hparams) -> list[optax.GradientTransformation]:
-    """Returns what turns a gradient into a direction, before decoupled decay and the learning rate."""
-    adam = lambda: optax.scale_by_adam(hparams.b1, hparams.b2, hparams.eps)  # noqa: E731
-    directions = {
-        "sgd": lambda: [],
-        "momentum": lambda: [optax.trace(hparams.momentum)],
-        "nesterov": lambda: [optax.trace(hparams.momentum, nesterov=True)],
-        "adam": lambda: [adam()],
-        "adamw": lambda: [adam()],
-        "lamb": lambda: [adam()],
-        "lion": lambda: [optax.scale_by_lion(hparams.b1, hparams.b2)],
-        "rmsprop": lambda: [
-            optax.scale_by_rms(hparams.b2, hparams.eps, eps_in_sqrt=False),
-            optax.trace(hparams.momentum),
-        ],
-        "adafactor": lambda: [
-            optax.scale_by_factored_rms(),
-            optax.clip_by_block_rms(1.0),
-            optax.scale_by_param_block_rms(),
-        ],
-    }
-    return directions[name]()
 
 
 def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.GradientTransformation:
@@ -156,10 +128,35 @@ def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.Gradien
     return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
 
 
-def _cosine(progress: Array) -> Array:
-    return 0.5 * (1 + jnp.cos(jnp.pi * progress))
-
-
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(key, value, "one of " + ", ".join(choices))
+
+
+def _adam(hparams: Hparams) -> list[optax.GradientTransformation]:
+    return [optax.scale_by_adam(hparams.b1, hparams.b2, hparams.eps)]
+
+
+# What turns a gradient into a direction, before decoupled decay and the learning rate.
+_DIRECTIONS: dict[str, Callable[[Hparams], list[optax.GradientTransformation]]] = {
+    "sgd": lambda h: [],
+    "momentum": lambda h: [optax.trace(h.momentum)],
+    "nesterov": lambda h: [optax.trace(h.momentum, nesterov=True)],
+    "adam": _adam,
+    "adamw": _adam,
+    "lamb": _adam,
+    "lion": lambda h: [optax.scale_by_lion(h.b1, h.b2)],
+    "rmsprop": lambda h: [optax.scale_by_rms(h.b2, h.eps, eps_in_sqrt=False), optax.trace(h.momentum)],
+    "adafactor": lambda h: [
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+    ],
+}
+# The learning rate's factor, by the share of steps after the warm-up that is done.
+_SCHEDULES: dict[str, Callable[[Array], Array]] = {
+    "constant": jnp.ones_like,
+    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
+OPTIMIZER_NAMES, SCHEDULE_NAMES = tuple(_DIRECTIONS), tuple(_SCHEDULES)

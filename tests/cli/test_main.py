@@ -1,5 +1,6 @@
 """The command line: what reaches the sweep, and one line with status 2 for every misuse."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ def unloaded(monkeypatch):
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
     """Stands in for the sweep; notes how it was called."""
+    importlib.import_module("hpjax.sweep")  # which takes names from the module that is replaced
     fake = types.ModuleType("hpjax.sweep.run")
     calls = []
 

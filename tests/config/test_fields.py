@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpjax.config import Config, get_default, parse_config, to_dict
-from hpjax.config.checks import CHOICES, RANGES
+from hpjax.config import Config, check_field, get_default, parse_config, to_dict
+from hpjax.config.fields import FIELDS
 from hpjax.errors import ConfigError
 from hpjax.search.space import parse_space
 
@@ -41,8 +41,18 @@ def test_every_field_is_documented(section):
         assert field.metadata.get("doc") or dataclasses.is_dataclass(getattr(section, field.name)), field.name
 
 
-def test_checks_name_fields_that_exist():
-    assert {*CHOICES, *RANGES} <= set(KEYS)
+def test_every_choice_is_documented_and_allowed_and_another_is_not():
+    assert {*FIELDS} == {*KEYS}
+    for key, field in FIELDS.items():
+        for choice, doc in field.rule.choices.items():
+            assert doc, f"{key}={choice}"
+            value = (choice,) if isinstance(field.default, tuple) else choice
+            assert check_field(key, value) == value
+        if field.rule.choices:
+            with pytest.raises(
+                ConfigError, match=", ".join(field.rule.choices) if field.rule.form else "or|one of"
+            ):
+                check_field(key, ("zzz",) if isinstance(field.default, tuple) else "zzz")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -10,7 +10,7 @@ from fuzzing import fuzz, time_limit
 from hypothesis import strategies as st
 
 from hpjax.config import Config, parse_config, to_dict
-from hpjax.config.checks import CHOICES
+from hpjax.config.fields import FIELDS as ALL_FIELDS
 from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
 from hpjax.errors import HpjaxError
 from hpjax.lanes.group import create_task, optimizer_rule, trial_hparams
@@ -27,6 +27,7 @@ BASE = {
     "train.batch_size": 4,
     "trackers": (),
 }
+CHOICES = {key: tuple(field.rule.choices) for key, field in ALL_FIELDS.items() if field.rule.choices}
 PLAIN = to_dict(Config())
 FIELDS = [f"{name}.{field}" for name, part in PLAIN.items() if isinstance(part, dict) for field in part]
 LARGE = (
@@ -65,7 +66,7 @@ def _choices_of(name: str) -> st.SearchStrategy:
     if hyperparameter is None or hyperparameter.key in LARGE:
         return st.sampled_from((16, 20, 30, 31, 40))
     if hyperparameter.type is str:
-        return st.sampled_from(CHOICES.get(hyperparameter.key, ("custom_cnn", "resnet18")))
+        return st.sampled_from(CHOICES[hyperparameter.key])
     numbers = (1, 2, 3, 4, 5, 7, 8, 24, 25)
     return st.sampled_from(numbers if hyperparameter.type is int else (0.0, 0.1, 0.25, 0.5, 0.9, 1e-4))
 
@@ -100,7 +101,7 @@ PRUNER_OPTIONS = (
     *("wrapped_pruner", "patience", "min_delta", "zzz"),
 )
 FITTING: dict[str, st.SearchStrategy] = {
-    **{key: st.sampled_from(values) for key, values in CHOICES.items()},
+    **{key: st.sampled_from(values) for key, values in CHOICES.items() if key != "trackers"},
     "sweep.space": SPACES,
     "sweep.enqueue": SPACES.map(lambda space: ({name: _first(spec) for name, spec in space.items()},)),
     "sweep.pruner_options": st.dictionaries(

@@ -1,0 +1,130 @@
+"""From what a user gives to a checked configuration, and back to plain values."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from hpjax.config.checks import check_value, is_mapping, unknown_field
+from hpjax.config.fields import FIELDS, Config
+from hpjax.errors import ConfigError
+
+log = logging.getLogger("hpjax")
+
+HELD_OUT = 0.1  # of the training images, where a search has nothing to select on
+MAX_SEED = 2**32 - 1
+
+
+def get_default() -> Any:
+    """Returns the defaults as a `ConfigDict`, to be changed by a file in `configs/`."""
+    from ml_collections import ConfigDict
+
+    return ConfigDict(_plain(Config()))
+
+
+def parse_config(given: Mapping[str, Any]) -> Config:
+    """Returns a checked configuration.
+
+    Args:
+      given: nested mappings of (some of) the fields; the others keep their defaults.
+
+    Raises:
+      ConfigError: A field is unknown, of the wrong type, or not allowed; names key, value, what is allowed.
+    """
+    try:
+        if is_mapping(given) and hasattr(given, "to_dict"):
+            given = given.to_dict()  # type: ignore[attr-defined]
+        config = _parse(Config, given, "")
+    except RecursionError:
+        raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
+    _check_together(config)
+    return _with_validation(config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the configuration as plain values that JSON can hold; `parse_config` takes them back."""
+    return _plain(config, jsonable=True)
+
+
+def check_field(key: str, value: Any) -> Any:
+    """Returns the value of the field `key` in its type.
+
+    Raises:
+      ConfigError: It isn't allowed.
+    """
+    return check_value(key, value, FIELDS[key])
+
+
+def list_choices(key: str) -> tuple[str, ...]:
+    """Returns the documented values of the field `key`, which has a closed list of them."""
+    return tuple(FIELDS[key].rule.choices)
+
+
+def _parse(kind: type, given: Any, prefix: str) -> Any:
+    section = prefix.rstrip(".")
+    if not is_mapping(given):
+        raise ConfigError(section or "config", given, "fields by name")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values = {}
+    for name, value in given.items():
+        if name not in fields:
+            raise unknown_field(section, str(name), value, fields)
+        default = getattr(kind(), name)
+        if dataclasses.is_dataclass(default):
+            values[name] = _parse(type(default), value, f"{prefix}{name}.")
+        else:
+            values[name] = check_field(f"{prefix}{name}", value)
+    return kind(**values)
+
+
+def _with_validation(config: Config) -> Config:
+    """Holds a tenth of the training images out in every search: it reads the test set once, at its end."""
+    sweep = config.sweep
+    searches = sweep.sampler != "grid" or sweep.pruner != "none" or bool(sweep.pbt)
+    if searches and sweep.metric.startswith("test_"):
+        allowed = "auto or a validation metric: a search must not select on the test set"
+        raise ConfigError("sweep.metric", sweep.metric, allowed)
+    selects = searches or sweep.metric.startswith("validation_")
+    if not selects or config.data.validation_fraction > 0:
+        return config
+    log.info("data.validation_fraction=%g of the training images are held out to select on", HELD_OUT)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=HELD_OUT))
+
+
+def _check_together(config: Config) -> None:
+    """Checks fields that depend on each other.
+
+    Raises:
+      ConfigError: Two fields contradict each other.
+    """
+    sweep = config.sweep
+    if sweep.sampler != "grid" and not sweep.trials:
+        raise ConfigError("sweep.trials", sweep.trials, f"at least 1 with sampler {sweep.sampler}")
+    if sweep.sampler != "grid" and not sweep.space:
+        raise ConfigError(
+            "sweep.space", sweep.space, f"at least one hyperparameter with sampler {sweep.sampler}"
+        )
+    if config.seed + sweep.seeds + sweep.final_seeds > MAX_SEED:
+        raise ConfigError(
+            "sweep.seeds", sweep.seeds, f"so few that no seed exceeds {MAX_SEED} with seed={config.seed}"
+        )
+    if sweep.sampler == "grid" and sweep.trials and not sweep.space:
+        raise ConfigError(
+            "sweep.trials", sweep.trials, "0 without a search space; sweep.seeds repeats a setting"
+        )
+    if sweep.final_seeds and sweep.pbt:
+        allowed = "0 with sweep.pbt: a population's settings change while it trains"
+        raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
+    if config.data.name == "folder" and not config.data.dir:
+        raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
+
+
+def _plain(value: Any, jsonable: bool = False) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name), jsonable) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _plain(v, jsonable) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(v, jsonable) for v in value]
+        return items if jsonable else tuple(items)
+    return value

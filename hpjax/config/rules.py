@@ -1,0 +1,132 @@
+"""What a field of the configuration means and may hold: the metadata that everything else is derived from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+MAX_INT = 2**31 - 1
+
+
+class Check(NamedTuple):
+    """A condition on values of the right type.
+
+    Attributes:
+      allowed: which values meet it, in words.
+      holds: whether a value does.
+    """
+
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+class Form(NamedTuple):
+    """Values that are allowed beside a field's choices.
+
+    Attributes:
+      name: what they look like, e.g. `FILE.py:CLASS`.
+      pattern: a regular expression that matches all of such a value.
+      doc: what they mean.
+    """
+
+    name: str
+    pattern: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A field's metadata, of which everything else is derived: checks, help, hyperparameters.
+
+    Attributes:
+      doc: what the field is.
+      check: what the whole value has to meet.
+      choices: the allowed values, of a tuple's items, each with what it does; empty: no closed list.
+      form: further values beside the choices.
+      each: what every item of a tuple or mapping has to meet.
+      options: of a mapping, a dataclass of such fields: the names that it may have.
+      axis: the static hyperparameter that sets the field, as it stands in a space.
+      dynamic: whether it is a hyperparameter of its own name, a lane's own number inside the program.
+    """
+
+    doc: str
+    check: Check | None = None
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    form: Form | None = None
+    each: Check | None = None
+    options: type | None = None
+    axis: str = ""
+    dynamic: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What may stand in the field, in words; empty where its type says all."""
+        if self.choices:
+            return _describe_choices(tuple(self.choices), self.form)
+        return ", ".join(check.allowed for check in (self.check, self.each) if check)
+
+
+class Field(NamedTuple):
+    """A field of the configuration: its name, its default, which shows its type, and its rule."""
+
+    name: str
+    default: Any
+    rule: Rule
+
+    @property
+    def axis(self) -> str:
+        """The hyperparameter that sets it, as it stands in a space; empty: it can't be searched."""
+        return self.rule.axis or (self.name if self.rule.dynamic else "")
+
+    @property
+    def type(self) -> type:
+        """The type of its value, of its items where it is a tuple."""
+        return type(self.default[0] if isinstance(self.default, tuple) else self.default)
+
+
+def list_fields(kind: type, prefix: str = "") -> dict[str, Field]:
+    """Returns the fields of a dataclass, and of those that it holds, by dotted key."""
+    found: dict[str, Field] = {}
+    for declared in dataclasses.fields(kind):
+        key, default = prefix + declared.name, getattr(kind(), declared.name)
+        if dataclasses.is_dataclass(default) and not isinstance(default, type):
+            found |= list_fields(type(default), f"{key}.")
+        else:
+            found[key] = Field(declared.name, default, Rule(**declared.metadata))
+    return found
+
+
+def field(default: Any, doc: str, check: Check | None = None, **rule: Any) -> Any:
+    """Returns a dataclass's field with a `Rule` as its metadata."""
+    metadata = vars(Rule(doc, check, **rule))
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def is_int(value: Any) -> bool:
+    """Returns whether a value is a whole number; a truth value isn't."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _describe_choices(choices: tuple[str, ...], form: Form | None) -> str:
+    if form:
+        return f"one of {', '.join(choices)}, or {form.name}"
+    return " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+
+
+POSITIVE = Check("a number greater than 0", lambda x: x > 0)
+NOT_NEGATIVE = Check("a number of at least 0", lambda x: x >= 0)
+FRACTION = Check("a number in [0, 1)", lambda x: 0 <= x < 1)
+HALF = Check("a number in (0, 0.5]", lambda x: 0 < x <= 0.5)
+FACTOR = Check("a factor greater than 1", lambda x: x > 1)
+COUNT = Check("a whole number of at least 1", lambda x: x >= 1)
+COUNT_OR_0 = Check("a whole number of at least 0", lambda x: x >= 0)
+SEED = Check(f"a whole number from 0 to {MAX_INT}", lambda x: 0 <= x <= MAX_INT)
+BATCH = Check("a whole number of at least 2 (BN needs two images)", lambda x: x >= 2)
+SIDE = Check("0 (the source's own) or 8 to 1024 pixels", lambda x: x == 0 or 8 <= x <= 1024)
+WIDTHS = Check(
+    "three whole numbers from 1 to 63", lambda x: len(x) == 3 and all(is_int(w) and 1 <= w <= 63 for w in x)
+)
+AXIS = Check("at least one value", lambda axis: axis not in ((), {}))
+SETTING = Check("a tuple of {hyperparameter: value}", lambda setting: isinstance(setting, Mapping))
