@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpjax.cli.arguments import HELP, Arguments, parse_arguments, wants_help
+from hpjax.cli.arguments import Arguments, find_help, parse_arguments
 from hpjax.cli.command import run_command
 from hpjax.cli.host_memory import restart_with_kept_memory
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the sweep that the command line describes; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if wants_help(argv):
-        print(HELP, end="")
+    if text := find_help(argv):
+        print(text, end="")
         return 0
     return run_command(lambda: _run(parse_arguments(argv)))
 

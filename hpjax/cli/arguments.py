@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from hpjax.cli.reference import describe_fields
 from hpjax.config.checks import unknown_field
 from hpjax.config.fields import FIELDS, Config
 from hpjax.config.parsing import get_default, parse_config
@@ -23,13 +24,13 @@ usage: python -m hpjax.main --config=FILE [--config.SECTION.FIELD=VALUE …] [op
 Trains every trial of a sweep, many at once, and writes tables, figures and checkpoints.
 
   --config=FILE         the sweep, e.g. configs/wd.py; --config.train.epochs=3 changes a field
-                        (all fields are documented in hpjax/config/fields.py)
+                        (--helpfull lists them; hpjax/config/fields.py documents each)
   --space=NAME=SPEC     replaces the search space; repeatable. SPEC is choices (0.01,1.0),
                         a range (1e-5:1e-1:log) or a range with a step (8:64:8)
   --workdir=DIR         where everything is kept; default runs/<name of the config>
   --resume=auto         continue an unfinished sweep there (auto), or never, or must
   --plan                print what would be compiled and trained, and run nothing
-  --help                this text
+  --help, --helpfull    this text; with every field, its default and what it may be
 
 exit status: 0 done, 2 the input is wrong, 130 or 143 interrupted (saved), 1 a defect
 """
@@ -59,9 +60,11 @@ class Arguments:
     plan: bool
 
 
-def wants_help(argv: Sequence[str]) -> bool:
-    """Returns whether help is asked for."""
-    return any(arg in ("-h", "-help", "--help", "--helpfull", "--helpshort") for arg in argv[1:])
+def find_help(argv: Sequence[str]) -> str | None:
+    """Returns the help that is asked for; None where none is."""
+    if any(arg in ("-helpfull", "--helpfull") for arg in argv[1:]):
+        return f"{HELP}\n{describe_fields()}"
+    return HELP if any(arg in ("-h", "-help", "--help", "--helpshort") for arg in argv[1:]) else None
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:

@@ -224,9 +224,7 @@ class SweepConfig:
     )
     pruner_options: dict = field({}, "arguments of Optuna's pruner of that name")
     pbt: dict = field({}, "population based training; {}: off", options=PbtOptions)
-    enqueue: tuple = field(
-        (), "settings to run first: a tuple of {hyperparameter: value}", each=rules.SETTING
-    )
+    enqueue: tuple = field((), "settings to run first", each=rules.SETTING)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Field(NamedTuple):
     @property
     def type(self) -> type:
         """The type of its value, of its items where it is a tuple."""
-        return type(self.default[0] if isinstance(self.default, tuple) else self.default)
+        return type(self.default[0] if isinstance(self.default, tuple) and self.default else self.default)
 
 
 def list_fields(kind: type, prefix: str = "") -> dict[str, Field]:
@@ -112,7 +112,7 @@ def is_int(value: Any) -> bool:
 def _describe_choices(choices: tuple[str, ...], form: Form | None) -> str:
     if form:
         return f"one of {', '.join(choices)}, or {form.name}"
-    return " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+    return " or ".join(choices) if len(choices) <= 3 else f"one of {', '.join(choices)}"
 
 
 POSITIVE = Check("a number greater than 0", lambda x: x > 0)

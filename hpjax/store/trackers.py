@@ -65,7 +65,7 @@ class Trackers:
 
 
 # Name, the package it needs, and what makes it for a workdir.
-_TRACKERS: dict[str, tuple[str, Callable[[Path], Tracker]]] = {
+TRACKERS: dict[str, tuple[str, Callable[[Path], Tracker]]] = {
     "tensorboard": ("tensorboardX", lambda workdir: TensorBoard(workdir / "tensorboard")),
     "wandb": ("wandb", WandB),
     "mlflow": ("mlflow", MLflow),
@@ -83,9 +83,9 @@ def make_trackers(names: Sequence[str], workdir: str | Path) -> Trackers:
 
 
 def _make_tracker(name: str, workdir: Path) -> Tracker:
-    if name not in _TRACKERS:
-        raise ConfigError("trackers", name, f"among {', '.join(_TRACKERS)}")
-    package, create = _TRACKERS[name]
+    if name not in TRACKERS:
+        raise ConfigError("trackers", name, f"among {', '.join(TRACKERS)}")
+    package, create = TRACKERS[name]
     if importlib.util.find_spec(package) is None:  # to be said before hours of training
         raise ConfigError("trackers", name, f"a tracker whose package is installed (pip install {package})")
     return create(workdir)

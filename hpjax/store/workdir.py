@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpjax.errors import WorkdirError
+from hpjax.store.changes import may_differ
 
 Resume = Literal["auto", "never", "must"]
 
@@ -19,18 +20,6 @@ CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
 LOCK_NAME = ".lock"
 RECORD_NAMES = ("history.jsonl", "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
-
-# These change how a sweep is run and kept, not what its trials compute.
-MAY_DIFFER = (
-    "lanes.count",
-    "lanes.strategy",
-    "lanes.devices",
-    "lanes.tune",
-    "checkpoint.every_epochs",
-    "checkpoint.every_minutes",
-    "checkpoint.keep",
-    "trackers",
-)
 
 _held_locks: set[int] = set()
 
@@ -269,8 +258,7 @@ def _check_same_config(path: Path, config: Mapping) -> None:
     old = _flatten(read_json(path / CONFIG_NAME))
     new = _flatten(json.loads(json.dumps(config)))
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
-    keys = [key for key in keys if key not in MAY_DIFFER]
-    if keys:
+    if keys := [key for key in keys if not may_differ(key, old)]:
         changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
         raise WorkdirError(
             f"workdir {path} holds a sweep of another config ({changes}): "

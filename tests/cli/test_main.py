@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpjax.cli.arguments import parse_arguments
+from hpjax.config.fields import FIELDS, PbtOptions
+from hpjax.config.rules import list_fields
 from hpjax.errors import HpjaxError
 from hpjax.main import main
 
@@ -27,20 +29,16 @@ def unloaded(monkeypatch):
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
     """Stands in for the sweep; notes how it was called."""
-    importlib.import_module("hpjax.sweep")  # which takes names from the module that is replaced
-    fake = types.ModuleType("hpjax.sweep.run")
-    calls = []
+    package, calls = importlib.import_module("hpjax.sweep"), []
 
     def run_sweep(config, workdir, resume, progress):
         calls.append((config, workdir, resume, progress))
         return types.SimpleNamespace(workdir=tmp_path, outcome="best: trial 0")
 
-    fake.run_sweep = run_sweep
-    fake.plan_sweep = lambda config: "the plan"
-    fake.calls = calls
-    monkeypatch.setitem(sys.modules, "hpjax.sweep.run", fake)
-    monkeypatch.setattr("hpjax.sweep.run", fake, raising=False)
-    return fake
+    monkeypatch.setattr(package, "run_sweep", run_sweep)
+    monkeypatch.setattr(package, "plan_sweep", lambda config: "the plan")
+    monkeypatch.setattr(package, "calls", calls, raising=False)
+    return package
 
 
 def _write(folder, text):
@@ -67,6 +65,29 @@ def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys)
 def test_a_plan_is_printed_and_nothing_is_run(sweep, capsys):
     assert main(["main", CONFIG, "--plan"]) == 0
     assert capsys.readouterr().out == "the plan\n" and not sweep.calls
+
+
+def test_the_full_help_has_every_field_and_choice_with_its_documentation(capsys):
+    assert main(["main", "--helpfull"]) == 0
+    text = capsys.readouterr().out
+    words = " ".join(text.split())
+    assert text.startswith("usage:") and max(map(len, text.splitlines())) <= 100
+    options = {f"sweep.pbt.{name}": field for name, field in list_fields(PbtOptions).items()}
+    for key, field in (FIELDS | options).items():
+        rule = field.rule
+        documented = [rule.doc, *rule.choices, *rule.choices.values(), *(rule.form or ())[::2]]
+        documented += [check.allowed for check in (rule.check, rule.each) if check]
+        place = words.index(f"--config.{key}=")
+        entry = words[
+            place : words.find("--config.", place + 1) if "--config." in words[place + 1 :] else None
+        ]
+        assert all(word in entry for word in documented), key
+        assert not field.axis or f"--space={field.axis}" in entry
+
+
+def test_the_full_help_needs_no_jax():
+    code = "import sys; from hpjax.main import main; main(['', '--helpfull']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
 
 
 def test_help_is_short(capsys):

@@ -141,13 +141,15 @@ def test_checkpoints_by_epochs_or_minutes(tmp_path, epochs, minutes, saves):
     assert result.summary["saves"] >= saves and (saves > 1 or result.summary["saves"] == 1)  # one at the end
 
 
-def test_other_lanes_and_another_jax_go_on(searches, uninterrupted_search, workdir):
+def test_another_layout_and_another_jax_go_on(searches, uninterrupted_search, workdir):
     for step in _steps(workdir):
         ledger = json.loads((step / "ledger.json").read_text())
         ledger["ledger"]["jax"] = "0.0.1"
         (step / "ledger.json").write_text(json.dumps(ledger))
         write_manifest(step)
-    text = searches.finish(workdir, "--config.lanes.count=2", "--config.checkpoint.every_epochs=2")
+    text = searches.finish(
+        workdir, "--config.lanes.strategy=sequential", "--config.checkpoint.every_epochs=2"
+    )
     assert "begun with jax 0.0.1" in text
     trials, others = (load_trials(path) for path in (workdir, uninterrupted_search))
     assert len(trials) == len(others)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hpjax.config import list_choices
+from hpjax.config.fields import FIELDS
 from hpjax.errors import WorkdirError
+from hpjax.search import samplers
 from hpjax.store import workdir as workdir_module
+from hpjax.store.changes import MAY_DIFFER, UNLEARNED
 from hpjax.store.workdir import atomic_write, is_finished, open_workdir
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 1e-4}, "lanes": {"count": 4}, "kernels": (5, 5, 7)}
@@ -102,6 +106,45 @@ def test_other_lane_count_goes_on_and_is_written_down(tmp_path):
     _record(tmp_path)
     open_workdir(tmp_path, _changed(lanes={"count": 2})).close()
     assert json.loads((tmp_path / "config.json").read_text())["lanes"] == {"count": 2}
+
+
+COUNTED = {"sweep": {"sampler": "grid", "pruner": "none", "pbt": {}}, "lanes": {"data_order": "own"}}
+
+
+def _begin(path: Path, sections: dict) -> dict:
+    config = {name: {**COUNTED.get(name, {}), **sections.get(name, {})} for name in COUNTED}
+    open_workdir(path, {**config, "lanes": {**config["lanes"], "count": 4}}).close()
+    _record(path)
+    return {**config, "lanes": {**config["lanes"], "count": 2}}
+
+
+@pytest.mark.parametrize("sampler", UNLEARNED)
+def test_other_lane_count_goes_on_where_it_shapes_nothing(tmp_path, sampler):
+    open_workdir(tmp_path, _begin(tmp_path, {"sweep": {"sampler": sampler}})).close()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        *({"sweep": {"sampler": name}} for name in list_choices("sweep.sampler") if name not in UNLEARNED),
+        *({"sweep": {"pruner": name}} for name in list_choices("sweep.pruner") if name != "none"),
+        {"sweep": {"pbt": {"every_epochs": 1}}},
+        {"sweep": {"sampler": "random", "pbt": {"every_epochs": 1}}},
+        {"lanes": {"data_order": "shared"}},
+    ],
+    ids=str,
+)
+def test_other_lane_count_is_refused_where_it_shapes_results(tmp_path, sections):
+    with pytest.raises(WorkdirError, match="lanes.count: 4 there, 2 now"):
+        open_workdir(tmp_path, _begin(tmp_path, sections))
+
+
+def test_the_samplers_that_do_not_learn_are_those_of_the_search():
+    assert UNLEARNED == samplers.UNLEARNED
+
+
+def test_what_may_change_is_in_the_configuration():
+    assert {*MAY_DIFFER, "lanes.count"} <= {*FIELDS}
 
 
 def test_second_process_is_refused_naming_the_first(tmp_path):

@@ -1,0 +1,185 @@
+"""Every documented choice of every field runs, in tiny sweeps from end to end.
+
+The choices come from the fields' own metadata. Each sweep takes one choice of each field that is still to
+be run, as far as they go together; what a choice needs besides comes with it.
+"""
+
+import csv
+import importlib.util
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpjax.config import parse_config
+from hpjax.config.fields import FIELDS
+from hpjax.errors import ConfigError
+from hpjax.search.samplers import UNLEARNED
+from hpjax.sweep import run_sweep
+
+MODEL = """
+import jax
+from flax import nnx
+
+class Linear(nnx.Module):
+    def __init__(self, *, num_classes, image_size, rngs):
+        self.linear = nnx.Linear(3 * image_size**2, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.linear(images.reshape(images.shape[0], -1))
+"""
+METRIC = """
+def accuracy_less_loss(epoch):
+    return epoch["validation_accuracy"] - epoch["train_loss"]
+"""
+OWN = {"model.name": "own.py:Linear", "sweep.metric": "own.py:accuracy_less_loss"}
+WITHOUT = {
+    "data.name=tfds:NAME": "sets have to be prepared; tests/data/test_tfds_sets.py prepares and reads some",
+}
+NEEDED = {"sweep.sampler=gp": "torch", "trackers=wandb": "wandb", "trackers=mlflow": "mlflow"}
+BASE = {
+    "model.name": OWN["model.name"],  # compiles within a second
+    "model.kernel_widths": (3, 3, 3),
+    "data.name": "synthetic_scenes",
+    "data.image_size": 30,
+    "data.max_train_examples": 20,
+    "data.max_test_examples": 12,
+    "train.batch_size": 8,
+    "train.epochs": 2,
+    "sweep.space": {"learning_rate": {"low": 1e-4, "high": 1e-3, "step": 1e-4}},
+    "lanes.count": 2,
+    "lanes.strategy": "fused",
+    "trackers": (),
+}
+# What a choice needs beside it.
+COMPANIONS = {
+    "data.name=auto": {"data.dir": "empty"},
+    "data.name=intel_scenes": {"data.dir": "tree"},
+    "data.name=folder": {"data.dir": "tree"},
+    "model.padding=reference": {"model.name": "custom_cnn"},
+    "model.padding=same": {"model.name": "custom_cnn"},
+    # What measures has little to measure in resnet18's place.
+    "lanes.strategy=auto": {"model.name": OWN["model.name"]},
+    "lanes.tune=True": {"model.name": "custom_cnn"},
+    "sweep.pruner=threshold": {"sweep.pruner_options": {"lower": 0.0}},
+    "sweep.metric=validation_loss": {"data.validation_fraction": 0.25},
+    "sweep.metric=validation_accuracy": {"data.validation_fraction": 0.25},
+    "sweep.metric=FILE.py:FUNCTION": {"data.validation_fraction": 0.25},
+    # A sampler that learns draws its first settings at random.
+    **{f"sweep.sampler={name}": {"sweep.trials": 12 if name not in UNLEARNED else 2}
+       for name in FIELDS["sweep.sampler"].rule.choices},
+}  # fmt: skip
+
+
+def _list_choices():
+    """Returns every documented choice as (key, name), and the value that stands for it."""
+    found = {}
+    for key, field in FIELDS.items():
+        names = list(field.rule.choices) or ([False, True] if field.type is bool else [])
+        for name in names:
+            found[key, str(name)] = (name,) if isinstance(field.default, tuple) else name
+        if field.rule.form:
+            found[key, field.rule.form.name] = OWN.get(key)
+    return found
+
+
+def _why_not(key, name):
+    """Returns why a choice can't be run here; None where it can."""
+    choice = f"{key}={name}"
+    package = NEEDED.get(choice)
+    if package and importlib.util.find_spec(package) is None:
+        return f"{package} isn't installed"
+    return WITHOUT.get(choice)
+
+
+CHOICES = _list_choices()
+SKIPPED = {choice: reason for choice in CHOICES if (reason := _why_not(*choice))}
+
+
+def _nest(changes):
+    nested: dict = {}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested
+
+
+def _add(changes, choice):
+    """Returns the changes with one more choice and what it needs; None where they don't go together."""
+    key, name = choice
+    more = {key: CHOICES[choice], **COMPANIONS.get(f"{key}={name}", {})}
+    if any(changes.get(other, value) != value for other, value in more.items()):
+        return None
+    more = {**changes, **more}
+    try:
+        parse_config(_nest({**BASE, **more}))
+    except ConfigError:
+        return None
+    return more
+
+
+def _cover():
+    """Returns sweeps, each a list of choices and all changes, that together have every choice."""
+    left, sweeps = [choice for choice in CHOICES if choice not in SKIPPED], []
+    while left:
+        changes, taken = {}, []
+        for choice in left:
+            if choice[0] not in changes and (more := _add(changes, choice)) is not None:
+                changes, taken = more, [*taken, choice]
+        if not taken:
+            break
+        left = [choice for choice in left if choice not in taken]
+        sweeps.append((taken, changes))
+    return sweeps
+
+
+SWEEPS = _cover()
+
+
+def test_every_documented_choice_is_run_or_skipped_with_a_reason():
+    run = [choice for taken, _ in SWEEPS for choice in taken]
+    assert len(run) == len(set(run)) and {*run} | {*SKIPPED} == {*CHOICES}
+    assert {f"{key}={name}" for key, name in CHOICES} >= {*WITHOUT, *NEEDED, *COMPANIONS}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    """A folder with a model, a metric and images; nobody is logged in anywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "own.py").write_text(MODEL + METRIC)
+    (tmp_path / "empty").mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 6)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "tree" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("taken", "changes"), SWEEPS, ids=[",".join("=".join(choice) for choice in taken) for taken, _ in SWEEPS]
+)
+def test_choices_run(taken, changes, tmp_path):
+    config = parse_config(_nest({**BASE, **changes}))
+    result = run_sweep(config, tmp_path / "sweep")
+    _check_tables(config, result)
+    plain = json.loads((tmp_path / "sweep" / "config.json").read_text())
+    for key, name in taken:
+        section, _, field = key.rpartition(".")
+        value = (plain[section] if section else plain)[field]
+        assert CHOICES[key, name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def _check_tables(config, result):
+    assert result.summary["finished"] and result.best is not None
+    ends = {"complete"} if config.sweep.pruner == "none" else {"complete", "pruned"}
+    assert {trial.status for trial in result.trials} <= ends
+    assert len(result.trials) == (config.sweep.trials or 10)
+    with open(result.workdir / "epochs.csv") as file:
+        assert all(math.isfinite(float(row["train_loss"])) for row in csv.DictReader(file))
