@@ -6,18 +6,16 @@ import time
 from typing import Any
 
 import jax
-from flax import nnx
 
+from hpjax.config import parse_config
+from hpjax.data.dataset import Dataset
 from hpjax.data.splits import Split
-from hpjax.lanes import capacity
+from hpjax.lanes import capacity, group
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
-from hpjax.models.registry import create_model
 from hpjax.ops import tuning
 from hpjax.train.hparams import create_hparams
-from hpjax.train.optimizer import OptimizerRule
-from hpjax.train.state import create_recipe, init_rngs, make_init
 from systems.system import Epoch
 from systems.workload import CLASSES, Workload
 
@@ -51,14 +49,10 @@ class Lanes:
 
 def create_program(workload: Workload) -> Program:
     """Returns the workload's compiled functions."""
-
-    def create(rngs):
-        size = workload.image_size
-        return create_model(workload.model, num_classes=CLASSES, image_size=size, rngs=rngs)
-
-    model = nnx.eval_shape(lambda: create(init_rngs(0)))
-    recipe = create_recipe(model, OptimizerRule(), workload.precision)
-    return Program(recipe, make_init(create, recipe))
+    config = parse_config({"model": {"name": workload.model}, "train": {"precision": workload.precision}})
+    split = Split(*workload.load_examples())
+    classes = tuple(map(str, range(CLASSES)))
+    return group.create_program(config, Dataset("benchmark", classes, split, None, split, fingerprint=""))
 
 
 def create_task(workload: Workload) -> Task:

@@ -19,9 +19,9 @@ class CustomCNN(nnx.Module):
         side = (((image_size - 2) // 2 - 2) // 2 - 6) // 2
         self.conv1 = _conv(3, 10, 5, 1, 1, rngs)
         self.batch_norm1 = _batch_norm(10, rngs)
-        self.conv2 = _conv(10, 20, 5, 1, 1, rngs)
+        self.conv2 = _conv(10, 20, 5, 1, 1, rngs, bias=True)
         self.batch_norm2 = _batch_norm(20, rngs)
-        self.conv3 = _conv(20, 10, 7, 1, 0, rngs)
+        self.conv3 = _conv(20, 10, 7, 1, 0, rngs, bias=True)
         self.batch_norm3 = _batch_norm(10, rngs)
         self.linear1 = nnx.Linear(side * side * 10, 1024, rngs=rngs)
         self.linear2 = nnx.Linear(1024, 512, rngs=rngs)
@@ -89,10 +89,16 @@ def _stage(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> 
 
 
 def _conv(
-    in_features: int, out_features: int, width: int, stride: int, padding: int, rngs: nnx.Rngs
+    in_features: int,
+    out_features: int,
+    width: int,
+    stride: int,
+    padding: int,
+    rngs: nnx.Rngs,
+    bias: bool = False,
 ) -> nnx.Conv:
     return nnx.Conv(
-        in_features, out_features, (width, width), stride, padding=padding, use_bias=False, rngs=rngs
+        in_features, out_features, (width, width), stride, padding=padding, use_bias=bias, rngs=rngs
     )
 
 

@@ -17,9 +17,9 @@ class CustomCNN(nn.Module):
         side = (((image_size - 2) // 2 - 2) // 2 - 6) // 2
         self.conv1 = nn.Conv2d(3, 10, 5, padding=1, bias=False)
         self.batch_norm1 = nn.BatchNorm2d(10)
-        self.conv2 = nn.Conv2d(10, 20, 5, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(10, 20, 5, padding=1)
         self.batch_norm2 = nn.BatchNorm2d(20)
-        self.conv3 = nn.Conv2d(20, 10, 7, bias=False)
+        self.conv3 = nn.Conv2d(20, 10, 7)
         self.batch_norm3 = nn.BatchNorm2d(10)
         self.linear1 = nn.Linear(side * side * 10, 1024)
         self.linear2 = nn.Linear(1024, 512)

@@ -1,5 +1,7 @@
 """From a configuration to what is compiled: the program and the task of a group of trials."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,11 +13,11 @@ from hpjax.data.augment import make_augment
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError
-from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
-from hpjax.models.registry import create_model
-from hpjax.models.torch_weights import from_torch, load_state_dict
+from hpjax.models.registry import create_model, find_model_class
+from hpjax.models.torch_weights import match_weights
+from hpjax.train.evaluate import evaluate, make_restore
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
@@ -67,11 +69,12 @@ def create_program(config: Config, dataset: Dataset) -> Program:
     create = model_factory(config, dataset)
     model = nnx.eval_shape(lambda: create(init_rngs(0)))
     recipe = create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision)
-    loaded = _loaded_weights(config, create)
+    pretrained = match_weights(model, config.model.pretrained) if config.model.pretrained else nnx.State({})
 
     def init(hparams: Hparams) -> TrainState:
-        state = create_state(create(init_rngs(hparams.seed)), recipe, hparams)
-        return _overlay(state, loaded)
+        model = create(init_rngs(hparams.seed))
+        nnx.update(model, pretrained)
+        return create_state(model, recipe, hparams)
 
     name = config.data.augment
     augment = None if name == "none" else make_augment(name)
@@ -122,40 +125,19 @@ def trial_hparams(config: Config, seed: int) -> Hparams:
     )
 
 
-def _loaded_weights(config: Config, create) -> dict[str, jax.Array]:
-    """Returns the leaves that `model.pretrained` determines: those on which two seeds agree after loading."""
-    if not config.model.pretrained:
-        return {}
-    state_dict = load_state_dict(config.model.pretrained)
-    leaves = [_named_leaves(from_torch(create(init_rngs(seed)), state_dict)) for seed in (0, 1)]
-    return {name: a for name, a in leaves[0].items() if bool((a == leaves[1][name]).all())}
-
-
-def _named_leaves(model: nnx.Module) -> dict[str, jax.Array]:
-    _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    return {**_flat(params), **_flat(batch_stats)}
-
-
-def _flat(tree) -> dict[str, jax.Array]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-
-
-def _overlay(state: TrainState, loaded: dict[str, jax.Array]) -> TrainState:
-    if not loaded:
-        return state
-    replace = lambda path, leaf: loaded.get(jax.tree_util.keystr(path), leaf)  # noqa: E731
-    params = jax.tree_util.tree_map_with_path(replace, state.params)
-    batch_stats = jax.tree_util.tree_map_with_path(replace, state.batch_stats)
-    return TrainState(
-        state.step, state.diverged_step, params, batch_stats, state.rng, state.opt_state, state.recipe
-    )
-
-
 def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], seed: int) -> Sums:
-    """Returns the sums over the test split of weights as `Engine.weights` gave them."""
-    task = create_task(config, dataset, test_each_epoch=True)
-    hparams = trial_hparams(config, seed)
-    engine = Engine(create_program(config, dataset), task, hparams, 1, Layout(1))
-    engine.load_weights(0, weights)
-    return jax.tree.map(lambda x: x[0], engine.evaluate("test"))
+    """Returns the sums over the test split of weights as `Engine.weights` gave them.
+
+    Raises:
+      CheckpointError: The weights are another model's.
+    """
+    arguments = model_arguments(config, dataset)
+    arguments["kernel_widths"] = tuple(arguments["kernel_widths"])
+    restore = _restore_of(find_model_class(arguments["name"]), config.train.precision, **arguments)
+    return evaluate(restore(weights, seed), dataset.test.images, dataset.test.labels)
+
+
+@functools.lru_cache(maxsize=8)
+def _restore_of(model_class: type, precision: str, **arguments: Any) -> Callable[..., TrainState]:
+    del model_class  # a part of the key: a user's file may change under its name
+    return make_restore(lambda rngs: create_model(rngs=rngs, **arguments), precision)

@@ -17,7 +17,8 @@ CHANNELS = (3, 10, 20, 10)
 class CustomCNN(nnx.Module):
     """Three times convolution, batch norm, ReLU and halving pool, then three dense layers.
 
-    Attribute names are those of the PyTorch original, so that its weights load by name.
+    Attribute names are those of the PyTorch original, so that its weights load by name. As there, only the
+    first convolution has no bias.
     """
 
     HEAD = "linear3"
@@ -42,9 +43,9 @@ class CustomCNN(nnx.Module):
         (in1, in2, in3, out) = CHANNELS
         self.conv1 = create_conv(in1, in2, widths[0], padding=pads[0], rngs=rngs)
         self.batch_norm1 = BatchNorm(in2)
-        self.conv2 = create_conv(in2, in3, widths[1], padding=pads[1], rngs=rngs)
+        self.conv2 = create_conv(in2, in3, widths[1], padding=pads[1], bias=True, rngs=rngs)
         self.batch_norm2 = BatchNorm(in3)
-        self.conv3 = create_conv(in3, out, widths[2], padding=pads[2], rngs=rngs)
+        self.conv3 = create_conv(in3, out, widths[2], padding=pads[2], bias=True, rngs=rngs)
         self.batch_norm3 = BatchNorm(out)
         self.linear1 = create_linear(side * side * out, 1024, rngs=rngs)
         self.linear2 = create_linear(1024, 512, rngs=rngs)
@@ -81,8 +82,13 @@ class CustomCNN(nnx.Module):
 
     def _features(self, x: Array, mask: Array | None) -> Array:
         x = self.batch_norm1.relu_max_pool(self.conv1(x), mask=mask)
-        x = self.batch_norm2.relu_max_pool(self.conv2(x), mask=mask)
-        return self.batch_norm3.relu_max_pool(self.conv3(x), mask=mask)
+        x = self.batch_norm2.relu_max_pool(self.conv2(x), mask=mask, offset=_bias(self.conv2))
+        return self.batch_norm3.relu_max_pool(self.conv3(x), mask=mask, offset=_bias(self.conv3))
+
+
+def _bias(layer: nnx.Conv) -> Array:
+    assert layer.bias is not None
+    return layer.bias[...]
 
 
 def conv_paddings(kernel_widths: Sequence[int], padding: str) -> tuple[Padding, ...]:

@@ -1,7 +1,9 @@
 """Layers that behave as PyTorch's, for one trial: initialisation, batch normalisation, dropout."""
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +38,42 @@ def torch_init(fan_in: int) -> UniformInit:
     return UniformInit(1 / math.sqrt(fan_in))
 
 
+class OffsetConv(nnx.Conv):
+    """A convolution that leaves its bias to the batch norm that follows, which takes it as `offset`.
+
+    There a bias only moves the mean: adding it to the map would cost a pass over memory for nothing. It is
+    still a parameter, with PyTorch's initialisation and weight decay. In training its gradient is exactly
+    zero here, where PyTorch's is rounding.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Takes `nnx.Conv`'s arguments."""
+        super().__init__(*args, use_bias=True, **kwargs)
+        self.use_bias = False  # so that nnx.Conv doesn't add it
+
+
 def create_conv(
-    in_features: int, out_features: int, width: int, *, stride: int = 1, padding: Padding = 0, rngs: nnx.Rngs
+    in_features: int,
+    out_features: int,
+    width: int,
+    *,
+    stride: int = 1,
+    padding: Padding = 0,
+    bias: bool = False,
+    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Returns a square convolution without bias."""
-    return nnx.Conv(
+    """Returns a square convolution; with `bias`, an `OffsetConv`."""
+    init = torch_init(in_features * width * width)
+    make = (
+        functools.partial(OffsetConv, bias_init=init) if bias else functools.partial(nnx.Conv, use_bias=False)
+    )
+    return make(
         in_features,
         out_features,
         (width, width),
         stride,
         padding=padding,
-        use_bias=False,
-        kernel_init=torch_init(in_features * width * width),
+        kernel_init=init,
         conv_general_dilated=conv,
         rngs=rngs,
     )
@@ -105,12 +131,18 @@ class BatchNorm(nnx.Module):
         x: Float[Array, "batch height width features"],
         *,
         mask: Float[Array, " batch"] | None = None,
+        offset: Float[Array, " features"] | None = None,
     ) -> Float[Array, "batch half_height half_width features"]:
-        """Returns `x` normalised, after a ReLU and a max pool that halves it; see `__call__`."""
+        """Returns `x` normalised, after a ReLU and a max pool that halves it; see `__call__`.
+
+        `offset` is what `OffsetConv` left out: the result is that of `x + offset`, whose mean alone differs.
+        """
+        offset = jnp.zeros_like(self.mean[...]) if offset is None else offset.astype(self.mean.dtype)
         if self.use_running_average:
-            return normalize_max_pool(x, *self._running(), epsilon=self.epsilon)
+            mean, *others = self._running()
+            return normalize_max_pool(x, mean - offset, *others, epsilon=self.epsilon)
         y, moments = batch_norm_max_pool(x, *self._affine(), mask, epsilon=self.epsilon)
-        self._move(moments)
+        self._move(moments._replace(mean=moments.mean + offset))
         return y
 
     def _affine(self) -> tuple[Array, Array]:

@@ -38,7 +38,7 @@ def create_model(
       ConfigError: No such model, or an argument that it doesn't allow.
       UserCodeError: The user's file can't be imported, or its class doesn't build.
     """
-    model_class = _MODELS.get(name) or load_model_class(name)
+    model_class = find_model_class(name)
     arguments = {
         "num_classes": num_classes,
         "image_size": image_size,
@@ -47,6 +47,16 @@ def create_model(
         "rngs": rngs,
     }
     return model_class(**_accepted(model_class, arguments))
+
+
+def find_model_class(name: str) -> type[nnx.Module]:
+    """Returns the class of one of `MODEL_NAMES`, or the one that `FILE.py:CLASS` names.
+
+    Raises:
+      ConfigError: There is no such model.
+      UserCodeError: The user's file can't be imported.
+    """
+    return _MODELS.get(name) or load_model_class(name)
 
 
 def load_model_class(name: str) -> type[nnx.Module]:

@@ -33,21 +33,36 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, Any] | str | os.PathL
     Raises:
       ModelError: A file can't be read, or tensors are missing, extra or misshapen; names each of them.
     """
+    graphdef, state = nnx.split(model)
+    weights = match_weights(model, state_dict)
+    return nnx.merge(graphdef, nnx.merge_state(state, weights), copy=True)
+
+
+def match_weights(model: nnx.Module, state_dict: Mapping[str, Any] | str | os.PathLike) -> nnx.State:
+    """Returns the leaves of `model` that the given weights determine: all but a head of another size.
+
+    Args:
+      model: as for `from_torch`; its own values aren't read, so that shapes will do.
+      state_dict: as for `from_torch`.
+
+    Raises:
+      ModelError: As `from_torch` does.
+    """
     if not isinstance(state_dict, Mapping):
         state_dict = load_state_dict(state_dict)
     tensors = {k: _to_numpy(v) for k, v in state_dict.items() if not k.endswith(_IGNORED)}
-    graphdef, state = nnx.split(model)
-    leaves = {name: (path, v) for path, v in nnx.to_flat_state(state) if (name := _torch_name(path, v))}
+    flat = nnx.to_flat_state(nnx.state(model))
+    leaves = {name: (path, v) for path, v in flat if (name := _torch_name(path, v))}
     maps = _flattened_inputs(model)
     fresh = _fresh_head(model, leaves, tensors)
     _check(leaves, tensors, fresh, maps)
-    new = dict(nnx.to_flat_state(state))
+    weights = {}
     for name in leaves.keys() - fresh:
         path, variable = leaves[name]
         value = _from_torch_layout(tensors[name], variable.ndim, maps.get(name))
         # A copy: on CPU an array may otherwise share the memory of a torch tensor, which training overwrites.
-        new[path] = variable.replace(jnp.array(value, variable.dtype, copy=True))
-    return nnx.merge(graphdef, nnx.from_flat_state(new), copy=True)
+        weights[path] = variable.replace(jnp.array(value, variable.dtype, copy=True))
+    return nnx.from_flat_state(weights)
 
 
 def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Training of one trial: state, step, metrics, optimizer. Knows no lanes."""
 
 from hpjax.train.hparams import Hparams, create_hparams
-from hpjax.train.state import Recipe, TrainState, create_recipe, create_state, make_init
+from hpjax.train.state import Recipe, TrainState, create_recipe, create_state
 from hpjax.train.step import Batch, eval_step, train_step
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "create_recipe",
     "create_state",
     "eval_step",
-    "make_init",
     "train_step",
 ]

@@ -1,12 +1,10 @@
 """Optimizers from optax, every number of which is a traced scalar."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from hpjax.errors import ConfigError
@@ -15,6 +13,7 @@ from hpjax.train.hparams import Hparams
 
 WEIGHT_DECAY_MODES = ("coupled", "decoupled")
 ALWAYS_DECOUPLED = ("adamw", "lamb", "lion")
+ELEMENTWISE = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,13 @@ class OptimizerRule:
 
     @property
     def elementwise(self) -> bool:
-        """Whether a weight's update depends on no other weight, clipping apart."""
-        return self.name not in ("lamb", "adafactor")
+        """Whether each number's update follows from its own gradient, once the gradients' norm is known."""
+        return self.name in ELEMENTWISE
 
 
-def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTransformation:
+def make_optimizer(
+    rule: OptimizerRule, hparams: Hparams, norm: Float[Array, ""] | None = None
+) -> optax.GradientTransformation:
     """Returns the optimizer; make it inside the traced function, from one trial's scalars.
 
     In order: the gradient is clipped to `clip_norm`, coupled decay is added, the rule is applied,
@@ -61,13 +62,14 @@ def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTrans
     Args:
       rule: what it does.
       hparams: how strongly; every field can be traced.
+      norm: the gradients' global norm where it is known already; else clipping measures it.
     """
     decay = optax.add_decayed_weights(hparams.weight_decay)
     after = [decay] if rule.decoupled else []
     if rule.name == "lamb":
         after.append(optax.scale_by_trust_ratio())
     return optax.chain(
-        clip_by_global_norm(hparams.clip_norm),
+        clip_by_global_norm(hparams.clip_norm, norm),
         *([] if rule.decoupled else [decay]),
         *_DIRECTIONS[rule.name](hparams),
         *after,
@@ -75,20 +77,20 @@ def make_optimizer(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTrans
     )
 
 
-def clip_by_global_norm(max_norm: Float[Array, ""] | float) -> optax.GradientTransformation:
+def clip_by_global_norm(
+    max_norm: Float[Array, ""] | float, norm: Float[Array, ""] | None = None
+) -> optax.GradientTransformation:
     """Returns a transformation that scales gradients down to a global norm of `max_norm`.
 
-    Unlike optax's own, `max_norm` can be traced, and 0 leaves gradients as they are. A Python 0.0 measures
-    no norm.
+    Unlike optax's own, `max_norm` can be traced, and 0 leaves gradients as they are. `norm` is the gradients'
+    own where it is known already.
     """
 
     def update(updates, state, params=None):
         del params
-        factor = clip_factor(global_norm(updates), max_norm)
+        factor = _clip_factor(global_norm(updates) if norm is None else norm, max_norm)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
-    if isinstance(max_norm, float) and max_norm == 0:
-        return optax.identity()
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
@@ -97,28 +99,19 @@ def global_norm(grads: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(grads))))
 
 
-def clip_factor(norm: Float[Array, ""], max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
-    """Returns what scales gradients of this norm down to one of `max_norm`: 1 if it is 0 or not exceeded."""
-    too_long = (max_norm > 0) & (norm > max_norm)
-    return jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
-
-
-def make_schedule(rule: OptimizerRule) -> Callable[[ArrayLike], Float[Array, ""]]:
+def make_schedule(rule: OptimizerRule) -> optax.Schedule:
     """Returns `factor(step)` in [0, 1], by which the learning rate is multiplied; steps count from 0.
 
     Warm-up rises linearly and reaches 1 at its last step; `cosine` and `linear` then fall to 0 at
-    `total_steps`.
+    `total_steps`. The factor is the same for all trials, so that their learning rates can be traced.
     """
     warmup = round(rule.warmup_fraction * rule.total_steps)
     rest = max(rule.total_steps - warmup, 1)
-
-    def factor(step: ArrayLike) -> Array:
-        step = jnp.asarray(step)
-        progress = jnp.clip((step - warmup) / rest, 0, 1)
-        shape = _SCHEDULES[rule.schedule](progress)
-        return shape if warmup == 0 else shape * jnp.minimum((step + 1) / warmup, 1)
-
-    return factor
+    after = _SCHEDULES[rule.schedule](rest)
+    if warmup == 0:
+        return after
+    rise = optax.linear_schedule(0.0, 1.0, warmup)
+    return optax.join_schedules([lambda step: rise(step + 1), after], [warmup])
 
 
 def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.GradientTransformation:
@@ -126,6 +119,12 @@ def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.Gradien
         return optax.scale(-learning_rate)
     factor = make_schedule(rule)
     return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
+
+
+def _clip_factor(norm: Float[Array, ""], max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
+    """Returns what scales gradients of this norm down to one of `max_norm`: 1 if it is 0 or not exceeded."""
+    too_long = (max_norm > 0) & (norm > max_norm)
+    return jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -153,10 +152,10 @@ _DIRECTIONS: dict[str, Callable[[Hparams], list[optax.GradientTransformation]]] 
         optax.scale_by_param_block_rms(),
     ],
 }
-# The learning rate's factor, by the share of steps after the warm-up that is done.
-_SCHEDULES: dict[str, Callable[[Array], Array]] = {
-    "constant": jnp.ones_like,
-    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
-    "linear": lambda progress: 1 - progress,
+# The learning rate's factor after the warm-up, over so many steps.
+_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
 }
 OPTIMIZER_NAMES, SCHEDULE_NAMES = tuple(_DIRECTIONS), tuple(_SCHEDULES)

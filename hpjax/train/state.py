@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,17 +54,7 @@ def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainSt
     _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     opt_state = make_optimizer(recipe.optimizer, hparams).init(params)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, zero + NEVER, params, batch_stats, _raw_keys(rng), opt_state, recipe)
-
-
-def make_init(create: Callable[[nnx.Rngs], nnx.Module], recipe: Recipe) -> Callable[[Hparams], TrainState]:
-    """Returns `init(hparams)`: a fresh trial, its weights drawn from `hparams.seed`; can be traced."""
-
-    def init(hparams: Hparams) -> TrainState:
-        model = create(init_rngs(hparams.seed))
-        return create_state(model, recipe, hparams)
-
-    return init
+    return TrainState(zero, zero + NEVER, params, batch_stats, raw_keys(rng), opt_state, recipe)
 
 
 def init_rngs(seed) -> nnx.Rngs:
@@ -87,7 +76,8 @@ def merge_model(state: TrainState, params=None) -> nnx.Module:
     return nnx.merge(state.recipe.graphdef, params, rng, state.batch_stats, copy=True)
 
 
-def _raw_keys(tree):
+def raw_keys(tree):
+    """Returns a tree with its keys as plain integers, so that it can be stacked and saved."""
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 

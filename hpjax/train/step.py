@@ -1,6 +1,7 @@
 """One training step and one evaluation step of one trial."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
 from hpjax.train.optimizer import global_norm
 from hpjax.train.state import TrainState, merge_model, purpose_key
-from hpjax.train.update import update_weights
+from hpjax.train.update import Numbers, in_pieces, update_weights
 
 
 class Batch(NamedTuple):
@@ -35,23 +36,39 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
     norm = global_norm(grads)
     healthy = (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-    params, opt_state = update_weights(
-        state.recipe.optimizer, hparams, healthy, norm, grads, state.params, state.opt_state
-    )
-    batch_stats = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), batch_stats, state.batch_stats)
+    rule = state.recipe.optimizer
+    update = in_pieces(update_weights) if rule.elementwise else update_weights
+    params, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, state.params)
+    batch_stats = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), batch_stats, state.batch_stats)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
-    return TrainState(
-        state.step + 1, diverged_step, params, batch_stats, state.rng, opt_state, state.recipe
-    ), sums
+    state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        diverged_step=diverged_step,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return state, sums
+
+
+def predict_step(state: TrainState, images: Array) -> Float[Array, "batch classes"]:
+    """Returns the images' logits with dropout off and BN's running statistics."""
+    model: Any = merge_model(state, _cast(state.params, _dtype(state)))
+    model.eval()
+    return model(decode_images(images, _dtype(state)))
 
 
 def eval_step(state: TrainState, batch: Batch) -> Sums:
     """Returns the batch's sums with dropout off and BN's running statistics, without label smoothing."""
-    model = merge_model(state, _cast(state.params, _dtype(state)))
-    model.eval()
-    logits = model(decode_images(batch.images, _dtype(state)))
-    losses = cross_entropy(logits, batch.labels)
-    return sum_metrics(logits, batch.labels, losses, batch.mask)
+    return sum_predictions(predict_step(state, batch.images), batch.labels, batch.mask)
+
+
+def sum_predictions(
+    logits: Float[Array, "batch classes"], labels: Int32[Array, " batch"], mask: Float[Array, " batch"] | None
+) -> Sums:
+    """Returns the sums over examples that were predicted; those whose `mask` is 0 don't count."""
+    return sum_metrics(logits, labels, cross_entropy(logits, labels), mask)
 
 
 def decode_images(images: Array, dtype=jnp.float32) -> Array:

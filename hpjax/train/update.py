@@ -1,7 +1,7 @@
-"""The optimizer's step: new weights and a new optimizer state, or the old ones."""
+"""The optimizer's step, and on a CPU the same step in one pass over memory."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,73 +11,81 @@ from jaxtyping import Array, Bool, Float
 
 from hpjax.ops.pieces import update_in_pieces
 from hpjax.train.hparams import Hparams
-from hpjax.train.optimizer import OptimizerRule, clip_factor, make_optimizer
+from hpjax.train.optimizer import OptimizerRule, make_optimizer
 
 
-def update_weights(
-    rule: OptimizerRule,
-    hparams: Hparams,
-    healthy: Bool[Array, ""],
-    norm: Float[Array, ""],
-    grads: nnx.State,
-    params: nnx.State,
-    opt_state: Any,
-) -> tuple[nnx.State, Any]:
-    """Returns the weights and the optimizer's state after a step; the old ones if the trial isn't healthy.
+class Numbers(NamedTuple):
+    """The scalars of one step, which all weights share."""
 
-    `norm` is the gradients' global one.
+    hparams: Hparams
+    norm: Float[Array, ""]  # the gradients' global one
+    healthy: Bool[Array, ""]  # whether the step is taken
+
+
+Update = Callable[[OptimizerRule, Numbers, Any, Any, Any], tuple[Any, Any]]
+
+
+def update_weights(rule: OptimizerRule, numbers: Numbers, grads, opt_state, params) -> tuple[Any, Any]:
+    """Returns the weights and the optimizer's state after a step; the old ones if it isn't healthy."""
+    tx = make_optimizer(rule, numbers.hparams, numbers.norm)
+    updates, new_state = tx.update(grads, opt_state, params)
+    new = optax.apply_updates(params, updates), new_state
+    return jax.tree.map(lambda n, o: jnp.where(numbers.healthy, n, o), new, (params, opt_state))
+
+
+def in_pieces(update: Update) -> Update:
+    """Returns an `update` of the same results which, on a CPU, reads and writes each large array once.
+
+    Args:
+      update: a function of its module, as `update_weights`; a value that it computes depends on no other
+        weight and on no other element of its own weight, `numbers` apart (see `OptimizerRule.elementwise`).
     """
-    if not rule.elementwise:
-        updates, new_state = make_optimizer(rule, hparams).update(grads, opt_state, params)
-        new = (optax.apply_updates(params, updates), new_state)
-        return _choose(healthy, new, (params, opt_state))
 
-    nodes, structure = jax.tree.flatten(opt_state, is_leaf=_is_state)  # a State has an array for each weight
-    moments = [jax.tree.leaves(node) for node in nodes if _is_state(node)]
-    numbers = [node for node in nodes if not _is_state(node)]
-    scalars = (healthy, clip_factor(norm, hparams.clip_norm), *hparams, *numbers)
-    static = (rule, structure, tuple(map(_is_state, nodes)))
+    def update_by_weight(rule: OptimizerRule, numbers: Numbers, grads, opt_state, params) -> tuple[Any, Any]:
+        at_once = update(rule, numbers, grads, opt_state, params)
+        if jax.default_backend() != "cpu":
+            return at_once
+        moments, shared = _partition(opt_state)
+        scalars, structure = jax.tree.flatten((numbers, shared))
+        weights, treedef = jax.tree.flatten(params)
+        news = [
+            update_in_pieces(_update_piece, tuple(olds), (grad,), tuple(scalars), update, rule, structure)
+            for grad, *olds in zip(jax.tree.leaves(grads), weights, *moments, strict=True)
+        ]
+        params, *moments = (jax.tree.unflatten(treedef, arrays) for arrays in zip(*news, strict=True))
+        # What the weights share, as the count of steps, is taken from the step at once; XLA drops its rest.
+        return params, _combine(moments, _partition(at_once[1])[1])
 
-    weights, treedef = jax.tree.flatten(params)
-    updated = [
-        update_in_pieces(_update_array, tuple(olds), (grad,), scalars, *static)
-        for grad, *olds in zip(jax.tree.leaves(grads), weights, *moments, strict=True)
-    ]
-    params, *states = (jax.tree.unflatten(treedef, arrays) for arrays in zip(*updated, strict=True))
-    nothing = (jnp.zeros(0),) * (len(states) + 2)  # numbers, such as the count of steps, are the same for all
-    _, numbers = _update_all(*nothing, *scalars, *static)
-    return params, _join_nodes(structure, static[-1], states, numbers)
+    return update_by_weight
 
 
-def _update_array(*arguments: Any) -> tuple[Array, ...]:
-    return _update_all(*arguments)[0]
+def _update_piece(*arguments: Any) -> tuple[Array, ...]:
+    """Returns a piece of one weight and of its moments after the step."""
+    *arrays, update, rule, structure = arguments
+    scalars = arrays[len(arrays) - structure.num_leaves :]
+    weight, *moments, grad = arrays[: len(arrays) - structure.num_leaves]
+    numbers, shared = jax.tree.unflatten(structure, scalars)
+    weight, state = update(rule, numbers, grad, _combine(moments, shared), weight)
+    places = jax.tree.leaves(shared, is_leaf=_is_none)
+    return weight, *(new for new, place in zip(jax.tree.leaves(state), places, strict=True) if place is None)
 
 
-def _update_all(*arguments: Any) -> tuple[tuple[Array, ...], list[Array]]:
-    """Returns one weight's new value and moments, and the new numbers of the optimizer's state."""
-    *arrays, rule, structure, places = arguments
-    (weight, *moments), rest = arrays[: 1 + sum(places)], arrays[1 + sum(places) :]
-    (grad, healthy, factor), rest = rest[:3], rest[3:]
-    hparams, numbers = Hparams(*rest[: len(Hparams._fields)]), rest[len(Hparams._fields) :]
-    state = _join_nodes(structure, places, moments, numbers)
-    optimizer = make_optimizer(rule, hparams._replace(clip_norm=0.0))  # the factor has clipped it
-    updates, new_state = optimizer.update(grad * factor, state, weight)
-    new = (optax.apply_updates(weight, updates), new_state)
-    weight, state = _choose(healthy, new, (weight, state))
-    nodes = list(zip(jax.tree.leaves(state), places, strict=True))
-    moments = [node for node, is_moment in nodes if is_moment]
-    return (weight, *moments), [node for node, is_moment in nodes if not is_moment]
+def _partition(opt_state: Any) -> tuple[list[list[Array]], Any]:
+    """Returns the arrays of what has one for each weight, and the rest with None in its places."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_moments)
+    shared = jax.tree.map(lambda node: None if _is_moments(node) else node, opt_state, is_leaf=_is_moments)
+    return [jax.tree.leaves(node) for node in nodes if _is_moments(node)], shared
 
 
-def _join_nodes(structure: Any, places: tuple[bool, ...], moments: Sequence, numbers: Sequence) -> Any:
-    """Returns the optimizer's state with `moments` where `places` says so, and `numbers` elsewhere."""
-    first, second = iter(moments), iter(numbers)
-    return jax.tree.unflatten(structure, [next(first if is_moment else second) for is_moment in places])
+def _combine(moments: Sequence[Any], shared: Any) -> Any:
+    """Returns the state with `moments` in the places where `shared` has None."""
+    following = iter(moments)
+    return jax.tree.map(lambda node: next(following) if node is None else node, shared, is_leaf=_is_none)
 
 
-def _is_state(node: Any) -> bool:
-    return isinstance(node, nnx.State)
+def _is_moments(node: Any) -> bool:
+    return isinstance(node, nnx.State)  # as the weights are
 
 
-def _choose(healthy: Bool[Array, ""], new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+def _is_none(node: Any) -> bool:
+    return node is None

@@ -5,16 +5,14 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
+from hpjax.config import parse_config
+from hpjax.data.dataset import Dataset
 from hpjax.data.splits import Split
 from hpjax.lanes.engine import Engine, Layout
-from hpjax.lanes.program import Program
+from hpjax.lanes.group import create_program
 from hpjax.lanes.task import Task
-from hpjax.models.registry import create_model
 from hpjax.train.hparams import create_hparams
-from hpjax.train.optimizer import OptimizerRule
-from hpjax.train.state import create_recipe, init_rngs, make_init
 
 EPOCHS = 2
 TRIALS = [
@@ -35,12 +33,15 @@ def _split(num, seed):
 
 
 def _program(own_order=False):
-    def create(rngs):
-        return create_model("custom_cnn", num_classes=6, image_size=30, kernel_widths=(3, 3, 3), rngs=rngs)
-
-    model = nnx.eval_shape(lambda: create(init_rngs(0)))
-    recipe = create_recipe(model, OptimizerRule("adam", "coupled", "constant", 0.0, 12))
-    return Program(recipe, make_init(create, recipe), own_order=own_order)
+    config = parse_config(
+        {
+            "model": {"kernel_widths": (3, 3, 3)},
+            "train": {"batch_size": 16},
+            "lanes": {"data_order": "own" if own_order else "shared"},
+        }
+    )
+    train, test = _split(44, 0), _split(20, 1)
+    return create_program(config, Dataset("drawn", tuple("abcdef"), train, None, test, fingerprint=""))
 
 
 @pytest.fixture(scope="module")

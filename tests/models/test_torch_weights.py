@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from hpjax.errors import ModelError
 from hpjax.models import create_model, from_torch, to_torch
-from hpjax.models.torch_weights import load_state_dict
+from hpjax.models.torch_weights import load_state_dict, match_weights
 
 SIZE = 48
 
@@ -95,6 +95,19 @@ def test_names_every_tensor_that_does_not_fit(weights):
     assert "missing: batch_norm2.running_var, conv1.weight;" in message
     assert "not in the model: conv9.weight;" in message
     assert "misshapen: conv3.weight (10, 20, 5, 5), expected (10, 20, 7, 7), linear2.bias (7,)" in message
+
+
+def test_weights_of_a_network_without_biases_are_refused_in_one_line(weights):
+    old = {name: value for name, value in weights.items() if name not in ("conv2.bias", "conv3.bias")}
+    with pytest.raises(ModelError) as error:
+        from_torch(create(), old)
+    assert str(error.value) == "the weights don't fit the model: missing: conv2.bias, conv3.bias"
+
+
+def test_says_which_leaves_the_weights_determine(weights):
+    matched = nnx.to_flat_state(match_weights(create(classes=4), weights))
+    every = {path for path, _ in nnx.to_flat_state(nnx.state(create()))}
+    assert {path for path, _ in matched} == every - {("linear3", "kernel"), ("linear3", "bias")}
 
 
 def test_other_image_size_is_misshapen(weights):

@@ -7,11 +7,17 @@ import optax
 import pytest
 from flax import nnx
 
+from hpjax.config import parse_config
+from hpjax.data.dataset import Dataset, Split
+from hpjax.lanes.group import create_program
 from hpjax.models import create_model, from_torch, to_torch
 from hpjax.train.hparams import create_hparams
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
+from hpjax.train.state import merge_model
+from hpjax.train.step import predict_step
 
 torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 tnn = torch.nn
 pytestmark = pytest.mark.torch
 
@@ -23,27 +29,30 @@ WEIGHT_DECAY = 0.01
 
 
 class TorchCNN(tnn.Module):
+    """The article's network, layer by layer as it is described there."""
+
     def __init__(self, classes, side):
         super().__init__()
-        self.conv1 = tnn.Conv2d(3, 10, 5, padding=1, bias=False)
+        self.conv1 = tnn.Conv2d(3, 10, kernel_size=5, stride=1, padding=1, bias=False)
         self.batch_norm1 = tnn.BatchNorm2d(10)
-        self.conv2 = tnn.Conv2d(10, 20, 5, padding=1, bias=False)
+        self.conv2 = tnn.Conv2d(10, 20, kernel_size=5, stride=1, padding=1)
         self.batch_norm2 = tnn.BatchNorm2d(20)
-        self.conv3 = tnn.Conv2d(20, 10, 7, bias=False)
+        self.conv3 = tnn.Conv2d(20, 10, kernel_size=7, stride=1, padding=0)
         self.batch_norm3 = tnn.BatchNorm2d(10)
-        self.linear1 = tnn.Linear(side * side * 10, 1024)
+        self.max_pool = tnn.MaxPool2d(2)
+        self.relu = tnn.ReLU()
+        self.dropout = tnn.Dropout(0.5)
+        self.linear1 = tnn.Linear(10 * side * side, 1024)
         self.linear2 = tnn.Linear(1024, 512)
         self.linear3 = tnn.Linear(512, classes)
 
     def forward(self, x):
-        for conv, norm in (
-            (self.conv1, self.batch_norm1),
-            (self.conv2, self.batch_norm2),
-            (self.conv3, self.batch_norm3),
-        ):
-            x = tnn.functional.max_pool2d(torch.relu(norm(conv(x))), 2)
-        x = torch.relu(self.linear1(x.flatten(1)))
-        return self.linear3(torch.relu(self.linear2(x)))
+        x = self.max_pool(self.relu(self.batch_norm1(self.conv1(x))))
+        x = self.max_pool(self.relu(self.batch_norm2(self.conv2(x))))
+        x = self.max_pool(self.relu(self.batch_norm3(self.conv3(x))))
+        x = self.relu(self.dropout(self.linear1(x.flatten(1))))
+        x = self.dropout(self.relu(self.linear2(x)))
+        return self.linear3(x)
 
 
 class TorchBlock(tnn.Module):
@@ -83,6 +92,9 @@ class TorchResNet18(tnn.Module):
 def create_pair(name):
     torch.manual_seed(0)
     theirs = TorchCNN(6, 2) if name == "custom_cnn" else TorchResNet18(6)
+    for module in theirs.modules():
+        if isinstance(module, tnn.Dropout):
+            module.p = 0.0  # two random generators can't drop the same values
     ours = nnx.eval_shape(
         lambda: create_model(name, num_classes=6, image_size=SIZES[name], rngs=nnx.Rngs(params=1))
     )
@@ -128,6 +140,37 @@ def test_logits_in_evaluation(name):
     np.testing.assert_allclose(nnx.jit(lambda m, x: m(x))(ours, images[0]), expected, rtol=1e-4, atol=2e-5)
 
 
+def test_strict_state_dicts_both_ways(name):
+    ours, theirs = create_pair(name)
+    tensors = {key: torch.tensor(value) for key, value in to_torch(ours).items()}
+    assert tensors.keys() == theirs.state_dict().keys()
+    other = TorchCNN(6, 2) if name == "custom_cnn" else TorchResNet18(6)
+    other.load_state_dict(tensors, strict=True)
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_pretrained_weights_of_the_original_start_a_trial(tmp_path, suffix):
+    _, theirs = create_pair("custom_cnn")
+    path = tmp_path / f"original{suffix}"
+    if suffix == ".pth":
+        torch.save(theirs.state_dict(), path)
+    else:
+        safetensors_torch.save_file(theirs.state_dict(), path)
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), dtype=np.uint8)
+    split = Split(images, np.arange(4, dtype=np.int32))
+    dataset = Dataset("drawn", tuple("abcdef"), split, None, split, fingerprint="")
+    config = parse_config({"model": {"pretrained": str(path)}, "train": {"batch_size": 4}})
+    state = create_program(config, dataset).create(create_hparams(seed=3)).state
+    loaded = to_torch(merge_model(state))
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(loaded[key], value, err_msg=key)
+    with torch.no_grad():
+        expected = theirs.eval()(to_nchw(images.astype(np.float32) / 255)).numpy()
+    np.testing.assert_allclose(predict_step(state, jnp.asarray(images)), expected, rtol=1e-4, atol=2e-5)
+
+
 def test_gradients_and_running_statistics(name):
     ours, theirs = create_pair(name)
     images, labels = create_batches(name, 1)
@@ -140,6 +183,9 @@ def test_gradients_and_running_statistics(name):
     our_grads = to_torch(nnx.merge(graphdef, grads, rest))
     for key, parameter in theirs.named_parameters():
         expected = parameter.grad.numpy()
+        if key in ("conv2.bias", "conv3.bias"):  # zero before batch norm; there it is rounding
+            assert not our_grads[key].any() and np.abs(expected).max() < 1e-7
+            continue
         # Relative to the tensor's largest entry, as single entries cancel to nearly nothing; float32 sums
         # in another order, through up to 20 layers: measured 4e-6 (custom_cnn) and 2e-5 (resnet18).
         difference = np.abs(our_grads[key] - expected).max() / np.abs(expected).max()

@@ -1,0 +1,138 @@
+"""Reading a trained model: logits of images, and sums over a split.
+
+One forward pass is compiled for each model structure, batch shape and dtype, whatever the weights. On the
+device lie the weights and two batches: no optimizer state, no data set.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jaxtyping import Float, Int32, UInt8
+
+from hpjax.errors import CheckpointError
+from hpjax.ops.compiler import compiler_options
+from hpjax.train.metrics import Sums, add_sums, zero_sums
+from hpjax.train.optimizer import OptimizerRule
+from hpjax.train.state import NEVER, Recipe, TrainState, create_recipe, init_rngs, raw_keys
+from hpjax.train.step import predict_step, sum_predictions
+
+BATCH_SIZE = 250
+Images = UInt8[np.ndarray, "examples height width 3"]  # floats are taken as they are
+
+
+def predict(
+    state: TrainState, images: Images, batch_size: int = BATCH_SIZE
+) -> Float[np.ndarray, "examples classes"]:
+    """Returns the logits of images, with dropout off and BN's running statistics.
+
+    Args:
+      state: of one trained model; see `create_inference_state` and `make_restore`.
+      images: on the host; uint8 is scaled to [0, 1].
+      batch_size: how many lie on the device at a time.
+    """
+    logits = [np.asarray(_forward()(state, batch)) for batch in _batches(images, batch_size)]
+    return np.concatenate(logits)[: len(images)]
+
+
+def evaluate(
+    state: TrainState, images: Images, labels: Int32[np.ndarray, " examples"], batch_size: int = BATCH_SIZE
+) -> Sums:
+    """Returns the sums over a split; the arguments are those of `predict`, and the true classes."""
+    sums = zero_sums()
+    masks = _batches(np.ones(len(labels), np.float32), batch_size, padding=0)
+    batches = zip(_batches(images, batch_size), _batches(labels, batch_size), masks, strict=True)
+    for images_, labels_, mask in batches:
+        before, sums = sums, _add_predictions(sums, _forward()(state, images_), labels_, mask)
+        jax.block_until_ready(before)  # else the host runs ahead, and the whole split lies on the device
+    return sums
+
+
+def create_inference_state(model: nnx.Module, precision: str = "float32") -> TrainState:
+    """Returns a trained model as a state without an optimizer's."""
+    _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    return _create_state(create_recipe(model, OptimizerRule(), precision), params, raw_keys(rng), batch_stats)
+
+
+def make_restore(
+    create: Callable[[nnx.Rngs], nnx.Module], precision: str = "float32"
+) -> Callable[[dict[str, Any], int], TrainState]:
+    """Returns `restore(weights, seed)`: a trained model as a state without an optimizer's.
+
+    `weights` are nested dicts of arrays, `{"params", "batch_stats"}`; `seed` is that which the model started
+    from: its own random streams, if it has any, depend on it. All states have one structure, so that they
+    share what is compiled, even where two models of `create` don't compare equal.
+
+    Raises (`restore` does):
+      CheckpointError: The weights are another model's; names each array that is missing, extra or misshapen.
+    """
+    model = nnx.eval_shape(lambda: create(init_rngs(0)))
+    recipe = create_recipe(model, OptimizerRule(), precision)
+    _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    streams = jax.jit(lambda seed: raw_keys(nnx.state(create(init_rngs(seed)), nnx.RngState)))
+
+    def restore(weights: dict[str, Any], seed: int) -> TrainState:
+        _check(weights, {"params": params, "batch_stats": batch_stats})
+        filled = (_fill(params, weights["params"]), _fill(batch_stats, weights.get("batch_stats", {})))
+        keys = streams(np.uint32(seed)) if jax.tree.leaves(rng) else rng
+        return _create_state(recipe, filled[0], keys, filled[1])
+
+    return restore
+
+
+@functools.cache
+def _forward() -> Callable[[TrainState, Any], jax.Array]:
+    return jax.jit(predict_step, compiler_options=compiler_options())
+
+
+@jax.jit
+def _add_predictions(sums: Sums, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+    return add_sums(sums, sum_predictions(logits, labels, mask))
+
+
+def _batches(values: np.ndarray, batch_size: int, padding: float | None = None) -> Iterator[np.ndarray]:
+    """Yields batches of one size; the last is filled up with `padding`, or with the last example."""
+    size = min(batch_size, len(values))
+    for start in range(0, len(values), size):
+        batch = np.asarray(values[start : start + size])
+        missing = size - len(batch)
+        filling = batch[-1:] if padding is None else np.full_like(batch[-1:], padding)
+        yield np.concatenate([batch, np.repeat(filling, missing, 0)]) if missing else batch
+
+
+def _create_state(recipe: Recipe, params: nnx.State, rng: nnx.State, batch_stats: nnx.State) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    return jax.device_put(TrainState(zero, zero + NEVER, params, batch_stats, rng, (), recipe))
+
+
+def _check(weights: dict[str, Any], expected: dict[str, nnx.State]) -> None:
+    arrays: dict[tuple, Any] = traverse_util.flatten_dict(weights)
+    given = {_name(path): array.shape for path, array in arrays.items()}
+    wanted = {
+        _name((part, *path)): variable.shape
+        for part, state in expected.items()
+        for path, variable in nnx.to_flat_state(state)
+    }
+    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is not in the model" for name in given.keys() - wanted.keys()]
+    problems += [
+        f"{name} is {given[name]} instead of {shape}"
+        for name, shape in wanted.items()
+        if given.get(name, shape) != shape
+    ]
+    if problems:
+        raise CheckpointError(f"the weights don't fit the model: {'; '.join(sorted(problems))}")
+
+
+def _fill(shapes: nnx.State, arrays: dict[str, Any]) -> nnx.State:
+    state = nnx.from_flat_state(nnx.to_flat_state(shapes))  # a copy, as the next call changes its argument
+    nnx.replace_by_pure_dict(state, arrays)
+    return state
+
+
+def _name(path: tuple) -> str:
+    return "/".join(map(str, path))
