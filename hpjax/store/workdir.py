@@ -17,8 +17,10 @@ Resume = Literal["auto", "never", "must"]
 
 CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
+HISTORY_NAME = "history.jsonl"
+JOURNAL_NAME = "study.journal"
 LOCK_NAME = ".lock"
-RECORD_NAMES = ("history.jsonl", "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
+RECORD_NAMES = (HISTORY_NAME, "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
 
 # These change how a sweep is run and kept, not what its trials compute.
 MAY_DIFFER = (

@@ -200,7 +200,7 @@ def _grows(path: Path, by: int) -> Condition:
 
 def _writes_folder(directory: Path, files: int) -> Condition:
     def writing() -> bool:
-        for folder in directory.glob("*.tmp"):
+        for folder in directory.glob("*.orbax-checkpoint-tmp*"):
             if sum(len(names) for _, _, names in os.walk(folder)) >= files:
                 return True
         return False

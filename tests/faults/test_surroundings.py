@@ -10,25 +10,26 @@ from pathlib import Path
 import pytest
 from sweeps import assert_same_sweep, count_bytes, in_a_step, while_starting
 
-from hpjax.store.arrays import load_folder
+from hpjax.store.steps import load_folder
 
 pytestmark = pytest.mark.slow
 
 
-INODES = 42  # files and folders in the small file system, in which a save needs about 20
+INODES = 60  # files and folders in the small file system, in which a save needs about 30
 SAVES = f"""
 import itertools, os, sys
 from pathlib import Path
 import numpy as np
 from hpjax.cli.command import run_command
-from hpjax.store.arrays import save_folder
+from hpjax.store.steps import Steps
 
 disk, numbers = Path(sys.argv[1]), itertools.count()
 arrays = {{"a": np.ones((300, 300), np.float32), "b": {{"c": np.ones(3)}}}}
+steps = Steps(disk / "saved", "step", 8, max_to_keep=1)
 for spare in range({INODES} - 2, -1, -1):
     while os.statvfs(disk).f_favail > spare:
         (disk / f"filler{{next(numbers)}}").touch()
-    print(run_command(lambda: save_folder(disk / "saved", arrays, {{}})))
+    print(run_command(lambda: steps.save(next(numbers), arrays, {{}})))
 """
 
 
@@ -104,7 +105,8 @@ def test_a_save_is_one_line_or_whole_wherever_it_fails(disk):
     assert len(lines) == statuses.count("2"), done.stderr
     for line in lines:
         assert line.startswith("hpjax: error: can't write ") and line.endswith(": No space left on device")
-    assert load_folder(disk / "saved")[0]["b"]["c"].sum() == 3
+    (saved,) = (disk / "saved").glob("step_*")
+    assert load_folder(saved)[0]["b"]["c"].sum() == 3
 
 
 def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp_path, rng, counted):
