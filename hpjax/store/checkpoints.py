@@ -10,7 +10,6 @@ from jaxtyping import PyTree
 
 from hpjax.errors import CheckpointError
 from hpjax.store.arrays import Nested, copy_to_host
-from hpjax.store.background import BackgroundWriter
 from hpjax.store.ledger import Unreadable, read_ledger
 from hpjax.store.marks import DamagedLog
 from hpjax.store.steps import Steps, import_writer, list_numbers, load_folder
@@ -40,8 +39,8 @@ class Restored(NamedTuple):
     rejected: tuple[tuple[int, str], ...]
 
 
-class PopulationCheckpoints:
-    """The population's checkpoints, one folder per step; opened by the process that holds the workdir.
+class PopulationCheckpoints(Steps):
+    """The population's checkpoints, one folder per step.
 
     Args:
       directory: created if missing; leftovers of saves that were cut off are removed.
@@ -56,16 +55,9 @@ class PopulationCheckpoints:
 
     def __init__(self, directory: str | Path, keep: int = POPULATIONS_KEPT, witness: Path | None = None):
         assert keep >= 1
-        self._steps = Steps(Path(directory), *_POPULATION, max_to_keep=keep)
+        super().__init__(directory, *_POPULATION, limit=1, max_to_keep=keep)
         self._witness = witness
-        self._writer = BackgroundWriter(1)
         self._writer.submit(import_writer)  # while the programs are compiled
-
-    def __enter__(self) -> "PopulationCheckpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def save(self, step: int, arrays: PyTree, ledger: Mapping, block: bool = False) -> None:
         """Copies the arrays to the host, and writes them in the background.
@@ -81,13 +73,9 @@ class PopulationCheckpoints:
 
         """
         self.wait()
-        self._writer.submit(self._write, step, copy_to_host(arrays), dict(ledger))
+        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), dict(ledger))
         if block:
             self.wait()
-
-    def wait(self) -> None:
-        """Returns when every save is on disk; raises `WorkdirError` if one failed."""
-        self._writer.wait()
 
     @property
     def seconds(self) -> float:
@@ -96,7 +84,7 @@ class PopulationCheckpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps on disk, oldest first; not yet verified."""
-        return self._steps.numbers()
+        return self.numbers()
 
     def restore_latest(self, fits: Callable[[dict[str, Any]], None] = lambda ledger: None) -> Restored | None:
         """Returns the newest checkpoint that is whole, or None if none was ever saved.
@@ -113,9 +101,9 @@ class PopulationCheckpoints:
         """
         self.wait()
         rejected: list[tuple[int, str]] = []
-        for step in reversed(self.steps()):
+        for step in reversed(self.numbers()):
             try:
-                arrays, ledger = load_folder(self._steps.folder(step))
+                arrays, ledger = load_folder(self.folder(step))
                 fits(ledger)
             except Unreadable:
                 raise
@@ -124,23 +112,19 @@ class PopulationCheckpoints:
                 rejected.append((step, str(error)))
                 continue
             for damaged, _ in rejected:  # else it might look whole when the logs have been cut to another
-                self._steps.set_aside(damaged)
+                self.set_aside(damaged)
             self._testify()
             return Restored(step, arrays, ledger, tuple(rejected))
         if rejected or (self._witness is not None and self._witness.exists()):
             reason = rejected[0][1] if rejected else "all are missing"
             raise CheckpointError(
-                f"no checkpoint in {self._steps.directory} can be used ({reason}): "
+                f"no checkpoint in {self.directory} can be used ({reason}): "
                 "restore what is damaged, or choose another workdir"
             )
         return None
 
-    def close(self) -> None:
-        """Waits for the last save; raises `WorkdirError` if it failed."""
-        self._writer.close()
-
-    def _write(self, step: int, arrays: Nested, ledger: dict) -> None:
-        self._steps.save(step, arrays, ledger)
+    def _write_and_testify(self, step: int, arrays: Nested, ledger: dict) -> None:
+        self.write(step, arrays, ledger)
         self._testify()
 
     def _testify(self) -> None:
@@ -148,8 +132,8 @@ class PopulationCheckpoints:
             atomic_write(self._witness, "checkpoints were saved: without one the sweep isn't begun anew\n")
 
 
-class TrialCheckpoints:
-    """Weights of the best trials, one folder per trial; opened by the process that holds the workdir.
+class TrialCheckpoints(Steps):
+    """Weights of the best trials, one folder per trial.
 
     Args:
       directory: created if missing; leftovers of saves that were cut off are removed.
@@ -163,17 +147,10 @@ class TrialCheckpoints:
 
     def __init__(self, directory: str | Path, keep: int, mode: Literal["max", "min"] = "max"):
         assert mode in ("max", "min")
-        self._directory, self._keep, self._sign = Path(directory), keep, -1.0 if mode == "max" else 1.0
+        super().__init__(directory, *_TRIAL, limit=8, preservation_policy=self)
+        self._keep, self._sign = keep, -1.0 if mode == "max" else 1.0
         self._doomed: Container[int] = ()
-        self._steps = Steps(self._directory, *_TRIAL, preservation_policy=self)
-        self._writer = BackgroundWriter(8)
         self._ranks = self._read_ranks()
-
-    def __enter__(self) -> "TrialCheckpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def would_keep(self, trial: int, score: float) -> bool:
         """Returns whether a trial with this score would be among the best, so that it's worth fetching."""
@@ -204,7 +181,7 @@ class TrialCheckpoints:
             self._ranks[trial] = self._rank(trial, score)
             worst = sorted(self._ranks, key=self._ranks.__getitem__)[self._keep :]
             doomed = {number: self._ranks.pop(number) for number in worst}
-            self._writer.submit(self._write, trial, arrays, ledger, doomed)
+            self._writer.submit(self._write_and_evict, trial, arrays, ledger, doomed)
         if block or not kept:
             self._writer.wait(0 if block else 8)
         return kept
@@ -212,33 +189,25 @@ class TrialCheckpoints:
     def forget(self, trial: int) -> None:
         """Removes a trial's weights, e.g. of a run that was killed after it had saved them."""
         if self._ranks.pop(trial, None) is not None:
-            self._writer.submit(self._steps.remove, trial)
-
-    def wait(self) -> None:
-        """Returns when every save is on disk; raises `WorkdirError` if one failed."""
-        self._writer.wait()
+            self._writer.submit(self._remove, trial)
 
     def trials(self) -> list[int]:
         """Returns the trials on disk, by number; not yet verified."""
-        return self._steps.numbers()
+        return self.numbers()
 
     def load(self, trial: int) -> tuple[Nested, dict]:
         """Returns a trial's arrays and metadata, as `load_trial_checkpoint` does."""
         self.wait()
-        return load_trial_checkpoint(self._directory, trial)
-
-    def close(self) -> None:
-        """Waits for the last save; raises `WorkdirError` if one failed."""
-        self._writer.close()
+        return load_trial_checkpoint(self.directory, trial)
 
     def _rank(self, trial: int, score: float) -> tuple[float, int]:
         return (math.inf if math.isnan(score) else self._sign * score, trial)
 
     def _read_ranks(self) -> dict[int, tuple[float, int]]:
         ranks = {}
-        for trial in self.trials():
+        for trial in self.numbers():
             try:
-                ledger = read_ledger(self._steps.folder(trial))["ledger"]
+                ledger = read_ledger(self.folder(trial))["ledger"]
                 ranks[trial] = self._rank(trial, float(ledger["score"]))
             except Unreadable:
                 raise
@@ -247,14 +216,18 @@ class TrialCheckpoints:
                 ranks[trial] = (math.inf, trial)
         return ranks
 
-    def _write(self, trial: int, arrays: Nested, ledger: dict, doomed: dict) -> None:
+    def _write_and_evict(self, trial: int, arrays: Nested, ledger: dict, doomed: dict) -> None:
         self._doomed = doomed
         try:
-            self._steps.save(trial, arrays, ledger)
+            self.write(trial, arrays, ledger)
         except BaseException:
             self._ranks.pop(trial, None)
             self._ranks.update(doomed)
             raise
+
+    def _remove(self, trial: int) -> None:
+        self.set_aside(trial)
+        self._remove_leftovers()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Tells Orbax, as its `PreservationPolicy`, which trials stay when one has been saved."""

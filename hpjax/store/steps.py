@@ -6,19 +6,19 @@ would hold up training, and Orbax logs the traceback of one that fails. `Backgro
 """
 
 import contextlib
-import errno
 import functools
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, nest, walk
+from hpjax.store.background import BackgroundWriter
 from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
 from hpjax.store.quiet import one_line_failures
 from hpjax.store.workdir import describe_os_error, sync_folder
@@ -32,27 +32,35 @@ _OVERHEAD = 1 << 18  # bytes that Orbax and the file system need besides the arr
 
 
 class Steps:
-    """The checkpoints in a directory; opened by the process that holds the workdir.
+    """Checkpoints under numbers, written in the background; opened by the process that holds the workdir.
 
     Args:
       directory: created if missing; leftovers of saves that were cut off are removed.
       prefix: of the folders' names.
       digits: of the numbers in them, at least.
-      retention: which of them stay, as options of Orbax's `CheckpointManager`.
+      limit: saves, and so copies of arrays in memory, that may be under way.
+      retention: which checkpoints stay, as options of Orbax's `CheckpointManager`.
 
     Raises:
       WorkdirError: the directory can't be created.
 
     """
 
-    def __init__(self, directory: Path, prefix: str, digits: int, **retention: Any):
-        self.directory, self._prefix, self._digits = directory, prefix, digits
+    def __init__(self, directory: str | Path, prefix: str, digits: int, limit: int, **retention: Any):
+        self.directory, self._prefix, self._digits = Path(directory), prefix, digits
         self._retention = retention
+        self._writer = BackgroundWriter(limit)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkdirError(describe_os_error("create", directory, error)) from error
         self._remove_leftovers()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def folder(self, number: int) -> Path:
         """Returns where a checkpoint lies."""
@@ -62,7 +70,15 @@ class Steps:
         """Returns the checkpoints on disk, in order; not yet verified."""
         return list_numbers(self.directory, self._prefix)
 
-    def save(self, number: int, arrays: Nested, ledger: Mapping) -> None:
+    def wait(self) -> None:
+        """Returns when every save is on disk; raises `WorkdirError` if one failed."""
+        self._writer.wait()
+
+    def close(self) -> None:
+        """Waits for the last save; raises `WorkdirError` if it failed."""
+        self._writer.close()
+
+    def write(self, number: int, arrays: Nested, ledger: Mapping) -> None:
         """Writes a checkpoint that appears at once, whole, or not at all; then removes what isn't kept.
 
         Raises:
@@ -73,7 +89,7 @@ class Steps:
         try:
             self._reserve(arrays)
             with one_line_failures():
-                self._save(number, arrays, ledger)
+                self._write(number, arrays, ledger)
             sync_folder(self.directory)
         except (WorkdirError, MemoryError):
             raise
@@ -84,13 +100,8 @@ class Steps:
         finally:
             self._remove_leftovers()
 
-    def remove(self, number: int) -> None:
-        """Removes a checkpoint at once."""
-        self.set_aside(number)
-        self._remove_leftovers()
-
     def set_aside(self, number: int) -> None:
-        """Moves a checkpoint to where it is found no more; the next save or start removes it.
+        """Moves a checkpoint, at once, to where it is found no more; the next save or start removes it.
 
         Raises:
           WorkdirError: the disk refuses.
@@ -120,7 +131,7 @@ class Steps:
         registry.add(ITEM, ocp.args.JsonSave, _create_sealing_handler())  # finalized after the arrays
         return ocp.CheckpointManager(self.directory.absolute(), options=options, handler_registry=registry)
 
-    def _save(self, number: int, arrays: Nested, ledger: Mapping) -> None:
+    def _write(self, number: int, arrays: Nested, ledger: Mapping) -> None:
         import orbax.checkpoint as ocp
 
         leaves = list(walk(arrays))
@@ -132,24 +143,16 @@ class Steps:
         if filled:
             items[ARRAYS] = ocp.args.PyTreeSave(filled)
         if number in self._manager.all_steps():
-            self.remove(number)
+            self.set_aside(number)
         self._manager.save(number, args=ocp.args.Composite(**items), force=True)
 
     def _reserve(self, arrays: Nested) -> None:
-        """Raises OSError where the disk has no room: Orbax meets that in a hundred places.
-
-        Skipped where the system or the file system can't tell: then Orbax's own error is raised.
-        """
-        if not hasattr(os, "posix_fallocate"):  # e.g. macOS
-            return
-        with open(self.directory / _ROOM, "wb") as stream:
-            try:
+        """Raises OSError where the disk has no room, before Orbax fills it; some systems can't tell."""
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with open(self.directory / _ROOM, "wb") as stream:
                 needed = sum(leaf.nbytes for _, leaf in walk(arrays)) + _OVERHEAD
                 os.posix_fallocate(stream.fileno(), 0, needed)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                    raise
-        self._remove_leftovers()
+            self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
         leftovers = [self.directory / _REMOVED, self.directory / _ROOM]
@@ -169,14 +172,10 @@ def list_numbers(directory: Path, prefix: str) -> list[int]:
 
     """
     try:
-        if not directory.exists() or not os.listdir(directory):
-            return []
-        from orbax.checkpoint.utils import checkpoint_steps_paths
-
-        names = [path.name for path in checkpoint_steps_paths(directory)]
+        names = os.listdir(directory) if directory.exists() else []
     except OSError as error:
         raise WorkdirError(describe_os_error("read", directory, error)) from error
-    return sorted(int(name.rpartition("_")[2]) for name in names if name.startswith(f"{prefix}_"))
+    return sorted(int(found[1]) for name in names if (found := re.fullmatch(rf"{prefix}_(\d+)", name)))
 
 
 def load_folder(folder: Path) -> tuple[Nested, dict[str, Any]]:

@@ -25,11 +25,11 @@ from hpjax.store.steps import Steps
 
 disk, numbers = Path(sys.argv[1]), itertools.count()
 arrays = {{"a": np.ones((300, 300), np.float32), "b": {{"c": np.ones(3)}}}}
-steps = Steps(disk / "saved", "step", 8, max_to_keep=1)
+steps = Steps(disk / "saved", "step", 8, 1, max_to_keep=1)
 for spare in range({INODES} - 2, -1, -1):
     while os.statvfs(disk).f_favail > spare:
         (disk / f"filler{{next(numbers)}}").touch()
-    print(run_command(lambda: steps.save(next(numbers), arrays, {{}})))
+    print(run_command(lambda: steps.write(next(numbers), arrays, {{}})))
 """
 
 

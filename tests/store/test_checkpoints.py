@@ -337,7 +337,7 @@ def test_a_full_disk_is_not_memory_that_ran_out(small_disk, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")  # the disk fills up only now
     noise = np.random.default_rng(0).normal(size=400_000)
     with pytest.raises(WorkdirError, match="No space left on device") as caught:
-        Steps(small_disk / "saved", "step", 8).save(1, {"a": noise}, {})
+        Steps(small_disk / "saved", "step", 8, 1).write(1, {"a": noise}, {})
     assert "RESOURCE_EXHAUSTED" in str(caught.value.__cause__)
     assert not is_out_of_memory(caught.value)
 
