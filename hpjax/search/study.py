@@ -14,6 +14,7 @@ from hpjax.search.objective import Objective
 from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
+from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _cut(path: Path, mark: Sequence[Any] | None) -> bytes:
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Says in one line that the journal can't be written."""
+    check_held(path)
     try:
         yield
     except OSError as error:

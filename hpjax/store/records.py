@@ -10,6 +10,7 @@ from typing import Any
 
 from hpjax.errors import WorkdirError
 from hpjax.store.history import History, plain, plain_number
+from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import describe_winner, summarize_settings
@@ -166,6 +167,7 @@ class Records:
         data = b"".join(self._pending)
         if not data:
             return
+        check_held(self._path)
         try:
             _write_all(self._fd, data)
         except OSError as error:

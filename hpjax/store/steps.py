@@ -20,6 +20,7 @@ from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, nest, walk
 from hpjax.store.background import BackgroundWriter
 from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
+from hpjax.store.lock import check_held
 from hpjax.store.quiet import one_line_failures
 from hpjax.store.workdir import describe_os_error, sync_folder
 
@@ -82,10 +83,12 @@ class Steps:
         """Writes a checkpoint that appears at once, whole, or not at all; then removes what isn't kept.
 
         Raises:
-          WorkdirError: the disk is full, read-only or refuses; the other checkpoints stay valid.
+          WorkdirError: the disk is full, read-only or refuses, or the workdir isn't this process's any more;
+            the other checkpoints stay valid.
 
         """
         folder = self.folder(number)
+        check_held(folder)
         try:
             self._reserve(arrays)
             with one_line_failures():
@@ -107,6 +110,7 @@ class Steps:
           WorkdirError: the disk refuses.
 
         """
+        check_held(self.directory)
         self._remove_leftovers()
         try:
             self._manager.delete(number)

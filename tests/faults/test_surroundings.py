@@ -126,3 +126,20 @@ def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp
     searches.finish(workdir)
     assert_same_sweep(workdir, uninterrupted_search)
     counted["bytes compared after disk faults"] += count_bytes(workdir)
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
+def test_a_workdir_that_goes_away_is_not_written_any_more(searches, tmp_path, rng, change):
+    workdir = tmp_path / "sweep"
+    sweep = searches.start(workdir)
+    assert sweep.wait_for(in_a_step(workdir, rng))
+    workdir.rename(tmp_path / "moved")
+    if change == "removed":
+        shutil.rmtree(tmp_path / "moved")
+    if change == "replaced":
+        workdir.mkdir()
+        for name in (".lock", "history.jsonl", "study.journal"):
+            (workdir / name).write_text("another's")
+    _assert_one_line(*sweep.end(), f"workdir {workdir} was removed, moved or replaced")
+    there = {file.name: file.read_text() for file in workdir.rglob("*") if file.is_file()}
+    assert set(there.values()) <= {"another's"}
