@@ -105,8 +105,13 @@ def test_a_save_is_one_line_or_whole_wherever_it_fails(disk):
     assert len(lines) == statuses.count("2"), done.stderr
     for line in lines:
         assert line.startswith("hpjax: error: can't write ") and line.endswith(": No space left on device")
-    (saved,) = (disk / "saved").glob("step_*")
-    assert load_folder(saved)[0]["b"]["c"].sum() == 3
+    saved = list((disk / "saved").glob("step_*"))
+    assert len(saved) in (
+        1,
+        2,
+    )  # the one before stays where not even a folder for what is removed can be made
+    for folder in saved:
+        assert load_folder(folder)[0]["b"]["c"].sum() == 3
 
 
 def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp_path, rng, counted):
