@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from hpjax.errors import HpjaxError
 
@@ -19,7 +18,6 @@ def run_command(command: Callable[[], None]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hpjax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
-    _quiet_failed_saves()
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()
@@ -38,26 +36,6 @@ def _report(error: HpjaxError) -> int:
     signum = getattr(error, "signum", 0)
     print(f"hpjax: {text}" if signum else f"hpjax: error: {text}", file=sys.stderr)
     return 128 + signum if signum else 2
-
-
-def _quiet_failed_saves() -> None:
-    """Keeps a save that fails to the one line of the error that it raises.
-
-    Orbax's threads log it too, asyncio what its other tasks met, and TensorStore whose event loop was gone:
-    hundreds of lines, none of which says more.
-    """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_no_exception)
-    sys.unraisablehook = _print_unless_late
-
-
-def _is_no_exception(record: logging.LogRecord) -> bool:
-    return record.exc_info is None
-
-
-def _print_unless_late(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -7,32 +7,58 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpjax.store.marks import Mark, RunningMark
+
 if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileBackend
 
 
-def create_journal(path: Path) -> "JournalFileBackend":
+def create_journal(path: Path, written: RunningMark) -> "JournalFileBackend":
     """Returns a journal's file for Optuna's storage.
 
     Optuna's own backend locks the file and waits for the disk at each entry, some seven times a trial. Here
     the workdir's lock keeps others out, and `sync_journal` waits for the disk once a checkpoint. Others may
     read the file at any time.
+
+    Args:
+      path: the file.
+      written: what is in it, kept up to date by each entry.
     """
     from optuna.storages.journal import JournalFileBackend
 
     class Journal(JournalFileBackend):
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-            with open(path, "ab", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
+            with open(path, "ab+", buffering=0) as file:
+                _catch_up(file, written)
                 try:
                     _write_all(file, lines)
                 except OSError:
                     with contextlib.suppress(OSError):  # of a disk that became read-only: a start cuts it
-                        file.truncate(size)
+                        file.truncate(written.size)
                     raise
+            written.extend(lines)
 
     return Journal(str(path))
+
+
+def sync_journal(path: Path, written: RunningMark) -> Mark:
+    """Makes the journal durable and returns its mark.
+
+    Raises:
+      OSError: The disk refuses.
+    """
+    with open(path, "rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        _catch_up(file, written)
+    return written.mark()
+
+
+def _catch_up(file: FileIO, written: RunningMark) -> None:
+    """Takes in what others appended: Optuna's dashboard does when somebody adds a note."""
+    if os.fstat(file.fileno()).st_size > written.size:
+        file.seek(written.size)
+        written.extend(file.readall())
 
 
 def _write_all(file: FileIO, data: bytes) -> None:
@@ -40,17 +66,3 @@ def _write_all(file: FileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def sync_journal(path: Path) -> int:
-    """Makes the journal durable and returns its length in bytes.
-
-    Raises:
-      OSError: The disk refuses.
-    """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-        return os.fstat(fd).st_size
-    finally:
-        os.close(fd)

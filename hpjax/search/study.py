@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from hpjax.search.objective import Objective
 from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
+from hpjax.store.lock import check_held
+from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
     import optuna
@@ -28,8 +30,9 @@ class Study:
     population every trial has a seed of its own, so that no two are ever the same.
     """
 
-    def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path):
-        self._config, self._space, self._study, self._path = config, space, study, path
+    def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path, written: RunningMark):
+        self._config, self._space, self._study = config, space, study
+        self._path, self._written = path, written
         self._pruner = create_pruner(config.sweep)
         past = study.get_trials(deepcopy=False)
         self._asked = len(past)
@@ -115,14 +118,14 @@ class Study:
         del self._running[trial.number]
         self._told += 1
 
-    def offset(self) -> int:
-        """Makes the journal durable and returns its length in bytes; `open_study` goes on from there.
+    def mark(self) -> Mark:
+        """Makes the journal durable and returns its mark; `open_study` goes on from there.
 
         Raises:
           WorkdirError: The disk is full or gone.
         """
         with _writing(self._path):
-            return sync_journal(self._path)
+            return sync_journal(self._path, self._written)
 
     def _plan(self, setting: int) -> dict[str, Any] | None:
         return self._planned[setting] if setting < len(self._planned) else None
@@ -158,63 +161,55 @@ class Study:
 
 
 def open_study(
-    config: Config, space: Space, objective: Objective, path: str | Path, offset: int = 0
+    config: Config,
+    space: Space,
+    objective: Objective,
+    path: str | Path,
+    mark: Sequence[Any] | None = None,
 ) -> Study:
-    """Opens the journal of a study, and forgets everything after `offset`.
+    """Opens the journal of a study, and forgets everything after a mark.
 
     Args:
       config: the sweep's.
       space: what is searched.
       objective: its direction.
       path: the journal; created if missing. Optuna and its dashboard read it.
-      offset: what `Study.offset` returned when the checkpoint that is continued was taken; 0 starts anew.
+      mark: what `Study.mark` returned when the checkpoint that is continued was taken; None begins anew.
 
     Raises:
-      WorkdirError: The journal doesn't reach up to `offset`, or can't be written.
+      WorkdirError: The journal isn't what it was at the mark, or can't be written.
     """
     path = Path(path)
-    _cut(path, offset)
+    written = RunningMark(_cut(path, mark))
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with _writing(path):
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(create_journal(path)),
+            storage=optuna.storages.JournalStorage(create_journal(path, written)),
             study_name=STUDY_NAME,
             direction="maximize" if objective.maximize else "minimize",
             pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-    return Study(config, space, study, path)
+    return Study(config, space, study, path, written)
 
 
-def check_journal(path: Path, offset: int) -> None:
-    """Checks that a journal reaches up to `offset`, and changes nothing.
-
-    Raises:
-      WorkdirError: It doesn't, or can't be read.
-    """
-    with _writing(path):
-        size = path.stat().st_size if path.exists() else 0
-    if size < offset:
-        raise WorkdirError(
-            f"{path} is damaged: {offset} bytes belong to the checkpoint, {size} are there: "
-            "restore it or choose another workdir"
-        )
-
-
-def _cut(path: Path, offset: int) -> None:
-    check_journal(path, offset)
+def _cut(path: Path, mark: Sequence[Any] | None) -> bytes:
+    """Cuts a journal to a mark; returns what is left."""
+    kept = read_marked(path, mark)
     with _writing(path):
         for lock in path.parent.glob(f"{path.name}.lock*"):  # of a process that was killed
             lock.unlink()
         if path.exists():
-            os.truncate(path, offset)
+            os.truncate(path, len(kept))
+    return kept
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Says in one line that the journal can't be written."""
+    check_held(path)
     try:
         yield
     except OSError as error:

@@ -2,31 +2,22 @@
 
 import logging
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import PyTree
 
-from hpjax.errors import CheckpointError, WorkdirError
-from hpjax.store.arrays import (
-    Nested,
-    Unreadable,
-    copy_to_host,
-    fit_template,
-    import_writer,
-    load_folder,
-    read_ledger,
-    remove_folder,
-    remove_leftovers,
-    save_folder,
-    set_aside,
-)
-from hpjax.store.background import BackgroundWriter
-from hpjax.store.workdir import describe_os_error
+from hpjax.errors import CheckpointError
+from hpjax.store.arrays import Nested, copy_to_host
+from hpjax.store.ledger import Unreadable, read_ledger
+from hpjax.store.marks import DamagedLog
+from hpjax.store.steps import Steps, import_writer, list_numbers, load_folder
+from hpjax.store.workdir import atomic_write
 
 POPULATIONS_KEPT = 2  # the newest, and the one before in case it is damaged
+WITNESS_NAME = ".saved"
+_POPULATION, _TRIAL = ("step", 8), ("trial", 5)  # prefixes and digits of the folders' names
 
 _log = logging.getLogger(__name__)
 
@@ -36,50 +27,45 @@ class Restored(NamedTuple):
 
     Attributes:
       step: the step it was saved under.
-      arrays: in the template's structure, or nested dicts of numpy without one.
+      arrays: nested dicts of numpy.
       ledger: the JSON dict saved with it.
       rejected: newer steps that were damaged, newest first, each with the reason.
 
     """
 
     step: int
-    arrays: PyTree
+    arrays: Nested
     ledger: dict
     rejected: tuple[tuple[int, str], ...]
 
 
-class PopulationCheckpoints:
-    """The population's checkpoints, one folder per step; opened by the process that holds the workdir.
+class PopulationCheckpoints(Steps):
+    """The population's checkpoints, one folder per step.
 
     Args:
       directory: created if missing; leftovers of saves that were cut off are removed.
       keep: how many steps stay on disk; one more while a new one is written.
+      witness: a file, elsewhere, that says that checkpoints were saved: else their loss would look like a
+        new sweep.
 
     Raises:
       WorkdirError: the directory can't be created.
 
     """
 
-    def __init__(self, directory: str | Path, keep: int = POPULATIONS_KEPT):
+    def __init__(self, directory: str | Path, keep: int = POPULATIONS_KEPT, witness: Path | None = None):
         assert keep >= 1
-        self._directory, self._keep = Path(directory), keep
-        self._writer = BackgroundWriter(1)
-        _open_directory(self._directory)
+        super().__init__(directory, *_POPULATION, limit=1, max_to_keep=keep)
+        self._witness = witness
         self._writer.submit(import_writer)  # while the programs are compiled
-
-    def __enter__(self) -> "PopulationCheckpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def save(self, step: int, arrays: PyTree, ledger: Mapping, block: bool = False) -> None:
         """Copies the arrays to the host, and writes them in the background.
 
         Args:
-          step: ranks checkpoints; later ones are removed as another history's.
+          step: ranks checkpoints; higher than every other.
           arrays: a tree of arrays; jax may donate its own once this returns, numpy's are given up.
-          ledger: JSON values that belong to the arrays, e.g. offsets of logs.
+          ledger: JSON values that belong to the arrays, e.g. marks of logs.
           block: returns only when the checkpoint is on disk.
 
         Raises:
@@ -87,13 +73,9 @@ class PopulationCheckpoints:
 
         """
         self.wait()
-        self._writer.submit(self._write, step, copy_to_host(arrays), dict(ledger))
+        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), dict(ledger))
         if block:
             self.wait()
-
-    def wait(self) -> None:
-        """Returns when every save is on disk; raises `WorkdirError` if one failed."""
-        self._writer.wait()
 
     @property
     def seconds(self) -> float:
@@ -102,63 +84,56 @@ class PopulationCheckpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps on disk, oldest first; not yet verified."""
-        return _list_numbers(self._directory, "step_")
+        return self.numbers()
 
-    def restore_latest(self, template: PyTree | None = None, expected: bool = False) -> Restored | None:
-        """Returns the newest checkpoint that is whole, or None if there is none at all.
+    def restore_latest(self, fits: Callable[[dict[str, Any]], None] = lambda ledger: None) -> Restored | None:
+        """Returns the newest checkpoint that is whole, or None if none was ever saved.
 
         Damaged steps are reported by `logging.warning` and in `rejected`, and set aside.
 
         Args:
-          template: a tree with the shapes and dtypes expected; None returns nested dicts of numpy.
-          expected: that there is none at all is damage, too.
+          fits: raises `DamagedLog` where a log doesn't go with a ledger: as bad as a damaged step.
 
         Raises:
-          CheckpointError: every checkpoint is damaged, or a whole one doesn't fit the template.
+          CheckpointError: every checkpoint is damaged or lost.
           Unreadable, WorkdirError: the newest that isn't damaged can't be read now; nothing is changed.
 
         """
         self.wait()
         rejected: list[tuple[int, str]] = []
-        for step in reversed(self.steps()):
-            folder = self._folder(step)
+        for step in reversed(self.numbers()):
             try:
-                nested, ledger = load_folder(folder)
+                arrays, ledger = load_folder(self.folder(step))
+                fits(ledger)
             except Unreadable:
                 raise
-            except CheckpointError as error:
-                _log.warning("%s; going back to the one before", error)
+            except (CheckpointError, DamagedLog) as error:
+                _log.warning("%s; going back to the checkpoint before", error)
                 rejected.append((step, str(error)))
                 continue
-            arrays = nested if template is None else fit_template(nested, template, folder)
             for damaged, _ in rejected:  # else it might look whole when the logs have been cut to another
-                set_aside(self._folder(damaged))
+                self.set_aside(damaged)
+            self._testify()
             return Restored(step, arrays, ledger, tuple(rejected))
-        if rejected or expected:
+        if rejected or (self._witness is not None and self._witness.exists()):
             reason = rejected[0][1] if rejected else "all are missing"
             raise CheckpointError(
-                f"no checkpoint in {self._directory} can be used ({reason}): "
-                "restore one, or choose another workdir"
+                f"no checkpoint in {self.directory} can be used ({reason}): "
+                "restore what is damaged, or choose another workdir"
             )
         return None
 
-    def close(self) -> None:
-        """Waits for the last save; raises `WorkdirError` if it failed."""
-        self._writer.close()
+    def _write_and_testify(self, step: int, arrays: Nested, ledger: dict) -> None:
+        self.write(step, arrays, ledger)
+        self._testify()
 
-    def _folder(self, step: int) -> Path:
-        return self._directory / f"step_{step:08d}"
-
-    def _write(self, step: int, arrays: Nested, ledger: dict) -> None:
-        save_folder(self._folder(step), arrays, ledger)
-        steps = self.steps()
-        kept = [number for number in steps if number <= step][-self._keep :]
-        for number in set(steps) - set(kept):
-            remove_folder(self._folder(number))
+    def _testify(self) -> None:
+        if self._witness is not None and not self._witness.exists():
+            atomic_write(self._witness, "checkpoints were saved: without one the sweep isn't begun anew\n")
 
 
-class TrialCheckpoints:
-    """Weights of the best trials, one folder per trial; opened by the process that holds the workdir.
+class TrialCheckpoints(Steps):
+    """Weights of the best trials, one folder per trial.
 
     Args:
       directory: created if missing; leftovers of saves that were cut off are removed.
@@ -172,16 +147,10 @@ class TrialCheckpoints:
 
     def __init__(self, directory: str | Path, keep: int, mode: Literal["max", "min"] = "max"):
         assert mode in ("max", "min")
-        self._directory, self._keep, self._sign = Path(directory), keep, -1.0 if mode == "max" else 1.0
-        self._writer = BackgroundWriter(8)
-        _open_directory(self._directory)
+        super().__init__(directory, *_TRIAL, limit=8, preservation_policy=self)
+        self._keep, self._sign = keep, -1.0 if mode == "max" else 1.0
+        self._doomed: Container[int] = ()
         self._ranks = self._read_ranks()
-
-    def __enter__(self) -> "TrialCheckpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def would_keep(self, trial: int, score: float) -> bool:
         """Returns whether a trial with this score would be among the best, so that it's worth fetching."""
@@ -212,7 +181,7 @@ class TrialCheckpoints:
             self._ranks[trial] = self._rank(trial, score)
             worst = sorted(self._ranks, key=self._ranks.__getitem__)[self._keep :]
             doomed = {number: self._ranks.pop(number) for number in worst}
-            self._writer.submit(self._write, trial, arrays, ledger, doomed)
+            self._writer.submit(self._write_and_evict, trial, arrays, ledger, doomed)
         if block or not kept:
             self._writer.wait(0 if block else 8)
         return kept
@@ -220,48 +189,49 @@ class TrialCheckpoints:
     def forget(self, trial: int) -> None:
         """Removes a trial's weights, e.g. of a run that was killed after it had saved them."""
         if self._ranks.pop(trial, None) is not None:
-            self._writer.submit(remove_folder, _trial_folder(self._directory, trial))
-
-    def wait(self) -> None:
-        """Returns when every save is on disk; raises `WorkdirError` if one failed."""
-        self._writer.wait()
+            self._writer.submit(self._remove, trial)
 
     def trials(self) -> list[int]:
         """Returns the trials on disk, by number; not yet verified."""
-        return _list_numbers(self._directory, "trial_")
+        return self.numbers()
 
     def load(self, trial: int) -> tuple[Nested, dict]:
         """Returns a trial's arrays and metadata, as `load_trial_checkpoint` does."""
         self.wait()
-        return load_trial_checkpoint(self._directory, trial)
-
-    def close(self) -> None:
-        """Waits for the last save; raises `WorkdirError` if one failed."""
-        self._writer.close()
+        return load_trial_checkpoint(self.directory, trial)
 
     def _rank(self, trial: int, score: float) -> tuple[float, int]:
         return (math.inf if math.isnan(score) else self._sign * score, trial)
 
     def _read_ranks(self) -> dict[int, tuple[float, int]]:
         ranks = {}
-        for trial in self.trials():
+        for trial in self.numbers():
             try:
-                ledger = read_ledger(_trial_folder(self._directory, trial))
+                ledger = read_ledger(self.folder(trial))["ledger"]
                 ranks[trial] = self._rank(trial, float(ledger["score"]))
+            except Unreadable:
+                raise
             except (CheckpointError, KeyError, TypeError, ValueError) as error:
                 _log.warning("checkpoint of trial %d is damaged and won't be kept: %s", trial, error)
                 ranks[trial] = (math.inf, trial)
         return ranks
 
-    def _write(self, trial: int, arrays: Nested, ledger: dict, doomed: dict) -> None:
+    def _write_and_evict(self, trial: int, arrays: Nested, ledger: dict, doomed: dict) -> None:
+        self._doomed = doomed
         try:
-            save_folder(_trial_folder(self._directory, trial), arrays, ledger)
+            self.write(trial, arrays, ledger)
         except BaseException:
             self._ranks.pop(trial, None)
             self._ranks.update(doomed)
             raise
-        for number in doomed:
-            remove_folder(_trial_folder(self._directory, number))
+
+    def _remove(self, trial: int) -> None:
+        self.set_aside(trial)
+        self._remove_leftovers()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells Orbax, as its `PreservationPolicy`, which trials stay when one has been saved."""
+        return [info.step not in self._doomed for info in checkpoints]
 
 
 def load_trial_checkpoint(directory: str | Path, trial: int) -> tuple[Nested, dict]:
@@ -271,31 +241,11 @@ def load_trial_checkpoint(directory: str | Path, trial: int) -> tuple[Nested, di
       CheckpointError: it isn't there, or is torn, truncated or changed; says which trials are there.
 
     """
-    folder = _trial_folder(Path(directory), trial)
+    prefix, digits = _TRIAL
+    folder = Path(directory) / f"{prefix}_{trial:0{digits}d}"
     if not folder.is_dir():
-        there = ", ".join(map(str, _list_numbers(Path(directory), "trial_"))) or "none"
+        there = ", ".join(map(str, list_numbers(Path(directory), prefix))) or "none"
         kept = f"kept are {there} (checkpoint.keep sets how many)"
         raise CheckpointError(f"trial {trial} has no checkpoint in {directory}: {kept}")
     arrays, ledger = load_folder(folder)
     return arrays, ledger["metadata"]
-
-
-def _trial_folder(directory: Path, trial: int) -> Path:
-    return directory / f"trial_{trial:05d}"
-
-
-def _open_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(describe_os_error("create", directory, error)) from error
-    remove_leftovers(directory)
-
-
-def _list_numbers(directory: Path, prefix: str) -> list[int]:
-    try:
-        names = os.listdir(directory) if directory.exists() else []
-    except OSError as error:  # what can't be seen now isn't gone
-        raise WorkdirError(describe_os_error("read", directory, error)) from error
-    numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return sorted(int(number) for number in numbers if number.isdecimal())

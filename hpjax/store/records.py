@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from hpjax.errors import WorkdirError
 from hpjax.store.history import History, plain, plain_number
+from hpjax.store.lock import check_held
+from hpjax.store.marks import Mark, RunningMark, read_marked
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import describe_winner, summarize_settings
 from hpjax.store.tables import (
@@ -19,7 +22,14 @@ from hpjax.store.tables import (
     format_trials,
     summarize,
 )
-from hpjax.store.workdir import SUMMARY_NAME, atomic_write, describe_os_error
+from hpjax.store.workdir import (
+    HISTORY_NAME,
+    SUMMARY_NAME,
+    atomic_write,
+    describe_os_error,
+    is_finished,
+    read_json,
+)
 
 __all__ = [
     "CopyRow",
@@ -32,8 +42,6 @@ __all__ = [
     "open_records",
 ]
 
-HISTORY_NAME = "history.jsonl"
-
 
 class Records:
     """A sweep's history, open for appending; use `open_records`.
@@ -43,8 +51,8 @@ class Records:
     is kept and tried again by the next call.
     """
 
-    def __init__(self, path: Path, fd: int, hyperparameters: Sequence[str], history: History, size: int):
-        self._path, self._fd, self._size = path, fd, size
+    def __init__(self, path: Path, fd: int, hyperparameters: Sequence[str], history: History, content: bytes):
+        self._path, self._fd, self._written = path, fd, RunningMark(content)
         self._hyperparameters, self._history = tuple(hyperparameters), history
         self._pending: list[bytes] = []
 
@@ -104,14 +112,14 @@ class Records:
         """Returns every copy of one trial's state to another, by (trial, epoch)."""
         return self._history.copies()
 
-    def offset(self) -> int:
-        """Makes the history durable and returns its size in bytes, to be kept in a checkpoint."""
+    def mark(self) -> Mark:
+        """Makes the history durable and returns its mark, to be kept in a checkpoint."""
         self._flush()
         try:
             os.fsync(self._fd)
         except OSError as error:
             raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
-        return self._size
+        return self._written.mark()
 
     def write_tables(
         self, metric: str = "test_accuracy", finished: bool = False, summary: Mapping | None = None
@@ -131,6 +139,8 @@ class Records:
         if copies:
             atomic_write(self._path / "lineage.csv", format_copies(copies))
         entries = {"finished": finished, **summarize(trials, metric), **(summary or {})}
+        if finished:
+            entries["history"] = self._written.mark()
         if any(trial.seed_index for trial in trials):
             settings = summarize_settings(trials, metric)
             text = format_settings(settings, metric, self._hyperparameters)
@@ -157,50 +167,45 @@ class Records:
         data = b"".join(self._pending)
         if not data:
             return
+        check_held(self._path)
         try:
             _write_all(self._fd, data)
         except OSError as error:
             with contextlib.suppress(OSError):  # of a disk that became read-only: the next start cuts it
-                os.ftruncate(self._fd, self._size)  # shrinking needs no room; the rows stay pending
+                os.ftruncate(self._fd, self._written.size)  # shrinking needs no room; the rows stay pending
             raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
-        self._size += len(data)
+        self._written.extend(data)
         self._pending.clear()
 
 
-def open_records(workdir: str | Path, hyperparameters: Sequence[str] = (), offset: int = 0) -> Records:
-    """Opens a workdir's history for appending and forgets everything after `offset`.
+def open_records(
+    workdir: str | Path, hyperparameters: Sequence[str] = (), mark: Sequence[Any] | None = None
+) -> Records:
+    """Opens a workdir's history for appending and forgets everything after a mark.
 
     Args:
       workdir: the folder of the sweep, locked by this process.
       hyperparameters: columns of `trials.csv`, in order; learning rate and weight decay are always there.
-      offset: what `Records.offset` returned when the checkpoint that is continued was taken; 0 starts anew.
+      mark: what `Records.mark` returned when the checkpoint that is continued was taken; None begins anew.
 
     Raises:
-      WorkdirError: the history can't be written, or doesn't reach up to `offset`.
+      WorkdirError: the history can't be written, or isn't what it was at the mark.
 
     """
     path = Path(workdir)
     file = path / HISTORY_NAME
+    kept = read_marked(file, mark)
+    history = History.parse(file, kept)
     try:
         fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise WorkdirError(describe_os_error("write", file, error)) from error
     try:
-        kept = file.read_bytes()[:offset]
-        if len(kept) < offset or (kept and not kept.endswith(b"\n")):
-            raise WorkdirError(
-                f"{file} is damaged: {offset} bytes belong to the checkpoint, {len(kept)} fit: "
-                "restore it or choose another workdir"
-            )
-        history = History.parse(file, kept)
-        os.ftruncate(fd, offset)
+        os.ftruncate(fd, len(kept))
     except OSError as error:
         os.close(fd)
         raise WorkdirError(describe_os_error("write", file, error)) from error
-    except BaseException:
-        os.close(fd)
-        raise
-    return Records(path, fd, hyperparameters, history, offset)
+    return Records(path, fd, hyperparameters, history, kept)
 
 
 def load_trials(workdir: str | Path) -> list[TrialRow]:
@@ -240,7 +245,10 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _load_history(workdir: str | Path) -> History:
-    file = Path(workdir) / HISTORY_NAME
+    path = Path(workdir)
+    file = path / HISTORY_NAME
+    if is_finished(path):  # nothing is cut or appended any more: the summary knows every byte
+        return History.parse(file, read_marked(file, read_json(path / SUMMARY_NAME).get("history")))
     try:
         content = file.read_bytes()
     except OSError as error:

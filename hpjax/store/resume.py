@@ -1,14 +1,16 @@
-"""Where a sweep goes on: its newest whole checkpoint, and what to say about it."""
+"""Where a sweep goes on: its newest whole checkpoint that the logs go with, and what to say about it."""
 
 import importlib.metadata
 import logging
 from pathlib import Path
+from typing import Any
 
 from hpjax.store.arrays import Nested
 from hpjax.store.checkpoints import PopulationCheckpoints
-from hpjax.store.workdir import atomic_write
+from hpjax.store.marks import read_marked
+from hpjax.store.workdir import HISTORY_NAME, JOURNAL_NAME
 
-_MARK = ".saved"
+LOGS = {"records": HISTORY_NAME, "study": JOURNAL_NAME}  # by the key of their marks in a ledger
 _log = logging.getLogger("hpjax")
 
 
@@ -18,9 +20,9 @@ def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tup
     Damaged checkpoints are counted in the ledger's tally; another version of jax is warned of.
 
     Raises:
-      CheckpointError: The sweep has saved checkpoints and none of them is whole.
+      CheckpointError: The sweep has saved checkpoints, and none of them is whole and goes with the logs.
     """
-    restored = checkpoints.restore_latest(expected=(workdir / _MARK).exists())
+    restored = checkpoints.restore_latest(fits=lambda ledger: _check_logs(workdir, ledger))
     if restored is None:
         return {}, {}
     ledger = restored.ledger
@@ -34,7 +36,6 @@ def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tup
     return restored.arrays, ledger
 
 
-def mark_saved(workdir: Path) -> None:
-    """Notes that a checkpoint is on disk, so that its loss doesn't look like a new sweep."""
-    if not (workdir / _MARK).exists():
-        atomic_write(workdir / _MARK, "checkpoints were saved: without one the sweep isn't begun anew\n")
+def _check_logs(workdir: Path, ledger: dict[str, Any]) -> None:
+    for key, name in LOGS.items():
+        read_marked(workdir / name, ledger.get(key))

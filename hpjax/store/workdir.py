@@ -1,11 +1,8 @@
 """A sweep's folder: one writer at a time, one config, files replaced atomically."""
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +10,20 @@ from typing import Literal
 
 from hpjax.errors import WorkdirError
 from hpjax.store.changes import may_differ
+from hpjax.store.lock import check_held, release_lock, take_lock
 
 Resume = Literal["auto", "never", "must"]
 
 CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
-LOCK_NAME = ".lock"
-RECORD_NAMES = ("history.jsonl", "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
-
-_held_locks: set[int] = set()
-
-
-def _close_inherited_locks() -> None:
-    # A forked data worker that outlives its parent would otherwise keep the parent's lock.
-    for fd in _held_locks:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-    _held_locks.clear()
-
-
-os.register_at_fork(after_in_child=_close_inherited_locks)
+HISTORY_NAME = "history.jsonl"
+JOURNAL_NAME = "study.journal"
+RECORD_NAMES = (HISTORY_NAME, "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
+_TEMPORARY = ".hpjax-tmp-"
+_WRITTEN_NAMES = {
+    *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "checkpoints", "figures", "tensorboard", "identity.txt"),
+    *("plan.json", "trials.csv", "epochs.csv", "settings.csv", "lineage.csv"),
+}
 
 
 def describe_os_error(action: str, path: str | Path, error: OSError) -> str:
@@ -58,12 +49,14 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
       data: the whole content; text is written as UTF-8.
 
     Raises:
-      WorkdirError: the file can't be written (disk full, read-only, no permission); the old one stays.
+      WorkdirError: the file can't be written (disk full, read-only, no permission, a workdir that isn't
+        this process's any more); the old one stays.
 
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
+    check_held(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -121,7 +114,7 @@ class Workdir:
     def close(self) -> None:
         """Releases the lock; a second call does nothing."""
         if self._lock >= 0:
-            _release_lock(self._lock)
+            release_lock(self._lock)
             self._lock = -1
 
 
@@ -143,7 +136,8 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
     """
     path = Path(path)
     _create_folder(path)
-    lock = _take_lock(path)
+    _refuse_others_folder(path)  # before a lock is left in it
+    lock = take_lock(path)
     try:
         _remove_leftovers(path)
         resumed = _check_sweep(path, config, resume)
@@ -152,7 +146,7 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
             atomic_write(path / CONFIG_NAME, text)
         return Workdir(path, resumed, resumed and is_finished(path), lock)
     except BaseException:
-        _release_lock(lock)
+        release_lock(lock)
         raise
 
 
@@ -176,63 +170,17 @@ def _create_folder(path: Path) -> None:
         raise WorkdirError(f"can't create workdir {path}: {reason}") from error
 
 
-def _take_lock(path: Path) -> int:
-    file = path / LOCK_NAME
-    try:
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise WorkdirError(describe_os_error("write", file, error)) from error
-    try:
-        # The kernel drops the lock with its process, however that dies: no stale lock to judge.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.write(fd, json.dumps(_describe_process()).encode())
-    except OSError as error:
-        holder = os.pread(fd, 4096, 0)
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            raise WorkdirError(_describe_holder(path, holder)) from error
-        raise WorkdirError(describe_os_error("lock", file, error)) from error
-    _held_locks.add(fd)
-    return fd
-
-
-def _describe_process() -> dict:
-    start = time.strftime("%Y-%m-%d %H:%M:%S%z")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "start": start}
-
-
-def _describe_holder(path: Path, content: bytes) -> str:
-    try:
-        holder = json.loads(content)
-        who = f"process {holder['pid']} on {holder['host']} (since {holder['start']})"
-    except (ValueError, KeyError, TypeError):
-        who = "another process"  # it holds the lock but hasn't written its name yet
-    return f"workdir {path} is in use by {who}: wait for it, stop it, or choose another workdir"
-
-
-def _release_lock(fd: int) -> None:
-    _held_locks.discard(fd)
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing alone leaves it to children that are being forked just now
-    os.close(fd)
-
-
 def _remove_leftovers(path: Path) -> None:
-    for leftover in path.glob(".*.tmp-*"):
+    for leftover in path.glob(f".*{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
 def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
-    records, configured = _find_records(path), (path / CONFIG_NAME).exists()
-    if records and not configured:
-        raise WorkdirError(
-            f"workdir {path} holds {', '.join(records)} but no {CONFIG_NAME}: choose another workdir"
-        )
+    config_file = path / CONFIG_NAME
     # Without records it is a start that was refused or killed before anything happened, if it is ours.
-    if not records and not (configured and read_json(path / CONFIG_NAME).keys() != config.keys()):
+    begun = _find_records(path) or (config_file.exists() and read_json(config_file).keys() != config.keys())
+    if not begun:
         if resume == "must":
             raise WorkdirError(f"workdir {path} holds no sweep to resume: check the path, or use resume=auto")
         return False
@@ -244,10 +192,25 @@ def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
     return True
 
 
+def _refuse_others_folder(path: Path) -> None:
+    if (path / CONFIG_NAME).exists():
+        return
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", path, error)) from error
+    own = [name for name in names if name in _WRITTEN_NAMES]
+    if found := own or [name for name in names if not (name.startswith(".") or name == "lost+found")]:
+        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        lost = ", which a sweep would overwrite," if own else ""
+        raise WorkdirError(
+            f"workdir {path} holds {listed}{lost} but no {CONFIG_NAME}: choose a new or an empty folder"
+        )
+
+
 def _find_records(path: Path) -> list[str]:
     """Returns what of value lies in a workdir: files with content, folders with something in them."""
-    found = (path / name for name in RECORD_NAMES)
-    return [str(item.relative_to(path)) for item in found if item.exists() and _has_content(item)]
+    return [name for name in RECORD_NAMES if (path / name).exists() and _has_content(path / name)]
 
 
 def _has_content(path: Path) -> bool:

@@ -23,15 +23,20 @@ from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import GroupQueue, most_unfinished
 from hpjax.search.space import count_static, parse_space
-from hpjax.search.study import check_journal, open_study
+from hpjax.search.study import open_study
 from hpjax.search.trial import Trial
-from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints, TrialCheckpoints
+from hpjax.store.checkpoints import (
+    POPULATIONS_KEPT,
+    WITNESS_NAME,
+    PopulationCheckpoints,
+    TrialCheckpoints,
+)
 from hpjax.store.records import open_records
-from hpjax.store.resume import mark_saved, restore_population
+from hpjax.store.resume import restore_population
 from hpjax.store.rows import OBJECTIVE
 from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.trackers import make_trackers
-from hpjax.store.workdir import Workdir
+from hpjax.store.workdir import JOURNAL_NAME, Workdir
 from hpjax.sweep.loop import GroupRun
 from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
@@ -107,13 +112,14 @@ class Session:
     def _open(self, stack: contextlib.ExitStack, progress: bool) -> None:
         config, path = self.config, self.workdir.path
         folder = path / "checkpoints"
-        self.checkpoints = stack.enter_context(PopulationCheckpoints(folder / "population"))
+        self.checkpoints = stack.enter_context(
+            PopulationCheckpoints(folder / "population", witness=path / WITNESS_NAME)
+        )
         self.weights = stack.enter_context(TrialCheckpoints(folder / "trials", self.num_kept))
         ledger = self._restore()
-        journal = path / "study.journal"
-        check_journal(journal, ledger.get("study", 0))  # before the first log is cut
-        self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records", 0)))
-        self.study = open_study(config, self.space, self.objective, journal, ledger.get("study", 0))
+        self.records = stack.enter_context(open_records(path, self.space.names, ledger.get("records")))
+        journal, mark = path / JOURNAL_NAME, ledger.get("study")
+        self.study = open_study(config, self.space, self.objective, journal, mark)
         check_population(config, self.space, self.study.budget)
         self.queue = GroupQueue(self._group_of, ledger.get("queue", ()), most_unfinished(config))
         self.trackers = stack.enter_context(make_trackers(config.trackers, path))
@@ -148,8 +154,8 @@ class Session:
         self.tally["saves"] += 1
         arrays = run.engine.snapshot() if run else {"none": jax.numpy.zeros(1)}
         ledger = {
-            "records": self.records.offset(),
-            "study": self.study.offset(),
+            "records": self.records.mark(),
+            "study": self.study.mark(),
             "queue": self.queue.to_list(),
             "tally": dict(self.tally),
             "fingerprints": self._fingerprints,
@@ -158,8 +164,6 @@ class Session:
             "jax": jax.__version__,
         }
         self.checkpoints.save(self.tally["saves"], arrays, ledger, block)
-        if self.tally["saves"] > 1:  # each save waits for the one before
-            mark_saved(self.workdir.path)
 
     def seconds_of_writing(self) -> float:
         """Returns how long the newest checkpoint's writing has kept cores from training, so far."""

@@ -116,7 +116,7 @@ def between_tables(workdir: Path, rng: random.Random) -> Condition:
     """`trials.csv` has just been replaced, or is about to be."""
     table = workdir / "trials.csv"
     before = table.stat().st_ino if table.exists() else None
-    temporary = lambda: any(name.startswith(".trials.csv.tmp") for name in os.listdir(workdir))  # noqa: E731
+    temporary = lambda: any(name.startswith(".trials.csv.hpjax-tmp") for name in os.listdir(workdir))  # noqa: E731
     return lambda: workdir.exists() and (temporary() or _inode(table) != before)
 
 
@@ -200,7 +200,7 @@ def _grows(path: Path, by: int) -> Condition:
 
 def _writes_folder(directory: Path, files: int) -> Condition:
     def writing() -> bool:
-        for folder in directory.glob("*.tmp"):
+        for folder in directory.glob("*.orbax-checkpoint-tmp*"):
             if sum(len(names) for _, _, names in os.walk(folder)) >= files:
                 return True
         return False

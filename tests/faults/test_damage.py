@@ -10,10 +10,12 @@ from PIL import Image
 from sweeps import assert_same_sweep
 
 from hpjax.config import parse_config
-from hpjax.errors import WorkdirError
+from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.main import main
-from hpjax.store.manifest import write_manifest
+from hpjax.store.checkpoints import PopulationCheckpoints
+from hpjax.store.ledger import seal_ledger
 from hpjax.store.records import load_trials
+from hpjax.store.resume import restore_population
 from hpjax.sweep import Interrupted, groups, run_sweep
 from hpjax.sweep.events import SessionHost
 
@@ -58,9 +60,69 @@ def test_the_checkpoint_before_a_damaged_one_is_used(searches, uninterrupted_sea
     newest = _steps(workdir)[-1]
     _flip_a_bit(newest)
     text = searches.finish(workdir)
-    assert f"{newest} is damaged" in text and "going back to the one before" in text
+    assert f"{newest} is damaged" in text and "going back to the checkpoint before" in text
     assert json.loads((workdir / "summary.json").read_text())["damaged_checkpoints"] == 1
     assert_same_sweep(workdir, uninterrupted_search)
+
+
+@pytest.mark.parametrize("log", ["history.jsonl", "study.journal"])
+def test_the_checkpoint_before_is_used_where_a_log_has_changed_since(
+    searches, uninterrupted_search, workdir, log
+):
+    before, newest = (_mark(step, log) for step in _steps(workdir))
+    _change_byte(workdir / log, (before + newest) // 2)
+    text = searches.finish(workdir)
+    assert f"{workdir / log} is damaged" in text and "going back to the checkpoint before" in text
+    assert json.loads((workdir / "summary.json").read_text())["damaged_checkpoints"] == 1
+    assert_same_sweep(workdir, uninterrupted_search)
+
+
+@pytest.mark.parametrize("log", ["history.jsonl", "study.journal"])
+def test_a_changed_byte_of_a_log_is_never_believed(workdir, log, rng):
+    file, steps = workdir / log, _steps(workdir)
+    marks = [(_mark(step, log), int(step.name.removeprefix("step_"))) for step in steps]
+    content = file.read_bytes()
+    for _ in range(40):
+        kept = shutil.copytree(workdir / "checkpoints" / "population", workdir / "kept")
+        position = rng.randrange(len(content))
+        _change_byte(file, position, 1 << rng.randrange(8))
+        fitting = [step for mark, step in marks if mark <= position]
+        with PopulationCheckpoints(kept) as checkpoints:
+            if fitting:
+                _, ledger = restore_population(checkpoints, workdir)
+                assert ledger["tally"]["saves"] == fitting[-1]
+                assert checkpoints.steps() == fitting
+            else:
+                with pytest.raises(CheckpointError, match=f"{log} is damaged"):
+                    restore_population(checkpoints, workdir)
+                assert len(checkpoints.steps()) == len(steps)
+        file.write_bytes(content)
+        shutil.rmtree(kept)
+
+
+def _mark(step, log: str) -> int:
+    ledger = json.loads((step / "ledger/ledger.json").read_text())["ledger"]
+    return ledger[{"history.jsonl": "records", "study.journal": "study"}[log]][0]
+
+
+def _change_byte(file, position: int, bits: int = 1) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= bits
+    file.write_bytes(content)
+
+
+def test_the_first_checkpoint_lost_before_the_second_is_refused(tmp_path):
+    config = parse_config({**SMALL, "train": {"batch_size": 12, "epochs": 3}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionHost, "boundary", _save_and_stop)
+        with pytest.raises(Interrupted):
+            run_sweep(config, tmp_path / "sweep")
+    (only,) = _steps(tmp_path / "sweep")
+    shutil.rmtree(only)
+    history = (tmp_path / "sweep" / "history.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="all are missing"):
+        run_sweep(config, tmp_path / "sweep")
+    assert (tmp_path / "sweep" / "history.jsonl").read_bytes() == history
 
 
 DAMAGES = {
@@ -86,11 +148,12 @@ def test_what_cannot_be_mended_is_refused_and_left_as_it_is(searches, workdir, s
 
 def test_other_data_is_refused(searches, workdir, tmp_path, capsys):
     for step in _steps(workdir):
-        ledger = json.loads((step / "ledger.json").read_text())
+        file = step / "ledger/ledger.json"
+        ledger = json.loads(file.read_text())
         key, fingerprint = next(iter(ledger["ledger"]["fingerprints"].items()))
         ledger["ledger"]["fingerprints"][key] = fingerprint[::-1]  # as if it had begun on other images
-        (step / "ledger.json").write_text(json.dumps(ledger))
-        write_manifest(step)
+        file.write_text(json.dumps(ledger))
+        seal_ledger(file, step / "arrays")
     assert main(["hpjax", f"--config={searches.config}", f"--workdir={workdir}"]) == 2
     assert "was begun on other images of synthetic_scenes" in capsys.readouterr().err
 
@@ -143,10 +206,11 @@ def test_checkpoints_by_epochs_or_minutes(tmp_path, epochs, minutes, saves):
 
 def test_another_layout_and_another_jax_go_on(searches, uninterrupted_search, workdir):
     for step in _steps(workdir):
-        ledger = json.loads((step / "ledger.json").read_text())
+        file = step / "ledger/ledger.json"
+        ledger = json.loads(file.read_text())
         ledger["ledger"]["jax"] = "0.0.1"
-        (step / "ledger.json").write_text(json.dumps(ledger))
-        write_manifest(step)
+        file.write_text(json.dumps(ledger))
+        seal_ledger(file, step / "arrays")
     text = searches.finish(
         workdir, "--config.lanes.strategy=sequential", "--config.checkpoint.every_epochs=2"
     )

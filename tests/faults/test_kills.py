@@ -61,7 +61,7 @@ def test_signals_save_and_end(searches, uninterrupted_search, rng):
         last = text.splitlines()[-1]
         assert last == f"hpjax: interrupted; the same command continues the sweep in {workdir}"
         newest = max((workdir / "checkpoints" / "population").iterdir())
-        ledger = json.loads((newest / "ledger.json").read_text())["ledger"]
-        assert ledger["records"] == (workdir / "history.jsonl").stat().st_size > 0
+        ledger = json.loads((newest / "ledger/ledger.json").read_text())["ledger"]
+        assert ledger["records"][0] == (workdir / "history.jsonl").stat().st_size > 0
     searches.finish(workdir)
     assert_same_sweep(workdir, uninterrupted_search)

@@ -10,25 +10,26 @@ from pathlib import Path
 import pytest
 from sweeps import assert_same_sweep, count_bytes, in_a_step, while_starting
 
-from hpjax.store.arrays import load_folder
+from hpjax.store.steps import load_folder
 
 pytestmark = pytest.mark.slow
 
 
-INODES = 42  # files and folders in the small file system, in which a save needs about 20
+INODES = 60  # files and folders in the small file system, in which a save needs about 30
 SAVES = f"""
 import itertools, os, sys
 from pathlib import Path
 import numpy as np
 from hpjax.cli.command import run_command
-from hpjax.store.arrays import save_folder
+from hpjax.store.steps import Steps
 
 disk, numbers = Path(sys.argv[1]), itertools.count()
 arrays = {{"a": np.ones((300, 300), np.float32), "b": {{"c": np.ones(3)}}}}
+steps = Steps(disk / "saved", "step", 8, 1, max_to_keep=1)
 for spare in range({INODES} - 2, -1, -1):
     while os.statvfs(disk).f_favail > spare:
         (disk / f"filler{{next(numbers)}}").touch()
-    print(run_command(lambda: save_folder(disk / "saved", arrays, {{}})))
+    print(run_command(lambda: steps.write(next(numbers), arrays, {{}})))
 """
 
 
@@ -104,7 +105,13 @@ def test_a_save_is_one_line_or_whole_wherever_it_fails(disk):
     assert len(lines) == statuses.count("2"), done.stderr
     for line in lines:
         assert line.startswith("hpjax: error: can't write ") and line.endswith(": No space left on device")
-    assert load_folder(disk / "saved")[0]["b"]["c"].sum() == 3
+    saved = list((disk / "saved").glob("step_*"))
+    assert len(saved) in (
+        1,
+        2,
+    )  # the one before stays where not even a folder for what is removed can be made
+    for folder in saved:
+        assert load_folder(folder)[0]["b"]["c"].sum() == 3
 
 
 def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp_path, rng, counted):
@@ -124,3 +131,20 @@ def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp
     searches.finish(workdir)
     assert_same_sweep(workdir, uninterrupted_search)
     counted["bytes compared after disk faults"] += count_bytes(workdir)
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
+def test_a_workdir_that_goes_away_is_not_written_any_more(searches, tmp_path, rng, change):
+    workdir = tmp_path / "sweep"
+    sweep = searches.start(workdir)
+    assert sweep.wait_for(in_a_step(workdir, rng))
+    workdir.rename(tmp_path / "moved")
+    if change == "removed":
+        shutil.rmtree(tmp_path / "moved")
+    if change == "replaced":
+        workdir.mkdir()
+        for name in (".lock", "history.jsonl", "study.journal"):
+            (workdir / name).write_text("another's")
+    _assert_one_line(*sweep.end(), f"workdir {workdir} was removed, moved or replaced")
+    there = {file.name: file.read_text() for file in workdir.rglob("*") if file.is_file()}
+    assert set(there.values()) <= {"another's"}

@@ -75,6 +75,6 @@ def test_what_was_told_before_a_cut_counts(tmp_path):
     for _ in range(3):
         trial = study.ask()
     study.tell(trial, "diverged", None)
-    offset = study.offset()
-    again = open_study(config, parse_space(SPACE), create_objective("auto", True), tmp_path / "j", offset)
+    mark = study.mark()
+    again = open_study(config, parse_space(SPACE), create_objective("auto", True), tmp_path / "j", mark)
     assert again.unfinished == study.unfinished == 2

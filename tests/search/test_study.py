@@ -1,6 +1,7 @@
 """The study over real Optuna storage: budgets, replicates, and asking the same again after a cut."""
 
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -24,29 +25,29 @@ SPACE = {
 }
 
 
-def _open(path, offset=0, space=SPACE, **sweep):
+def _open(path, mark=None, space=SPACE, **sweep):
     config = parse_config({"sweep": {"space": space, **sweep}})
     objective = create_objective("auto", config.data.validation_fraction > 0)
-    return open_study(config, parse_space(config.sweep.space), objective, path, offset)
+    return open_study(config, parse_space(config.sweep.space), objective, path, mark)
 
 
 def _run(study, cut=None):
-    trials, offset = [], None
+    trials, mark = [], None
     while (trial := study.ask()) is not None:
         rate = trial.hyperparameters.get("learning_rate", 0.5)
         pruned = study.report(trial, 1, 1 / (1 + rate))
         study.tell(trial, "pruned" if pruned else "complete", rate)
         trials.append(trial)
         if trial.number == cut:
-            offset = study.offset()
-    return trials, offset
+            mark = study.mark()
+    return trials, mark
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp", "cmaes"])
 def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
     path = tmp_path / "study.journal"
-    whole, offset = _run(_open(path, sampler=sampler, trials=14), cut=11)
-    again, _ = _run(_open(path, offset, sampler=sampler, trials=14))
+    whole, mark = _run(_open(path, sampler=sampler, trials=14), cut=11)
+    again, _ = _run(_open(path, mark, sampler=sampler, trials=14))
     assert len(whole) == 14
     assert again == whole[12:]
 
@@ -54,8 +55,8 @@ def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
 def test_a_pruner_and_replicates_survive_a_cut(tmp_path):
     path = tmp_path / "study.journal"
     options = {"sampler": "tpe", "trials": 6, "seeds": 3, "pruner": "median"}
-    whole, offset = _run(_open(path, **options), cut=7)
-    again, _ = _run(_open(path, offset, **options))
+    whole, mark = _run(_open(path, **options), cut=7)
+    again, _ = _run(_open(path, mark, **options))
     assert again == whole[8:]
     assert [t.seed for t in whole[:4]] == [0, 1, 2, 0]
     assert [t.setting for t in whole[:4]] == [0, 0, 0, 3]
@@ -103,9 +104,9 @@ def test_a_running_trial_is_told_after_a_cut(tmp_path):
     path = tmp_path / "study.journal"
     study = _open(path, sampler="random", trials=2)
     trial = study.ask()
-    offset = study.offset()
+    mark = study.mark()
     study.tell(trial, "complete", 0.1)
-    study = _open(path, offset, sampler="random", trials=2)
+    study = _open(path, mark, sampler="random", trials=2)
     assert not study.report(trial, 1, 0.5)
     study.tell(trial, "complete", 0.7)
     assert study.ask().number == 1
@@ -113,9 +114,24 @@ def test_a_running_trial_is_told_after_a_cut(tmp_path):
 
 def test_a_journal_shorter_than_its_checkpoint_is_refused(tmp_path):
     path = tmp_path / "study.journal"
-    _open(path, sampler="random", trials=2)
+    mark = _open(path, sampler="random", trials=2).mark()
     with pytest.raises(WorkdirError, match="damaged"):
-        _open(path, 10**6, sampler="random", trials=2)
+        _open(path, mark._replace(size=10**6), sampler="random", trials=2)
+
+
+def test_a_journal_with_a_changed_byte_is_refused(tmp_path):
+    path = tmp_path / "study.journal"
+    _, mark = _run(_open(path, sampler="random", trials=3), cut=1)
+    content, rng = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        position = rng.randrange(len(content))
+        changed = bytes([content[position] ^ 1 << rng.randrange(8)])
+        path.write_bytes(content[:position] + changed + content[position + 1 :])
+        if position < mark.size:
+            with pytest.raises(WorkdirError, match="study.journal is damaged"):
+                _open(path, mark, sampler="random", trials=3)
+        else:  # what came after the mark is forgotten
+            _open(path, mark, sampler="random", trials=3)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +196,4 @@ def test_a_journal_that_cannot_grow_is_one_line_wherever_it_stops(tmp_path, full
             assert "File too large" in str(error) and path.read_bytes().endswith(b"}\n")
             failed.append(path.stat().st_size - size)
     assert len(set(failed)) > 4  # stopped after each of the entries
-    assert _open(path, study.offset(), sampler="random", trials=40).left == 0
+    assert _open(path, study.mark(), sampler="random", trials=40).left == 0

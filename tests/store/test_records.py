@@ -1,9 +1,11 @@
 """Records: append-only history, exact truncation, tables that read back."""
 
+import contextlib
 import csv
 import json
 import math
 import os
+import random
 
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_rows_read_back_with_their_types(tmp_path):
     with open_records(tmp_path) as records:
         _fill(records)
         records.add_epoch(EpochRow(0, 3, np.float32(0.1), math.nan, np.float64(0.25), None, None, 1.0, 2))
-        records.offset()
+        records.mark()
         rows = load_epochs(tmp_path)
         assert rows[:2] + rows[3:] == records.epochs()[:2] + records.epochs()[3:]
         assert rows[2].train_loss == 0.1 and math.isnan(rows[2].test_loss) and rows[2].lanes == 2
@@ -78,10 +80,10 @@ def test_rows_read_back_with_their_types(tmp_path):
     assert math.isnan(trial.final_test_loss) and trial.best_test_loss == 0.75 and trial.epochs == 3
 
 
-def test_history_is_cut_to_the_offset(tmp_path):
+def test_history_is_cut_to_the_mark(tmp_path):
     records = open_records(tmp_path)
     _fill(records)
-    offset = records.offset()
+    mark = records.mark()
     expected = records.epochs()
     records.add_epoch(EpochRow(0, 3, 0.1))
     records.start_trial(9, {}, seed=1)
@@ -89,8 +91,8 @@ def test_history_is_cut_to_the_offset(tmp_path):
     with open(tmp_path / "history.jsonl", "ab") as file:
         file.write(b'{"kind": "epo')  # torn by a kill
     assert [row.trial for row in load_trials(tmp_path)] == [0, 1, 9]
-    with open_records(tmp_path, offset=offset) as records:
-        assert records.epochs() == expected and records.offset() == offset
+    with open_records(tmp_path, mark=mark) as records:
+        assert records.epochs() == expected and records.mark() == mark
         records.add_epoch(EpochRow(0, 3, 0.2))
     assert load_epochs(tmp_path)[2].train_loss == 0.2
     with open_records(tmp_path) as records:
@@ -104,10 +106,10 @@ def test_resumed_tables_are_the_uninterrupted_ones(tmp_path):
         records.write_tables()
     with open_records(tmp_path / "b") as records:
         _fill(records, epochs=2)
-        offset = records.offset()
+        mark = records.mark()
         records.add_epoch(EpochRow(1, 3, 9.0))
         records.write_tables()
-    with open_records(tmp_path / "b", offset=offset) as records:
+    with open_records(tmp_path / "b", mark=mark) as records:
         for epoch in (3, 4):
             for trial in (0, 1):
                 records.add_epoch(
@@ -121,16 +123,46 @@ def test_resumed_tables_are_the_uninterrupted_ones(tmp_path):
 def test_damage_is_named(tmp_path):
     with open_records(tmp_path) as records:
         _fill(records)
-        offset = records.offset()
-    for wrong in (offset + 1, offset - 1):
+        mark = records.mark()
+    for wrong in (mark.size + 1, mark.size - 1):
         with pytest.raises(WorkdirError, match=r"history.jsonl is damaged: \d+ bytes"):
-            open_records(tmp_path, offset=wrong)
+            open_records(tmp_path, mark=mark._replace(size=wrong))
     content = (tmp_path / "history.jsonl").read_bytes()
     (tmp_path / "history.jsonl").write_bytes(content.replace(b'"train_loss"', b'"train_lots"', 1))
     with pytest.raises(WorkdirError, match="damaged in line 3"):
         load_trials(tmp_path)
     with pytest.raises(WorkdirError, match="can't read"):
         load_trials(tmp_path / "nowhere")
+
+
+def test_a_changed_byte_of_a_finished_history_is_never_believed(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records)
+        records.write_tables(finished=True)
+    file = tmp_path / "history.jsonl"
+    content, rng = file.read_bytes(), random.Random(0)
+    assert len(load_trials(tmp_path)) == 2
+    for _ in range(50):
+        position = rng.randrange(len(content))
+        changed = bytes([content[position] ^ 1 << rng.randrange(8)])
+        file.write_bytes(content[:position] + changed + content[position + 1 :])
+        with pytest.raises(WorkdirError, match="history.jsonl is damaged"):
+            load_trials(tmp_path)
+
+
+def test_a_changed_byte_of_a_history_that_grows_is_no_traceback(tmp_path):
+    with open_records(tmp_path) as records:
+        _fill(records)
+        records.finish_trial(1, "complete")
+        records.write_tables()
+    file = tmp_path / "history.jsonl"
+    content, rng = file.read_bytes(), random.Random(0)
+    for _ in range(300):
+        position = rng.randrange(len(content))
+        changed = bytes([content[position] ^ 1 << rng.randrange(8)])
+        file.write_bytes(content[:position] + changed + content[position + 1 :])
+        with contextlib.suppress(WorkdirError):
+            load_trials(tmp_path), load_epochs(tmp_path)
 
 
 def test_copies_make_lineage_and_change_hyperparameters(tmp_path):
@@ -165,19 +197,19 @@ def test_validation_and_one_test_at_the_end(tmp_path):
 def test_full_disk_loses_nothing(tmp_path, small_disk):
     records = open_records(small_disk)
     _fill(records, trials=range(10))
-    offset = records.offset()
+    mark = records.mark()
     (small_disk / "filler").write_bytes(
         b"x" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize)
     )
     for trial in range(10, 60):
         records.start_trial(trial, HPARAMS, seed=0)
     with pytest.raises(WorkdirError, match=r"can't write .*history.jsonl: No space left on device"):
-        records.offset()
+        records.mark()
     with pytest.raises(WorkdirError, match="No space left"):
         records.write_tables()
     assert len(load_trials(small_disk)) in range(10, 60)
     (small_disk / "filler").unlink()
-    assert records.offset() > offset
+    assert records.mark() > mark
     assert len(load_trials(small_disk)) == 60
     records.close()
 
@@ -185,14 +217,14 @@ def test_full_disk_loses_nothing(tmp_path, small_disk):
 def test_a_history_that_can_neither_grow_nor_shrink_is_one_line(tmp_path):
     records = open_records(tmp_path)
     _fill(records, trials=range(3))
-    offset, fd = records.offset(), os.dup(records._fd)
+    mark, fd = records.mark(), os.dup(records._fd)
     records.start_trial(3, HPARAMS, seed=0)
     read_only = os.open(tmp_path / "history.jsonl", os.O_RDONLY)  # as if the disk had become so
     os.dup2(read_only, records._fd)
     with pytest.raises(WorkdirError, match=r"can't write .*history.jsonl"):
-        records.offset()
+        records.mark()
     os.dup2(fd, records._fd)
-    assert records.offset() > offset and len(load_trials(tmp_path)) == 4
+    assert records.mark() > mark and len(load_trials(tmp_path)) == 4
     records.close()
     os.close(fd)
     os.close(read_only)

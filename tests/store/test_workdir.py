@@ -2,18 +2,26 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hpjax.config import list_choices
+from hpjax.config import list_choices, parse_config
 from hpjax.config.fields import FIELDS
 from hpjax.errors import WorkdirError
 from hpjax.search import samplers
+from hpjax.search.objective import create_objective
+from hpjax.search.space import parse_space
+from hpjax.search.study import open_study
 from hpjax.store import workdir as workdir_module
 from hpjax.store.changes import MAY_DIFFER, UNLEARNED
+from hpjax.store.checkpoints import PopulationCheckpoints
+from hpjax.store.records import open_records
 from hpjax.store.workdir import atomic_write, is_finished, open_workdir
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 1e-4}, "lanes": {"count": 4}, "kernels": (5, 5, 7)}
@@ -175,7 +183,7 @@ def test_child_that_outlives_a_killed_process_does_not_keep_the_lock(tmp_path):
 
 def test_killed_while_creating_does_not_block(tmp_path):
     (tmp_path / ".lock").write_text('{"pid": 1, "ho')
-    (tmp_path / ".config.json.tmp-77").write_text('{"se')
+    (tmp_path / ".config.json.hpjax-tmp-77").write_text('{"se')
     with open_workdir(tmp_path, CONFIG) as opened:
         assert not opened.resumed
     assert not list(tmp_path.glob(".*tmp*"))
@@ -189,8 +197,92 @@ def test_failed_open_releases_the_lock(tmp_path):
 
 def test_records_without_config_are_not_overwritten(tmp_path):
     (tmp_path / "history.jsonl").write_text("{}\n")
-    with pytest.raises(WorkdirError, match=r"holds history.jsonl but no config.json"):
+    with pytest.raises(
+        WorkdirError, match=r"holds history.jsonl, which a sweep would overwrite, but no conf"
+    ):
         open_workdir(tmp_path, CONFIG)
+
+
+OTHERS = {
+    "notes.txt": r"holds notes.txt but no config.json: choose a new or an empty folder",
+    "trials.csv": r"holds trials.csv, which a sweep would overwrite, but no config.json",
+    "study.journal": r"holds study.journal, which a sweep would overwrite",
+    "figures/mine.png": r"holds figures, which a sweep would overwrite",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(WorkdirError, match=OTHERS[name]):
+        open_workdir(tmp_path, CONFIG)
+    assert file.read_text() == "mine"
+    assert sorted(tmp_path.rglob("*")) == sorted({file, *file.parents} & set(tmp_path.rglob("*")))
+
+
+def test_many_files_of_somebody_elses_are_counted(tmp_path):
+    for number in range(9):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(WorkdirError, match=r"holds 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 4 more but no"):
+        open_workdir(tmp_path, CONFIG)
+
+
+def test_hidden_files_and_leftovers_of_other_programs_stay(tmp_path):
+    (tmp_path / ".notes.tmp-77").write_text("theirs")
+    (tmp_path / "lost+found").mkdir()
+    open_workdir(tmp_path, CONFIG).close()
+    assert (tmp_path / ".notes.tmp-77").read_text() == "theirs"
+
+
+def _remove(path):
+    shutil.rmtree(path)
+
+
+def _move(path):
+    path.rename(path.with_name("moved"))
+
+
+def _replace(path):
+    _move(path)
+    path.mkdir()
+    (path / ".lock").write_text("another's")
+    (path / "study.journal").write_text("another's")
+
+
+@pytest.mark.parametrize("change", [_remove, _move, _replace])
+def test_nothing_is_written_to_a_workdir_that_went_away(tmp_path, change):
+    path = tmp_path / "sweep"
+    with (
+        open_workdir(path, CONFIG),
+        open_records(path) as records,
+        PopulationCheckpoints(path / "p") as saved,
+    ):
+        config = parse_config({"sweep": {"space": {"learning_rate": (0.1, 0.2)}}})
+        space, objective = parse_space(config.sweep.space), create_objective("auto", False)
+        study = open_study(config, space, objective, path / "study.journal")
+        records.start_trial(0, {}, seed=0)
+        saved.save(1, {"a": np.ones(3)}, {}, block=True)
+        change(path)
+        before = _read_all(tmp_path)
+        for write in (
+            lambda: atomic_write(path / "trials.csv", "ours"),
+            records.mark,
+            records.write_tables,
+            study.ask,
+            study.mark,
+            lambda: saved.save(2, {"a": np.ones(3)}, {}, block=True),
+            lambda: saved.set_aside(1),
+        ):
+            with pytest.raises(WorkdirError, match="was removed, moved or replaced while the sweep ran"):
+                write()
+        assert _read_all(tmp_path) == before
+        records._pending.clear()
+
+
+def _read_all(path):
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_a_start_before_anything_was_recorded_binds_to_no_config(tmp_path):
@@ -244,8 +336,9 @@ def test_no_permission(tmp_path):
         "os.seteuid(65534)\n"
         "try:\n    open_workdir(sys.argv[1], {})\nexcept WorkdirError as error:\n    print(error)"
     )
-    for path in ("/proc/new", "/usr/new", "/usr"):
-        done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
-        assert (
-            done.stdout.startswith(("can't create workdir", "can't write")) and done.stdout.count("\n") == 1
-        )
+    with tempfile.TemporaryDirectory() as owned_by_root:
+        os.chmod(owned_by_root, 0o755)
+        for path in ("/proc/new", "/usr/new", owned_by_root):
+            done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
+            assert done.stdout.startswith(("can't create workdir", "can't write"))
+            assert done.stdout.count("\n") == 1

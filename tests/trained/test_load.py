@@ -66,7 +66,7 @@ def test_weights_under_another_name_and_damaged_ones_are_refused(result):
     for trial in kept:
         with pytest.raises(CheckpointError, match="under another name"):
             hpjax.load_trial(result.workdir, trial)
-    os.truncate(one / "ledger.json", 10)
+    os.truncate(one / "ledger" / "ledger.json", 10)
     with pytest.raises(CheckpointError, match="is damaged"):
         hpjax.load_trial(result.workdir, kept[0])
 
