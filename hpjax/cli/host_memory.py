@@ -187,7 +187,7 @@ def _environments(
         if platform.libc_ver()[0] == "glibc":  # no other reads its options
             yield changed
         return
-    for folder in _library_folders() if folders is None else folders:
+    for folder in _library_folders(environment) if folders is None else folders:
         library = Path(folder) / allocator.library
         if library.exists():
             preloaded = ":".join(filter(None, (environment.get("LD_PRELOAD", ""), str(library))))
@@ -195,12 +195,13 @@ def _environments(
                 yield with_it
 
 
-def _library_folders() -> list[str]:
-    """Returns where the wheel of a dependency and the system have libraries."""
+def _library_folders(environment: Mapping[str, str]) -> list[str]:
+    """Returns where the user, the wheel of a dependency and the system have libraries."""
+    named = filter(None, environment.get("LD_LIBRARY_PATH", "").split(":"))
     system = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     wheels = [f"{folder}/cmeel.prefix/lib" for folder in sys.path if folder]
     own = [f"{prefix}/lib" for prefix in (sys.prefix, sys.base_prefix)]
-    return [*wheels, *own, "/usr/local/lib", f"/usr/lib/{system}", "/usr/lib64", "/usr/lib"]
+    return [*named, *wheels, *own, "/usr/local/lib", f"/usr/lib/{system}", "/usr/lib64", "/usr/lib"]
 
 
 # The library of another machine, another C library, or without what it needs in turn is warned of by the

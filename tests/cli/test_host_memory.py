@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs
 @pytest.fixture(scope="module")
 def wheel():
     """Returns mimalloc's library, which a dependency installs."""
-    found = [pathlib.Path(folder) / "libmimalloc.so.3" for folder in host_memory._library_folders()]
+    found = [pathlib.Path(folder) / "libmimalloc.so.3" for folder in host_memory._library_folders({})]
     return next(path for path in found if path.exists())
 
 
