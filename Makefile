@@ -6,8 +6,9 @@
 CONFIG ?= configs/wd.py
 ARGS ?=
 PYTHON ?= python3
-SURROUNDINGS := tests/cli tests/config tests/store tests/data tests/report tests/test_rooms.py \
-  tests/lanes/test_memory_left.py tests/benchmarks/test_report.py
+SURROUNDINGS := tests/cli tests/test_rooms.py tests/lanes/test_memory_left.py tests/benchmarks/test_report.py \
+  tests/store/test_workdir.py tests/store/test_trackers.py tests/ops/test_compiler.py tests/data/test_cache.py \
+  tests/data/test_folder.py tests/data/test_prepare.py tests/config
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
