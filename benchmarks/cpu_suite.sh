@@ -27,4 +27,6 @@ row startup startup.py --repeats=3
 row custom_cnn_150_b32_x8_peers epoch_time.py "${cnn[@]}" --steps=1 --repeats=2 --systems=$peers
 row resnet18_64_b32_x4_peers epoch_time.py "${resnet[@]}" --steps=1 --repeats=2 --systems=$peers
 row scaling scaling.py --model=custom_cnn --image_size=48 --batch_size=10 --lanes=1,2,4,8,16,32,64 --repeats=5
+# On request only (it takes as long as all of the others): ROWS=allocators BUDGET=3000.
+if [[ " ${ROWS:-} " == *" allocators "* ]]; then row allocators allocators.py "${cnn[@]}"; fi
 finish

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 from systems import summary
-from systems.fleet import Child, Gang, child_environment, has_gpu, name_allocator
+from systems.fleet import Child, Gang, child_environment, has_gpu
 from systems.provenance import describe_run, name_device, write_json
 from systems.system import MODULES, Epoch, Unavailable
 from systems.workload import Workload, save_examples
@@ -197,7 +197,6 @@ def main(argv: list[str]) -> None:
     print_contest(content)
     settings = {k: v for k, v in vars(workload).items() if k not in ("folder", "first_lane")}
     device = name_device(content["ceilings"]["device_kind"])
-    content["allocator"] = name_allocator(child_environment(has_gpu()))
     write_json(OUT.value, {**describe_run("epoch_time", device, settings), **content})
 
 

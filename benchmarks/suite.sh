@@ -2,6 +2,8 @@
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH="$HERE/..${PYTHONPATH:+:$PYTHONPATH}"
+# The allocator that is installed with hpjax, whatever else this machine has.
+export HPJAX_ALLOCATOR=${HPJAX_ALLOCATOR:-mimalloc}
 mkdir -p "$FOLDER"
 SECONDS=0
 
@@ -23,6 +25,7 @@ row() {
         "--systems=${SMOKE_SYSTEMS:-fused,sequential}" --processes=2) ;;
       conv_lowerings.py) tiny=(--image_size=36 --batch_size=2 --lanes=2 --repeats=2 --layers=conv1) ;;
       scaling.py) tiny=(--image_size=40 --batch_size=4 --lanes=1,2 --repeats=1) ;;
+      allocators.py) tiny=(--quick) ;;
       startup.py) tiny=(--image_size=40 --batch_size=4 --lanes=2 --repeats=1 --strategy=fused) ;;
     esac
   fi

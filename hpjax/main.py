@@ -45,5 +45,4 @@ def _describe(result: "SweepResult") -> str:
 
 
 if __name__ == "__main__":
-    restart_with_kept_memory()
-    sys.exit(main())
+    sys.exit(run_command(restart_with_kept_memory) or main())

@@ -26,14 +26,21 @@ def has_gpu() -> bool:
     return platforms != "cpu" and any(pathlib.Path(p).exists() for p in ("/dev/nvidia0", "/dev/nvidiactl"))
 
 
-def child_environment(on_gpu: bool, keep_memory: bool = True) -> dict[str, str]:
+def child_environment(
+    on_gpu: bool, keep_memory: bool = True, changes: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Returns the environment of every system, PyTorch's too.
 
     On a CPU each gets the allocator and the settings that hpjax restarts itself for, unless `keep_memory` is
     False. On a GPU memory is taken as it is needed, as the systems share the device.
+
+    Args:
+      on_gpu: whether the systems train on one.
+      keep_memory: whether they get that allocator.
+      changes: variables that differ from this process's, such as `HPJAX_ALLOCATOR`.
     """
     paths = [str(ROOT), str(ROOT.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = {**os.environ, **(changes or {}), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if on_gpu:
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     else:
@@ -41,15 +48,6 @@ def child_environment(on_gpu: bool, keep_memory: bool = True) -> dict[str, str]:
         if keep_memory:
             environment = kept_memory_environment(environment) or environment
     return environment
-
-
-def name_allocator(environment: Mapping[str, str]) -> str:
-    """Returns what processes in this environment get their memory from."""
-    preloaded = re.search(r"(\w+malloc\w*)\.so", environment.get("LD_PRELOAD", ""))
-    if preloaded:
-        return preloaded[1].removeprefix("lib")
-    tunables = environment.get("GLIBC_TUNABLES", "")
-    return "malloc with huge pages" if "hugetlb=1" in tunables else "malloc"
 
 
 class Child:

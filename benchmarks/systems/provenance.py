@@ -9,8 +9,12 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from hpjax.cli.host_memory import kept_memory_environment
+
+ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -35,9 +39,20 @@ def describe_run(benchmark: str, device: str, settings: dict[str, Any]) -> dict[
         "device": device,
         "cores": len(os.sched_getaffinity(0)),
         "platform": f"{platform.system()} {platform.machine()}",
+        "allocator": name_allocator(kept_memory_environment(os.environ) or os.environ),
         "versions": {"python": platform.python_version(), **_versions()},
         "settings": settings,
     }
+
+
+def name_allocator(environment: Mapping[str, str]) -> str:
+    """Returns the name and version of what a process in this environment gets its memory from."""
+    code = "from hpjax.cli.host_memory import running_allocator; print(*running_allocator())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    huge = "glibc.malloc.hugetlb=1" in environment.get("GLIBC_TUNABLES", "")
+    return done.stdout.strip() + (" with huge pages" if huge else "")
 
 
 def write_json(path: str, content: dict[str, Any]) -> None:

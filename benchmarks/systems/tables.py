@@ -37,6 +37,17 @@ def startup_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), format_table(head, rows)])
 
 
+def allocator_table(result: dict[str, Any]) -> str:
+    """Returns a row for each allocator and setting: what each system gains over the C library's malloc."""
+    rows = result["rows"]
+    systems = result["settings"]["systems"]
+    head = ["allocator", *(f"{name}, images/s" for name in systems), *(f"{name} gains" for name in systems)]
+    table = [_allocator_row(row, systems) for row in rows if "unavailable" not in row]
+    out = [f"Unavailable: {row['name']} ({row['unavailable']})." for row in rows if "unavailable" in row]
+    what = f"n = {result['settings']['rounds']} rounds, the rows in turn; medians, quartiles in brackets."
+    return "\n\n".join([_title(result), what, format_table(head, table), *out])
+
+
 def conv_table(result: dict[str, Any]) -> str:
     """Returns the fastest lowerings of each convolution, and the one that hpjax chooses."""
     head = ["layer", "operation", "lanes", "fastest", "second", "chosen"]
@@ -102,6 +113,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch_time": epoch_table,
     "scaling": scaling_table,
     "startup": startup_table,
+    "allocators": allocator_table,
     "conv_lowerings": conv_table,
     "search_time": search_table,
     "overhead": overhead_table,
@@ -160,6 +172,13 @@ def _scaling_row(row: dict[str, Any]) -> list[str]:
         return [str(row["lanes"]), row["unavailable"], "", memory, compiling]
     time = _with_spread(row["lane_step_milliseconds"], 2)
     return [str(row["lanes"]), time, f"{row['images_per_second']:,.0f}", memory, compiling]
+
+
+def _allocator_row(row: dict[str, Any], systems: Sequence[str]) -> list[str]:
+    settings = " ".join(f"{name}={value}" for name, value in row["settings"].items())
+    speeds = [f"{row['systems'][name]['images_per_second']:,.0f}" for name in systems]
+    gains = [_with_spread(row["systems"][name]["gain"], 2) + "x" for name in systems]
+    return [f"{row['allocator']} {settings}".strip(), *speeds, *gains]
 
 
 def _conv_row(row: dict[str, Any]) -> list[str]:

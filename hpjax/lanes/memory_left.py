@@ -25,6 +25,8 @@ def _give_back() -> None:
     process = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):  # not glibc
         process.malloc_trim(0)
+    with contextlib.suppress(AttributeError):  # not mimalloc
+        process.mi_collect(ctypes.c_bool(True))
     with contextlib.suppress(AttributeError):  # not jemalloc
         process.mallctl(f"arena.{_ALL_ARENAS}.purge".encode(), None, None, None, ctypes.c_size_t(0))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpjax.cli.allocator import advise
 from hpjax.config import Config, to_dict
 from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
@@ -97,6 +98,7 @@ def run_sweep(
     """
     check_config(config)
     use_compilation_cache()
+    advise()
     with open_workdir(workdir, to_dict(config), resume) as opened:
         if opened.finished:
             log.info("the sweep in %s is finished already", opened.path)

@@ -83,3 +83,15 @@ def test_accuracy_compares_seeds_with_pytorch(tmp_path):
     for system in (row["hpjax"], row["torch"]):
         assert len(system["values"]) == 2 and all(0 <= value <= 1 for value in system["values"])
     assert row["difference"] == pytest.approx(row["hpjax"]["mean"] - row["torch"]["mean"])
+
+
+@pytest.mark.benchmark
+def test_allocators_take_turns_and_what_is_missing_is_named(tmp_path):
+    out = tmp_path / "result.json"
+    run_script("allocators.py", "--quick", "--systems=sequential", f"--out={out}", timeout=600)
+    rows = json.loads(out.read_text())["rows"]
+    assert len({row["name"] for row in rows}) == len(rows) > 4
+    for row in rows:
+        if row["choice"] != "jemalloc" or "unavailable" not in row:
+            assert len(row["systems"]["sequential"]["seconds"]) == 2
+    assert rows[0]["systems"]["sequential"]["gain"]["median"] == 1

@@ -7,6 +7,7 @@ import report
 from scripts import ROOT, run_script
 from systems.provenance import describe_run
 from systems.summary import compute_ratios, describe_samples, describe_speed
+from systems.tables import TABLES
 from systems.workload import Workload
 
 WORKLOAD = Workload("custom_cnn", 48, 10, 4, "float32", 2, folder="")
@@ -55,6 +56,24 @@ def folder(tmp_path):
 def _report(folder, *more, **options):
     where = [f"--results={folder / 'results'}", f"--readme={folder / 'README.md'}"]
     return run_script("report.py", *where, *more, **options)
+
+
+def test_a_result_names_the_allocator_and_its_version():
+    name, version = describe_run("scaling", "Some Device", {})["allocator"].split(" ")[:2]
+    assert name in ("glibc", "mimalloc", "jemalloc") and version[0].isdigit()
+
+
+def test_allocators_have_a_row_each():
+    systems = {"auto": {"images_per_second": 1234.5, "gain": describe_samples([1.5, 1.6, 1.7])}}
+    rows = [
+        {"name": "mimalloc A=1", "allocator": "mimalloc 3.4.3", "settings": {"A": "1"}, "systems": systems},
+        {"name": "jemalloc", "settings": {}, "unavailable": "not installed"},
+    ]
+    settings = {"model": "custom_cnn", "image_size": 48, "batch_size": 10, "systems": ["auto"], "rounds": 3}
+    result = {**describe_run("allocators", "Some Device", settings), "rows": rows, "file": "allocators.json"}
+    table = TABLES["allocators"](result)
+    assert "| mimalloc 3.4.3 A=1 | 1,234 | 1.60 (1.55–1.65)x |" in table
+    assert "Unavailable: jemalloc (not installed)." in table
 
 
 def test_ratios_are_medians_of_the_rounds_ratios():

@@ -9,18 +9,27 @@ import psutil
 import pytest
 
 from hpjax.cli import host_memory
+from hpjax.errors import ConfigError
 from hpjax.lanes import memory_left
 
 ROOT = pathlib.Path(__file__).parents[2]
-OF_JEMALLOC = "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1"
 
 
-def test_what_is_kept_counts_as_available():
-    found = host_memory._find_jemalloc(host_memory._library_folders())
-    if found is None:
-        pytest.skip("needs jemalloc")
+def _clean_environment():
+    ours = ("HPJAX_NO_REEXEC", "HPJAX_ALLOCATOR", "LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+@pytest.mark.parametrize("name", [allocator.name for allocator in host_memory.ALLOCATORS])
+def test_what_is_kept_counts_as_available(name):
+    try:
+        choice = {**_clean_environment(), "JAX_PLATFORMS": "cpu", "HPJAX_ALLOCATOR": name}
+        environment = host_memory.kept_memory_environment(choice)
+    except ConfigError:
+        pytest.skip(f"needs {name}")
     code = """
 import psutil
+from hpjax.cli.host_memory import running_allocator
 from hpjax.lanes.memory_left import available_bytes
 resident = lambda: psutil.Process().memory_info().rss
 before = resident()
@@ -28,13 +37,13 @@ block = bytearray(b"x") * 2**28
 del block
 kept = resident() - before
 available_bytes()
-print(kept > 2**27, resident() - before < 2**26)
+print(running_allocator()[0], kept > 2**27, resident() - before < 2**26)
 """
-    settings = {"LD_PRELOAD": str(found), "MALLOC_CONF": OF_JEMALLOC}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+    running = "glibc" if name == "system" else name
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{running} True True\n", "")
 
 
 def test_available_memory_counts_what_is_only_cached():
