@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.precision": ("float32", "bfloat16"),
     "sweep.sampler": ("grid", "random", "qmc", "tpe", "gp", "cmaes"),
     "sweep.pruner": ("none", "median", "successive_halving", "hyperband", "wilcoxon", "threshold", "patient"),
+    "sweep.select": ("final", "best"),
     "lanes.strategy": ("auto", "fused", "sequential"),
     "lanes.data_order": ("shared", "own"),
 }

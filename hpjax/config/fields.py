@@ -93,6 +93,7 @@ class SweepConfig:
         "what is optimised: auto, validation_loss, validation_accuracy, test_loss, "
         "test_accuracy, train_loss, or FILE.py:FUNCTION of your own",
     )
+    select: str = _field("final", "which epoch ranks a trial: final (its last) or best (its best one)")
     pruner: str = _field(
         "none", "none, median, successive_halving, hyperband, wilcoxon, threshold or patient"
     )
