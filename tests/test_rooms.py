@@ -17,6 +17,15 @@ LEVELS = {
     5: {"sweep", "trained"},
     6: {"main", "launch"},
 }
+SWEEP = {
+    0: {"datasets", "leader", "pacing", "protocol", "signals", "spec"},
+    1: {"session", "preflight"},
+    2: {"loop", "events"},
+    3: {"planning", "selection"},
+    4: {"groups"},
+    5: {"run"},
+}
+SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 WITHOUT_JAX = ("config", "cli", "search", "report", "errors")
 HEAVY = {"tensorflow_datasets", "optuna", "tensorboardX", "matplotlib", "sklearn", "grain", "torch", "orbax"}
@@ -60,6 +69,16 @@ def test_imports_go_down_only(file):
             continue
         other = name.split(".")[1]
         assert own == other or LEVEL_OF[other] < LEVEL_OF[own], name
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "sweep"], ids=lambda file: file.stem)
+def test_imports_inside_the_sweep_go_down_only(file):
+    """What opens stores knows no loop, the loop no group, a group no sweep."""
+    if file.stem == "__init__":
+        return
+    for name in _imports(file):
+        if name.startswith("hpjax.sweep."):
+            assert SWEEP_OF[name.split(".")[2]] < SWEEP_OF[file.stem], name
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)

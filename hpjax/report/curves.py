@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpjax.report.style import format_value, is_number, spell
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import EpochRow, TrialRow
 
-ENDS = ("pruned", "diverged", "failed")
+ENDS = ("pruned", "diverged")
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,11 @@ class Curve:
       low: smallest of them.
       high: largest of them.
       seeds: replicates.
-      ended: how it ended early: pruned, diverged, failed; empty if it didn't, or not with every replicate.
+      ended: how it ended early: pruned or diverged; empty if it didn't, or not with every replicate.
       note: how many replicates ended early, in words; empty if none did.
       last_epoch: the last one begun; beyond `epochs[-1]` where the metric stopped being finite.
+      result: the mean over replicates of each one's last value, or of its best one where that ranks trials;
+        lost replicates are left out unless all are. None if nothing finite was measured.
 
     """
 
@@ -41,11 +44,7 @@ class Curve:
     ended: str
     note: str
     last_epoch: int
-
-    @property
-    def final(self) -> float | None:
-        """The mean at the last epoch, None if nothing finite was measured."""
-        return self.mean[-1] if self.mean else None
+    result: float | None
 
 
 def label_trials(trials: Sequence[TrialRow], swept: Sequence[str]) -> dict[int, str]:
@@ -72,10 +71,19 @@ def create_curves(
     labels: Mapping[int, str],
     swept: Sequence[str],
     metric: str,
+    select: str = "final",
 ) -> list[Curve]:
     """Returns a curve per setting that began, ordered by the swept values (numbers as numbers).
 
     One that diverged in its first epoch has no values, and is there all the same.
+
+    Args:
+      epochs: all of them.
+      trials: all of them.
+      labels: a setting in words for each trial.
+      swept: hyperparameters that vary.
+      metric: a column of epochs.
+      select: which of a trial's values is its result; see `hpjax.store.ranking.Ranking`.
     """
     rows: dict[int, list[EpochRow]] = defaultdict(list)
     for row in epochs:
@@ -84,7 +92,8 @@ def create_curves(
     for trial in trials:
         if rows[trial.trial] or trial.status in ENDS:
             settings[trial.setting].append(trial)
-    curves = [_create_curve(replicates, rows, labels, swept, metric) for replicates in settings.values()]
+    ranking = Ranking(metric, select)
+    curves = [_create_curve(replicates, rows, labels, swept, ranking) for replicates in settings.values()]
     return sorted(curves, key=lambda curve: [_sort_key(curve.values.get(name)) for name in swept])
 
 
@@ -93,12 +102,12 @@ def _create_curve(
     rows: Mapping[int, Sequence[EpochRow]],
     labels: Mapping[int, str],
     swept: Sequence[str],
-    metric: str,
+    ranking: Ranking,
 ) -> Curve:
     by_epoch: dict[int, list[float]] = defaultdict(list)
     own = [row for trial in replicates for row in rows[trial.trial]]
     for row in own:
-        value = getattr(row, metric)
+        value = getattr(row, ranking.metric)
         if value is not None and math.isfinite(value):
             by_epoch[row.epoch].append(value)
     finite = sorted(by_epoch)
@@ -115,7 +124,21 @@ def _create_curve(
         ended=_find_end(replicates),
         note=_describe_ends(replicates),
         last_epoch=max((row.epoch for row in own), default=1),
+        result=_find_result(replicates, rows, ranking),
     )
+
+
+def _find_result(
+    replicates: Sequence[TrialRow], rows: Mapping[int, Sequence[EpochRow]], ranking: Ranking
+) -> float | None:
+    results = []
+    for trial in [t for t in replicates if not t.diverged] or replicates:
+        values = [getattr(row, ranking.metric) for row in rows[trial.trial]]
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if finite:
+            best = min(finite) if trial.prefers_small(ranking.metric) else max(finite)
+            results.append(ranking.pick(finite[-1], best))
+    return sum(results) / len(results) if results else None
 
 
 def _find_end(replicates: Sequence[TrialRow]) -> str:

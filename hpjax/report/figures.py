@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 METRICS = {
     "train_loss": ("Training loss", "nats per image", "train loss"),
     "test_loss": ("Test loss", "nats per image", "test loss"),
-    "test_accuracy": ("Test accuracy", "share of images", "test acc."),
-    "validation_loss": ("Validation loss", "nats per image", "val. loss"),
-    "validation_accuracy": ("Validation accuracy", "share of images", "val. acc."),
+    "test_accuracy": ("Test accuracy", "share of images", "test accuracy"),
+    "validation_loss": ("Validation loss", "nats per image", "validation loss"),
+    "validation_accuracy": ("Validation accuracy", "share of images", "validation accuracy"),
     OBJECTIVE: ("Metric of your own", "as its function says", "metric"),
 }
 _HIGHLIGHTED = 5
 _WIDE = 50  # losses spread over more than this factor get a log scale
-_LONG_LABEL = 52
+_LONG_LABEL = 46
 _WRAPPED = 126  # characters that fit the width of a figure
 
 
@@ -68,7 +68,7 @@ def draw_figures(
 
     Returns:
       The files: `train_loss.png`, `test_loss.png`, `test_accuracy.png` (and of validation), and where
-      useful `final_accuracy.png` and `lineage.png`.
+      useful `final_accuracy.png` (or `best_accuracy.png`, as trials are ranked) and `lineage.png`.
 
     Raises:
       WorkdirError: a file can't be written.
@@ -77,10 +77,10 @@ def draw_figures(
     folder = _create_folder(Path(out_dir))
     files = []
     for metric in METRICS:
-        curves = create_curves(epochs, trials, labels, info.swept, metric)
+        curves = create_curves(epochs, trials, labels, info.swept, metric, info.ranking.select)
         if any(curve.mean for curve in curves):
             files.append(draw_curves(curves, metric, info, folder / f"{metric}.png"))
-    files += draw_response(trials, info, folder / "final_accuracy.png")
+    files += draw_response(trials, info, folder / f"{info.ranking.select}_accuracy.png")
     files += draw_lineage(trials, copies, info, folder / "lineage.png")
     return files
 
@@ -88,6 +88,7 @@ def draw_figures(
 def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Path) -> Path:
     """Draws one metric over epochs, a line per setting, and returns the file."""
     title, unit, short = METRICS[metric]
+    short = f"{info.ranking.select} {short}"
     figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
     axes = figure.add_subplot()
     tidy_axes(axes, "epoch", f"{title.lower()} ({unit})")
@@ -215,8 +216,8 @@ def _draw_legend(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> Non
         axes.plot(
             [], [], "|", color="#444444", markersize=10, markeredgewidth=2, label="stopped early (pruned)"
         )
-    if ends & {"diverged", "failed"}:
-        axes.plot([], [], "x", color="#444444", markersize=8, markeredgewidth=2, label="diverged or failed")
+    if "diverged" in ends:
+        axes.plot([], [], "x", color="#444444", markersize=8, markeredgewidth=2, label="diverged")
     seeds = {curve.seeds for curve in curves}
     if max(seeds) > 1:
         label = f"lowest to highest of {max(seeds) if len(seeds) == 1 else 'a setting’s'} seeds"
@@ -227,7 +228,7 @@ def _draw_legend(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> Non
     style = {"loc": "upper left", "frameon": False, "fontsize": 9, "borderaxespad": 0}
     longest = max(map(len, labels))
     if len(figure.axes) == 1 and longest <= _LONG_LABEL:
-        axes.legend(bbox_to_anchor=(1.1 if axes.texts else 1.01, 1), **style)  # beside the word "guessing"
+        axes.legend(bbox_to_anchor=(1.13 if axes.texts else 1.01, 1), **style)  # beside the word "guessing"
         return
     _draw_legend_below(figure, axes, [textwrap.fill(label, _WRAPPED) for label in labels], style)
 
@@ -248,11 +249,13 @@ def _draw_legend_below(figure: "Figure", axes: "Axes", labels: Sequence[str], st
 
 def _describe(curve: Curve, short: str, wins: bool, equal_seeds: bool = True) -> str:
     note = (f", {curve.note}" if curve.note else "") + (", winner" if wins else "")
-    if curve.final is None:
+    if curve.result is None:
         return f"{curve.label} (nothing finite{note})"
+    if curve.ended == "diverged":  # never ranked: the number is what it came to
+        short = f"last {short.partition(' ')[2]}"
     name = f"mean {short}" if curve.seeds > 1 else short
     over = f" over {curve.seeds} seeds" if curve.seeds > 1 and not equal_seeds else ""
-    return f"{curve.label} ({name} {_round(curve.final)}{over}{note})"
+    return f"{curve.label} ({name} {_round(curve.result)}{over}{note})"
 
 
 def _round(value: float) -> str:
@@ -270,8 +273,8 @@ def _rank(curves: Sequence[Curve], less_is_better: bool) -> list[Curve]:
     sign = 1 if less_is_better else -1
     # A curve cut off early is no rival of those that ran to the end.
     return sorted(
-        (curve for curve in curves if curve.final is not None),
-        key=lambda curve: (bool(curve.ended), sign * (curve.final or 0.0)),
+        (curve for curve in curves if curve.result is not None),
+        key=lambda curve: (bool(curve.ended), sign * (curve.result or 0.0)),
     )
 
 

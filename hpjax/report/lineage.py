@@ -17,8 +17,8 @@ from hpjax.report.style import (
     spell,
     tidy_axes,
 )
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import CopyRow, TrialRow
-from hpjax.store.tables import find_best
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def draw_lineage(
         return []
     title = f"Population based training: {join_names(names)} per epoch"
     figure = create_figure(title, info, height=1.3 + 3.2 * len(names))
-    ancestry = trace_ancestry(trials, copies, info.metric)
+    ancestry = trace_ancestry(trials, copies, info.ranking)
     panels = list(figure.subplots(len(names), squeeze=False, sharex=True).flat)
     for axes, name in zip(panels, names, strict=True):
         _draw_panel(axes, trials, copies, name, ancestry)
@@ -49,13 +49,10 @@ def draw_lineage(
 
 
 def trace_ancestry(
-    trials: Sequence[TrialRow], copies: Sequence[CopyRow], metric: str = ""
+    trials: Sequence[TrialRow], copies: Sequence[CopyRow], ranking: Ranking
 ) -> list[tuple[int, int, int]]:
-    """Returns the best trial's ancestors as (trial, from epoch, to epoch), from last to first.
-
-    Best is by the metric; without one by test accuracy, or by validation accuracy where nothing was tested.
-    """
-    best = find_best(trials, metric or "test_accuracy") or find_best(trials, "validation_accuracy")
+    """Returns the best trial's ancestors as (trial, from epoch, to epoch), from last to first."""
+    best = ranking.find_best(trials)
     if best is None:
         return []
     steps, trial, until = [], best.trial, best.epochs

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpjax.report.curves import ENDS, label_setting
-from hpjax.report.style import spell
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
 
 
@@ -56,24 +56,26 @@ def _describe_losses(counts: Mapping[str, int]) -> str:
 
 
 def _describe_trial(best: TrialRow, summary: Mapping[str, Any]) -> list[str]:
-    metric = summary["metric"]
-    value = getattr(best, f"best_{metric}", None)
-    value = getattr(best, f"final_{metric}", None) if value is None else value
+    ranking = Ranking(summary["metric"], summary["select"])
     setting = label_setting(best.hyperparameters, summary.get("swept", ()))
+    value, other = ranking.value(best), ranking.other.value(best)
     measured = "" if value is None else f"{_name_metric(summary)} {value:.4g}"
+    measured += "" if other is None else f" ({ranking.other.select} {other:.4g})"
     return [f"best: trial {best.trial}", setting, measured]
 
 
 def _describe_winner(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     setting = label_setting(winner["hyperparameters"], summary.get("swept", ()))
-    found = winner["best"] or winner["final"]
+    ranking = Ranking(summary["metric"], summary["select"])
+    found, other = winner[ranking.select], winner[ranking.other.select]
     reach = "" if found["sd"] is None else f" ± {found['high'] - found['mean']:.2g}"
-    mean = f"mean {_name_metric(summary)} {found['mean']:.4g}{reach} over {found['n']} seeds"
+    beside = "" if other is None else f" ({ranking.other.select} {other['mean']:.4g})"
+    mean = f"mean {_name_metric(summary)} {found['mean']:.4g}{reach}{beside} over {found['n']} seeds"
     noise = {None: "", True: "noise could explain its lead", False: "noise is unlikely to explain its lead"}
     return [f"best: {setting or 'the setting'}", mean, noise[winner["noise_could_explain"]]]
 
 
 def _name_metric(summary: Mapping[str, Any]) -> str:
-    """Returns the metric in words; the function's name where it is the user's own."""
-    own = summary["metric"] == OBJECTIVE
-    return spell(summary["objective"].rpartition(":")[2] if own else summary["metric"])
+    """Returns what trials are ranked by, in words; the function's name where it is the user's own."""
+    own = summary["objective"].rpartition(":")[2] if summary["metric"] == OBJECTIVE else ""
+    return Ranking(summary["metric"], summary["select"]).describe(own)

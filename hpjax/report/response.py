@@ -1,4 +1,4 @@
-"""Final accuracy against each swept hyperparameter."""
+"""Accuracy against each swept hyperparameter, of each trial's last epoch or of its best one."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -37,43 +37,45 @@ _STYLES = {
     "lost": {"marker": "x", "color": COLOURS[1], "s": 40, "zorder": 5},
 }
 _MEANINGS = {
-    "early": "ended early (pruned, diverged or failed)",
+    "early": "ended early (pruned or diverged)",
     "whole": "ran to the end",
     "winner": "winner",
-    "lost": "diverged or failed in its first epoch",
+    "lost": "diverged in its first epoch",
 }
 
 
 def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> list[Path]:
     """Draws a point per trial, a panel per hyperparameter; nothing where fewer than 3 values were tried."""
-    counts = {split: sum(_accuracy(t, split) is not None for t in trials) for split in ("test", "validation")}
-    split = max(counts, key=counts.__getitem__)  # a search reads the test split for the winner alone
-    measured = [trial for trial in trials if _accuracy(trial, split) is not None]
+    columns = (f"{info.ranking.select}_{split}_accuracy" for split in ("test", "validation"))
+    # A search reads the test split for the winner alone.
+    column = max(columns, key=lambda column: sum(_accuracy(trial, column) is not None for trial in trials))
+    measured = [trial for trial in trials if _accuracy(trial, column) is not None]
     shown = [trial for trial in trials if trial in measured or trial.status in ENDS]
     varied = [name for name in info.swept if len(_distinct(shown, name)) > 1]
     names = varied[:_MOST_PANELS]
     if not measured or not any(len(_distinct(shown, name)) > 2 for name in names):
         return []
-    columns = min(_COLUMNS, len(names))
-    rows = -(-len(names) // columns)
+    across = min(_COLUMNS, len(names))
+    rows = -(-len(names) // across)
     against = join_names(names) if names == varied else f"the first {len(names)} of {join_names(varied)}"
-    title = f"Final {split} accuracy against {against}"
-    figure = create_figure(title, info, width=max(8.0, 3.6 * columns), height=1.0 + 3.6 * rows)
-    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    what = column.replace("_", " ")
+    title = f"{what.capitalize()} against {against}"
+    figure = create_figure(title, info, width=max(8.0, 3.6 * across), height=1.0 + 3.6 * rows)
+    grid = list(figure.subplots(rows, across, squeeze=False, sharey=True).flat)
     for axes, name in zip(grid, names, strict=False):
-        _draw_panel(axes, shown, name, split, info, joined=len(names) == 1)
+        _draw_panel(axes, shown, name, column, info, joined=len(names) == 1)
     for axes in grid[len(names) :]:
         axes.remove()
-    for axes in grid[: len(names) : columns]:
-        axes.set_ylabel(f"final {split} accuracy (share of images)")
+    for axes in grid[: len(names) : across]:
+        axes.set_ylabel(f"{what} (share of images)")
     if any(trial.status in ENDS for trial in shown) or info.winner is not None:
         place_texts(figure, head=0.2)
-        _draw_legend(grid[0], shown, split, info)
+        _draw_legend(grid[0], shown, column, info)
     return [save_figure(figure, path)]
 
 
 def _draw_panel(
-    axes: "Axes", trials: Sequence[TrialRow], name: str, split: str, info: FigureInfo, joined: bool
+    axes: "Axes", trials: Sequence[TrialRow], name: str, column: str, info: FigureInfo, joined: bool
 ) -> None:
     trials = [trial for trial in trials if trial.hyperparameters.get(name) is not None]
     values = _distinct(trials, name)
@@ -82,9 +84,9 @@ def _draw_panel(
     tidy_axes(axes, spell(name), "")
     for kind, style in _STYLES.items():
         points = [
-            (places[trial.hyperparameters[name]], _accuracy(trial, split))
+            (places[trial.hyperparameters[name]], _accuracy(trial, column))
             for trial in trials
-            if kind in _kinds(trial, split, info)
+            if kind in _kinds(trial, column, info)
         ]
         if points and kind == "lost":  # at the edge, whose height is no accuracy
             edge = {"transform": axes.get_xaxis_transform(), "clip_on": False, "markersize": 6, "zorder": 5}
@@ -92,12 +94,12 @@ def _draw_panel(
         elif points:
             axes.scatter(*zip(*points, strict=True), **style)
     if joined and numeric and name in info.choices:
-        _draw_mean(axes, trials, name, split)
+        _draw_mean(axes, trials, name, column)
     _set_ticks(axes, name, values, numeric, name in info.choices)
 
 
-def _kinds(trial: TrialRow, split: str, info: FigureInfo) -> tuple[str, ...]:
-    if _accuracy(trial, split) is None:
+def _kinds(trial: TrialRow, column: str, info: FigureInfo) -> tuple[str, ...]:
+    if _accuracy(trial, column) is None:
         return ("lost",)
     kind = "early" if trial.status in ENDS else "whole"
     return (kind, "winner") if trial.setting == info.winner else (kind,)
@@ -124,8 +126,8 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _LONG_TICK else f"{text[: _LONG_TICK - 1]}…"
 
 
-def _draw_legend(axes: "Axes", trials: Sequence[TrialRow], split: str, info: FigureInfo) -> None:
-    there = {kind for trial in trials for kind in _kinds(trial, split, info)}
+def _draw_legend(axes: "Axes", trials: Sequence[TrialRow], column: str, info: FigureInfo) -> None:
+    there = {kind for trial in trials for kind in _kinds(trial, column, info)}
     for kind, style in _STYLES.items():
         if kind in there:
             axes.scatter([], [], label=_MEANINGS[kind], **style)
@@ -134,11 +136,11 @@ def _draw_legend(axes: "Axes", trials: Sequence[TrialRow], split: str, info: Fig
     legend.set_in_layout(False)  # it may reach over the next panel instead of pushing it away
 
 
-def _draw_mean(axes: "Axes", trials: Sequence[TrialRow], name: str, split: str) -> None:
+def _draw_mean(axes: "Axes", trials: Sequence[TrialRow], name: str, column: str) -> None:
     groups = defaultdict(list)
     for trial in trials:
-        if trial.status in ("complete", "running") and _accuracy(trial, split) is not None:
-            groups[trial.hyperparameters[name]].append(_accuracy(trial, split))
+        if trial.status in ("complete", "running") and _accuracy(trial, column) is not None:
+            groups[trial.hyperparameters[name]].append(_accuracy(trial, column))
     means = [(value, sum(groups[value]) / len(groups[value])) for value in sorted(groups)]
     if means:
         axes.plot(*zip(*means, strict=True), color=COLOURS[0], linewidth=1.2, zorder=1)
@@ -151,6 +153,6 @@ def _distinct(trials: Sequence[TrialRow], name: str) -> list:
     )
 
 
-def _accuracy(trial: TrialRow, split: str) -> float | None:
-    value = getattr(trial, f"final_{split}_accuracy")
+def _accuracy(trial: TrialRow, column: str) -> float | None:
+    value = getattr(trial, column)
     return value if is_number(value) else None

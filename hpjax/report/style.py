@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpjax.store.ranking import Ranking
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -33,7 +35,8 @@ class FigureInfo:
       classes: how many; draws the accuracy of guessing. 0: unknown.
       winner: number of the setting that the metric selects; None: not marked.
       choices: those of the swept hyperparameters whose values were listed, not drawn from a range.
-      metric: the column of epochs that selects.
+      ranking: what ranks trials and settings.
+      ranked_by: the same in words, as it is said on figures; empty: not said.
       minimize: whether less is better of a metric of the user's own.
 
     """
@@ -46,7 +49,8 @@ class FigureInfo:
     classes: int = 0
     winner: int | None = None
     choices: tuple[str, ...] = ()
-    metric: str = ""
+    ranking: Ranking = Ranking("test_accuracy")
+    ranked_by: str = ""
     minimize: bool = False
 
 
@@ -97,7 +101,8 @@ def create_figure(title: str, info: FigureInfo, width: float = 10.0, height: flo
 
     figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
-    subtitle = ", ".join(part for part in (f"{info.model} on {info.dataset}", info.details) if part)
+    ranked = f"ranked by {info.ranked_by}" if info.ranked_by else ""
+    subtitle = ", ".join(part for part in (f"{info.model} on {info.dataset}", info.details, ranked) if part)
     figure.text(0.02, 1, title, va="top", size=13, weight="bold")
     figure.text(0.02, 1, textwrap.fill(subtitle, int(width * 13)), va="top", size=9, color="#444444")
     figure.text(

@@ -1,20 +1,26 @@
-"""Which trial comes next, so that few programs live at once: trials wait here for their group's turn.
+"""Which trial comes next, so that few programs are compiled: trials wait here for their group's turn.
 
-A sampler that learns is asked only a few trials ahead of its results (`most_unfinished`): those in lanes and
-those that wait for their group. Once so many are on their way, the group in lanes is run to its end and the
-next one has its turn.
+A grid is known before it begins: its trials are grouped up front, and each group is entered once. Of a
+sampler's trials only those are known that it was asked for, and one that learns is asked only a few trials
+ahead of its results (`most_unfinished`): those in lanes and those that wait for their group. Once so many are
+on their way, the group in lanes is run to its end and the next one has its turn.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
 from hpjax.search.samplers import UNLEARNED
+from hpjax.search.study import Study
 from hpjax.search.trial import Trial
 
 LOOKAHEAD = 64  # trials that may wait while a group's next one is looked for
 LEAST_UNFINISHED = 4  # settings, however short the search
 LEARNED_ROUNDS = 8  # in which a sampler that learns has its results, at least
+
+GroupKey = Callable[[Mapping[str, Any]], str]
 
 
 def most_unfinished(config: Config) -> int:
@@ -30,30 +36,141 @@ def most_unfinished(config: Config) -> int:
     return max(settings * sweep.seeds, config.lanes.count)
 
 
-class Asks(Protocol):
-    """Where trials come from."""
+def make_group_key(config: Config) -> GroupKey:
+    """Returns `f(hyperparameters)`, the group that they belong to.
 
-    def ask(self) -> Trial | None:
-        """Returns the next trial; None once the budget is spent."""
+    A configuration is built once for each combination of static hyperparameters: of 10,000 settings all
+    others are looked up.
+    """
+    known: dict[tuple, str] = {}
+
+    def group_key(hyperparameters: Mapping[str, Any]) -> str:
+        static = tuple(item for item in hyperparameters.items() if not HYPERPARAMETERS[item[0]].dynamic)
+        if static not in known:
+            known[static] = static_key(apply_hyperparameters(config, dict(static)))
+        return known[static]
+
+    return group_key
+
+
+class Queue(Protocol):
+    """Trials that haven't been admitted, by group."""
+
+    def next_group(self) -> str | None:
+        """Returns the group whose turn it is; None when no trial is left."""
+
+    def groups(self) -> list[str]:
+        """Returns the groups in which trials wait."""
         ...
 
-    @property
-    def unfinished(self) -> int:
-        """How many trials were asked for and haven't ended."""
+    def first(self, group: str) -> Trial:
+        """Returns the group's next trial, without taking it."""
+        ...
+
+    def count(self, group: str) -> int:
+        """Returns how many trials the group may still have."""
+        ...
+
+    def take(self, group: str) -> Trial | None:
+        """Returns the group's next trial and removes it; None if there is none (yet)."""
+
+    def add(self, trial: Trial) -> None:
+        """Lets a trial wait that was asked for beyond the budget."""
+
+    def to_list(self) -> list[dict]:
+        """Returns, as JSON values, the waiting trials that `create_queue` needs to go on."""
         ...
 
 
-class GroupQueue:
-    """Trials that were asked for and haven't been admitted, in order.
+def create_queue(
+    config: Config, study: Study, waiting: Iterable[dict] = (), taken: Iterable[int] = ()
+) -> Queue:
+    """Returns the queue of a sweep's trials.
 
     Args:
-      key: the group that a trial belongs to.
+      config: the sweep's.
+      study: where its trials come from.
+      waiting: what `Queue.to_list` returned when the checkpoint that is continued was taken.
+      taken: numbers of the trials that were admitted before.
+    """
+    key = make_group_key(config)
+    if config.sweep.sampler == "grid":
+        return GridQueue(key, study, waiting, taken)
+    return SamplerQueue(key, study, waiting, most_unfinished(config))
+
+
+class GridQueue:
+    """All trials of a grid, grouped up front; groups have their turn in the order of their first trials.
+
+    Trials are numbered in the grid's order whatever group has its turn: the study is asked for all up to the
+    one that is taken, not before.
+
+    Args:
+      key: the group that hyperparameters belong to.
+      study: the grid.
+      waiting: trials beyond the grid, as `to_list` gave them.
+      taken: numbers of trials that don't wait any more.
+    """
+
+    def __init__(self, key: GroupKey, study: Study, waiting: Iterable[dict] = (), taken: Iterable[int] = ()):
+        self._key, self._study = key, study
+        self._left: dict[str, deque[int]] = {}
+        self._added: dict[int, Trial] = {}
+        gone = set(taken)
+        for setting, numbers in study.list_settings():
+            left = [number for number in numbers if number not in gone]
+            if left:
+                self._left.setdefault(key(setting), deque()).extend(left)
+        for entry in waiting:
+            self.add(Trial(**entry))
+
+    def to_list(self) -> list[dict]:
+        """Returns those beyond the grid: the others follow from what was taken."""
+        return [vars(trial) for trial in self._added.values()]
+
+    def next_group(self) -> str | None:
+        """Returns the first group with trials left."""
+        return next(iter(self.groups()), None)
+
+    def groups(self) -> list[str]:
+        """Returns the groups with trials left, in the order of their turns."""
+        return [group for group, numbers in self._left.items() if numbers]
+
+    def first(self, group: str) -> Trial:
+        """Returns the group's next trial, without asking for it."""
+        number = self._left[group][0]
+        return self._added.get(number) or self._study.foresee(number)
+
+    def count(self, group: str) -> int:
+        """Returns how many trials of the group are left."""
+        return len(self._left[group])
+
+    def take(self, group: str) -> Trial | None:
+        """Returns the group's next trial and removes it; None when the group is at its end."""
+        numbers = self._left.get(group)
+        if not numbers:
+            return None
+        number = numbers.popleft()
+        return self._added.pop(number, None) or self._study.ask_for(number)
+
+    def add(self, trial: Trial) -> None:
+        """Lets a trial beyond the grid wait."""
+        self._added[trial.number] = trial
+        self._left.setdefault(self._key(trial.hyperparameters), deque()).append(trial.number)
+
+
+class SamplerQueue:
+    """Trials that a sampler was asked for and that haven't been admitted, in order.
+
+    Args:
+      key: the group that hyperparameters belong to.
+      study: who is asked.
       waiting: trials as `to_list` gave them.
       most: trials that may be on their way, see `most_unfinished`.
     """
 
-    def __init__(self, key: Callable[[Trial], str], waiting: list[dict] | tuple = (), most: int = 0):
-        self._key, self._most = key, most
+    def __init__(self, key: GroupKey, study: Study, waiting: Iterable[dict] = (), most: int = 0):
+        self._key, self._study, self._most = key, study, most
         self._waiting: list[tuple[str, Trial]] = []
         for entry in waiting:
             self.add(Trial(**entry))
@@ -62,32 +179,30 @@ class GroupQueue:
         """Returns the waiting trials as JSON values."""
         return [vars(trial) for _, trial in self._waiting]
 
-    def next_group(self, study: Asks) -> str | None:
+    def next_group(self) -> str | None:
         """Returns the group in which most trials wait (among equals, the longest waiting one), or None."""
-        if not self._waiting:
-            trial = study.ask()
-            if trial is None:
-                return None
+        if not self._waiting and (trial := self._study.ask()) is not None:
             self.add(trial)
         keys = [key for key, _ in self._waiting]
-        return max(dict.fromkeys(keys), key=keys.count)
+        return max(dict.fromkeys(keys), key=keys.count, default=None)
 
-    def add(self, trial: Trial) -> str:
-        """Lets a trial wait; returns its group."""
-        key = self._key(trial)
-        self._waiting.append((key, trial))
-        return key
+    def groups(self) -> list[str]:
+        """Returns the groups in which trials wait, the longest waiting one first."""
+        return list(dict.fromkeys(key for key, _ in self._waiting))
 
-    def look_ahead(self, study: Asks, most: int) -> None:
-        """Asks for trials until `most` wait or the budget is spent."""
-        while len(self._waiting) < most and (trial := study.ask()) is not None:
-            self.add(trial)
+    def add(self, trial: Trial) -> None:
+        """Lets a trial wait."""
+        self._waiting.append((self._key(trial.hyperparameters), trial))
 
-    def peek(self, group: str) -> list[Trial]:
-        """Returns the group's waiting trials."""
-        return [trial for key, trial in self._waiting if key == group]
+    def first(self, group: str) -> Trial:
+        """Returns the first of the group's waiting trials."""
+        return next(trial for key, trial in self._waiting if key == group)
 
-    def take(self, group: str, study: Asks) -> Trial | None:
+    def count(self, group: str) -> int:
+        """Returns how many trials the group has if all that are still to be asked for belong to it."""
+        return sum(key == group for key, _ in self._waiting) + self._study.left
+
+    def take(self, group: str) -> Trial | None:
         """Returns the group's next trial and removes it; None if none is found within the lookahead.
 
         None isn't final: when results have come in, there may be one.
@@ -95,10 +210,11 @@ class GroupQueue:
         for i, (key, _) in enumerate(self._waiting):
             if key == group:
                 return self._waiting.pop(i)[1]
-        while self._may_ask(study) and (trial := study.ask()) is not None:
-            if self.add(trial) == group:
+        while self._may_ask() and (trial := self._study.ask()) is not None:
+            self.add(trial)
+            if self._waiting[-1][0] == group:
                 return self._waiting.pop()[1]
         return None
 
-    def _may_ask(self, study: Asks) -> bool:
-        return len(self._waiting) < LOOKAHEAD and not 0 < self._most <= study.unfinished
+    def _may_ask(self) -> bool:
+        return len(self._waiting) < LOOKAHEAD and not 0 < self._most <= self._study.unfinished

@@ -1,11 +1,14 @@
 """The study: Optuna asks and is told; its journal on disk is all the state there is."""
 
 import contextlib
+import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.errors import WorkdirError
@@ -40,7 +43,9 @@ class Study:
         self._setting = dict(past[-1].params) if past else {}
         self._planned = [dict(setting) for setting in config.sweep.enqueue]
         if config.sweep.sampler == "grid":
-            self._planned += [s for s in space.grid() if s not in self._planned]
+            grid = space.grid()
+            first = [_complete(setting, space, config.seed) for setting in self._planned]
+            self._planned = first + [setting for setting in grid if setting not in first]
         self._running: dict[int, optuna.Trial] = {}
 
     @property
@@ -67,11 +72,25 @@ class Study:
         if self._asked >= self.budget:
             return None
         number, seeds = self._asked, self._config.sweep.seeds
-        seed_index = number % seeds
-        trial = self._ask(number, fixed=self._setting if seed_index else self._plan(number // seeds))
+        trial = self._ask(number, fixed=self._setting if number % seeds else self._plan(number // seeds))
         self._setting = dict(trial.params)
-        seed = self._config.seed + (number if self._config.sweep.pbt else seed_index)
-        return self._admit(trial, seed, number - seed_index, seed_index)
+        return self._admit(trial, self._replicate(number, trial.params))
+
+    def ask_for(self, number: int) -> Trial:
+        """Returns a trial of the budget by its number, after asking for all before it."""
+        while self._asked <= number:
+            self.ask()
+        return self._replicate(number, self._handle(number).params)
+
+    def foresee(self, number: int) -> Trial:
+        """Returns what a grid's trial will be, or was, without asking for it."""
+        return self._replicate(number, self._planned[number // self._config.sweep.seeds])
+
+    def list_settings(self) -> Iterator[tuple[dict[str, Any], range]]:
+        """Yields each setting of a grid with the numbers of its trials."""
+        seeds = self._config.sweep.seeds
+        for first, setting in zip(range(0, self.budget, seeds), self._planned, strict=False):
+            yield setting, range(first, first + seeds)
 
     def ask_again(self, setting: int, seed_index: int) -> Trial:
         """Returns one more trial of a setting that has been run, with another seed; beyond the budget.
@@ -82,37 +101,43 @@ class Study:
         """
         known = self._study.get_trials(deepcopy=False)[setting].params
         trial = self._ask(self._asked, fixed=dict(known))
-        return self._admit(trial, self._config.seed + seed_index, setting, seed_index)
+        seed = self._config.seed + seed_index
+        return self._admit(trial, Trial(trial.number, dict(trial.params), seed, setting, seed_index))
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Notes the objective after an epoch (from 1); returns whether the trial should be pruned."""
+        """Notes the objective after an epoch (from 1); returns whether the trial is to be pruned.
+
+        Never one beyond the budget, which says how well a chosen setting does, nor by a value of NaN.
+        """
+        if value != value:
+            return False
         with _writing(self._path):
-            handle = self._handle(trial)
+            handle = self._handle(trial.number)
             handle.report(value, epoch)
-            return self._pruner is not None and handle.should_prune()  # successive halving writes, too
+            pruned = self._pruner is not None and handle.should_prune()  # successive halving writes, too
+        return pruned and trial.seed_index < self._config.sweep.seeds
 
     def note_copy(self, trial: Trial, epoch: int, source: int) -> None:
         """Notes in the journal that a trial goes on from another's state with other hyperparameters."""
         note = {"source": source, "hyperparameters": trial.hyperparameters}
         with _writing(self._path):
-            self._handle(trial).set_user_attr(f"copy_after_epoch_{epoch}", note)
+            self._handle(trial.number).set_user_attr(f"copy_after_epoch_{epoch}", note)
 
     def tell(self, trial: Trial, status: str, value: float | None) -> None:
         """Ends a trial.
 
         Args:
           trial: the trial.
-          status: complete, pruned, diverged or failed.
+          status: complete, pruned or diverged.
           value: the objective; needed when complete. A pruned or diverged trial counts as worse than every
-            complete one, at the last value that was reported; a failed one is not learned from.
+            complete one, at the last value that was reported.
             The samplers gp and cmaes learn from complete trials alone.
         """
         from optuna.trial import TrialState
 
-        states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
-        state = states.get(status, TrialState.PRUNED)
+        state = TrialState.COMPLETE if status == "complete" else TrialState.PRUNED
         with _writing(self._path):
-            handle = self._handle(trial)
+            handle = self._handle(trial.number)
             handle.set_user_attr("status", status)
             self._study.tell(handle, value if status == "complete" else None, state=state)
         del self._running[trial.number]
@@ -144,20 +169,26 @@ class Study:
         self._asked += 1
         return trial
 
-    def _admit(self, trial: "optuna.Trial", seed: int, setting: int, seed_index: int) -> Trial:
-        with _writing(self._path):
-            trial.set_user_attr("seed", seed)
-        self._running[trial.number] = trial
-        return Trial(trial.number, dict(trial.params), seed, setting, seed_index)
+    def _replicate(self, number: int, hyperparameters: Mapping[str, Any]) -> Trial:
+        """Returns a trial of the budget: which setting and which replicate it is follows from its number."""
+        seed_index = number % self._config.sweep.seeds
+        seed = self._config.seed + (number if self._config.sweep.pbt else seed_index)
+        return Trial(number, dict(hyperparameters), seed, number - seed_index, seed_index)
 
-    def _handle(self, trial: Trial) -> "optuna.Trial":
-        if trial.number not in self._running:
+    def _admit(self, handle: "optuna.Trial", trial: Trial) -> Trial:
+        with _writing(self._path):
+            handle.set_user_attr("seed", trial.seed)
+        self._running[trial.number] = handle
+        return trial
+
+    def _handle(self, number: int) -> "optuna.Trial":
+        if number not in self._running:
             import optuna
 
-            frozen = self._study.get_trials(deepcopy=False)[trial.number]
-            self._study.sampler = _random(trial.number)
-            self._running[trial.number] = optuna.Trial(self._study, frozen._trial_id)
-        return self._running[trial.number]
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            self._study.sampler = _random(number)
+            self._running[number] = optuna.Trial(self._study, frozen._trial_id)
+        return self._running[number]
 
 
 def open_study(
@@ -214,6 +245,17 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WorkdirError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def _complete(setting: Mapping[str, Any], space: Space, seed: int) -> dict[str, Any]:
+    """Returns an enqueued setting with a value, drawn at random, for each axis that it leaves open."""
+    rng = np.random.default_rng((seed, *json.dumps(dict(setting), sort_keys=True).encode()))
+    values: dict[str, Any] = {}
+    for axis in space.axes:
+        if axis.applies(values):
+            drawn = axis.values[rng.integers(axis.count)]
+            values[axis.name] = setting.get(axis.name, drawn)
+    return values
 
 
 def _random(number: int) -> "optuna.samplers.BaseSampler":

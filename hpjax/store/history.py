@@ -114,6 +114,7 @@ def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
         hyperparameters=trial.hyperparameters,
         epochs=len(rows),
         final_train_loss=last and last.train_loss,
+        best_train_loss=_best(min, (row.train_loss for row in rows)),
         final_test_loss=test[0],
         final_test_accuracy=test[1],
         best_test_loss=_best(min, [*(row.test_loss for row in rows), test[0]]),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.store.identity import read_identity
-from hpjax.store.rows import name_result
 
 _TRIAL = "hpjax.trial"
 
@@ -48,7 +47,7 @@ class MLflow:
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float]) -> None:
         """Adds hyperparameters as parameters, metrics under columns' names, and ends the trial's run."""
-        self._log(trial, 0, {name_result(name): value for name, value in metrics.items()}, hyperparameters)
+        self._log(trial, 0, dict(metrics), hyperparameters)
         self._client.set_terminated(self._runs.pop(trial))
 
     def close(self) -> None:

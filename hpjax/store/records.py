@@ -12,6 +12,7 @@ from hpjax.errors import WorkdirError
 from hpjax.store.history import History, plain, plain_number
 from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import describe_winner, summarize_settings
 from hpjax.store.tables import (
@@ -41,6 +42,8 @@ __all__ = [
     "load_trials",
     "open_records",
 ]
+
+_DEFAULT = Ranking("test_accuracy")
 
 
 class Records:
@@ -92,7 +95,7 @@ class Records:
         self._append("test", {"trial": trial, "loss": plain_number(loss), "accuracy": plain_number(accuracy)})
 
     def finish_trial(self, trial: int, status: str, message: str = "") -> None:
-        """Records how a trial ended: complete, pruned, diverged or failed."""
+        """Records how a trial ended: complete, pruned or diverged."""
         assert status in STATUSES, status
         self._append("finish", {"trial": trial, "status": status, "message": message})
 
@@ -122,12 +125,12 @@ class Records:
         return self._written.mark()
 
     def write_tables(
-        self, metric: str = "test_accuracy", finished: bool = False, summary: Mapping | None = None
+        self, ranking: Ranking = _DEFAULT, finished: bool = False, summary: Mapping | None = None
     ) -> None:
         """Writes `trials.csv`, `epochs.csv`, `summary.json` (`settings.csv`, `lineage.csv`), each atomically.
 
         Args:
-          metric: an epoch's column that ranks trials; see `TrialRow.prefers_small`.
+          ranking: what ranks trials and settings.
           finished: the sweep ran to its end; said in the summary, where the next run looks for it.
           summary: further entries of `summary.json`.
 
@@ -138,12 +141,12 @@ class Records:
         atomic_write(self._path / "epochs.csv", format_epochs(self.epochs(), trials, copies))
         if copies:
             atomic_write(self._path / "lineage.csv", format_copies(copies))
-        entries = {"finished": finished, **summarize(trials, metric), **(summary or {})}
+        entries = {"finished": finished, **summarize(trials, ranking), **(summary or {})}
         if finished:
             entries["history"] = self._written.mark()
         if any(trial.seed_index for trial in trials):
-            settings = summarize_settings(trials, metric)
-            text = format_settings(settings, metric, self._hyperparameters)
+            settings = summarize_settings(trials, ranking)
+            text = format_settings(settings, ranking, self._hyperparameters)
             atomic_write(self._path / "settings.csv", text)
             entries["winner"] = describe_winner(settings)
         atomic_write(self._path / SUMMARY_NAME, json.dumps(finite(entries), indent=2, allow_nan=False) + "\n")

@@ -4,13 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 OBJECTIVE = "objective"  # the column of a metric of the user's own
-STATUSES = ("running", "complete", "pruned", "diverged", "failed")
+STATUSES = ("running", "complete", "pruned", "diverged")
 Value = float | int | str | bool | None
-
-
-def name_result(name: str) -> str:
-    """Returns the column of trials that holds a metric's best value; a column of trials as it is."""
-    return name if name.startswith(("best_", "final_", "average_")) else f"best_{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +64,12 @@ class TrialRow:
 
     Attributes:
       trial: its number, from 0.
-      status: running, complete, pruned, diverged or failed.
+      status: running, complete, pruned or diverged.
       seed: seeds its initialisation, dropout and augmentation.
       hyperparameters: by name, those it ended with.
       epochs: epochs done.
       final_train_loss: of its last epoch, as every `final_*`; None where never measured.
-      best_test_loss: over its epochs, as every `best_*`.
+      best_train_loss: the best of its epochs, as every `best_*`.
       final_objective: of a metric of the user's own; None without one.
       average_epoch_seconds: mean wall time of its epochs.
       setting: replicates of one setting share this number.
@@ -93,6 +88,7 @@ class TrialRow:
     hyperparameters: Mapping[str, Value]
     epochs: int = 0
     final_train_loss: float | None = None
+    best_train_loss: float | None = None
     final_test_loss: float | None = None
     final_test_accuracy: float | None = None
     best_test_loss: float | None = None
@@ -111,6 +107,11 @@ class TrialRow:
     message: str = ""
     initial: Mapping[str, Value] = field(default_factory=dict)
     minimize: bool = False
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it is lost: nothing that it measured counts."""
+        return self.status == "diverged"
 
     def prefers_small(self, metric: str) -> bool:
         """Returns whether less is better of an epoch's column: of losses, else as the user's metric says."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hpjax.store.ranking import Ranking, rank_setting
 from hpjax.store.rows import TrialRow, Value
 
 CONFIDENCE = 0.95  # of intervals
 SIGNIFICANCE = 0.05  # below it, noise isn't held to explain the winner's lead
 _FLOAT_NOISE = 1e-9  # losses and accuracies are of the order of one
-_WITHOUT_RESULT = ("diverged", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class SettingRow:
       setting: its number, that of its first trial.
       trials: all of its trials, by number.
       hyperparameters: by name.
-      lost: trials that diverged or failed; the estimates leave them out.
-      final: of the metric after the last epoch; None where nothing was measured.
+      lost: trials that diverged; the estimates leave them out.
+      final: of the metric after each trial's last epoch; None where nothing was measured.
       best: of the metric at each trial's best epoch.
       test_accuracy: on the test split.
       winner: whether it is the one that the metric selects.
@@ -71,25 +71,33 @@ class SettingRow:
         """Returns all estimates by name."""
         return {"final": self.final, "best": self.best, "test_accuracy": self.test_accuracy}
 
+    def ranked(self, ranking: Ranking) -> Estimate | None:
+        """Returns the estimate that ranks the setting."""
+        return self.final if ranking.select == "final" else self.best
 
-def summarize_settings(trials: Iterable[TrialRow], metric: str) -> list[SettingRow]:
+
+def summarize_settings(trials: Iterable[TrialRow], ranking: Ranking) -> list[SettingRow]:
     """Returns every setting by number, compared with the winner.
 
-    The winner has the best mean of the metric's best epochs (the last ones, where no best is kept), among
-    settings that lost no seed if there are any. One that was run with more seeds than the others was
-    selected before, and stays the winner. P-values are two-sided and not corrected for how many settings
-    are compared.
+    The winner has the best mean of the numbers that rank its trials, among settings that lost no seed if
+    there are any. One that was run with more seeds than the others was selected before, and stays the
+    winner. P-values are of those numbers, two-sided and not corrected for how many settings are compared.
 
     Args:
       trials: those of the sweep.
-      metric: a column of epochs; see `TrialRow.prefers_small`.
+      ranking: what counts of each trial.
     """
     settings: dict[int, list[TrialRow]] = defaultdict(list)
     for trial in sorted(trials, key=lambda trial: trial.trial):
         settings[trial.setting].append(trial)
-    winner = _find_winner(settings, metric)
+    winner = _find_winner(settings, ranking)
     best = () if winner is None else settings[winner]
-    return [_create_row(settings[number], best, metric) for number in sorted(settings)]
+    return [_create_row(settings[number], best, ranking) for number in sorted(settings)]
+
+
+def find_winner(trials: Iterable[TrialRow], ranking: Ranking) -> SettingRow | None:
+    """Returns the setting that wins; None if none was measured."""
+    return next((row for row in summarize_settings(trials, ranking) if row.winner), None)
 
 
 def describe_winner(rows: Sequence[SettingRow]) -> dict[str, object] | None:
@@ -109,15 +117,15 @@ def describe_winner(rows: Sequence[SettingRow]) -> dict[str, object] | None:
     }
 
 
-def _find_winner(settings: Mapping[int, Sequence[TrialRow]], metric: str) -> int | None:
+def _find_winner(settings: Mapping[int, Sequence[TrialRow]], ranking: Ranking) -> int | None:
     ranked = []
     for number, trials in settings.items():
-        values = list(_ranking_values(trials, metric).values())
-        if values:
-            lost = any(trial.status in _WITHOUT_RESULT for trial in trials)
-            sign = 1 if trials[0].prefers_small(metric) else -1
-            ranked.append((-len(trials), lost, sign * statistics.fmean(values), number))
-    return min(ranked)[-1] if ranked else None
+        sign = -1 if trials[0].prefers_small(ranking.metric) else 1
+        scores = [sign * value for value in _values(trials, ranking.column).values()]
+        rank = rank_setting(scores, any(trial.diverged for trial in trials), number)
+        if rank is not None:
+            ranked.append((-len(trials), rank))
+    return min(ranked)[1][-1] if ranked else None
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -131,16 +139,16 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(n, mean, sd, mean - reach, mean + reach)
 
 
-def _create_row(trials: Sequence[TrialRow], winner: Sequence[TrialRow], metric: str) -> SettingRow:
+def _create_row(trials: Sequence[TrialRow], winner: Sequence[TrialRow], ranking: Ranking) -> SettingRow:
     wins = winner == trials
-    noise_p, test = (None, "") if wins else _compare(trials, winner, metric)
+    noise_p, test = (None, "") if wins else _compare(trials, winner, ranking.column)
     return SettingRow(
         setting=trials[0].setting,
         trials=tuple(trial.trial for trial in trials),
         hyperparameters=trials[0].hyperparameters,
-        lost=sum(trial.status in _WITHOUT_RESULT for trial in trials),
-        final=estimate(list(_values(trials, f"final_{metric}").values())),
-        best=estimate(list(_values(trials, f"best_{metric}").values())),
+        lost=sum(trial.diverged for trial in trials),
+        final=estimate(list(_values(trials, f"final_{ranking.metric}").values())),
+        best=estimate(list(_values(trials, f"best_{ranking.metric}").values())),
         test_accuracy=estimate(list(_values(trials, "final_test_accuracy").values())),
         winner=wins,
         noise_p=noise_p,
@@ -149,9 +157,9 @@ def _create_row(trials: Sequence[TrialRow], winner: Sequence[TrialRow], metric: 
     )
 
 
-def _compare(trials: Sequence[TrialRow], winner: Sequence[TrialRow], metric: str) -> tuple[float | None, str]:
+def _compare(trials: Sequence[TrialRow], winner: Sequence[TrialRow], column: str) -> tuple[float | None, str]:
     """Returns the p-value of the difference to the winner, and the test's name."""
-    ours, theirs = _ranking_values(trials, metric), _ranking_values(winner, metric)
+    ours, theirs = _values(trials, column), _values(winner, column)
     if len(ours) < 2 or len(theirs) < 2:
         return None, ""
     if _are_paired(trials, winner) and ours.keys() == theirs.keys():
@@ -187,11 +195,7 @@ def _is_constant(values: Sequence[float]) -> bool:
     return max(values) - min(values) < _FLOAT_NOISE
 
 
-def _ranking_values(trials: Sequence[TrialRow], metric: str) -> dict[int, float]:
-    return _values(trials, f"best_{metric}") or _values(trials, f"final_{metric}")
-
-
 def _values(trials: Sequence[TrialRow], column: str) -> dict[int, float]:
     """Returns a column's finite values by seed index, lost trials left out."""
-    found = {t.seed_index: getattr(t, column, None) for t in trials if t.status not in _WITHOUT_RESULT}
+    found = {t.seed_index: getattr(t, column) for t in trials if not t.diverged}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import SettingRow
 
@@ -40,10 +41,6 @@ def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) ->
         for trial in trials
     )
     return _format_csv(header, rows)
-
-
-def _changed(trial: TrialRow, name: str) -> bool:
-    return name in trial.initial and trial.initial[name] != trial.hyperparameters.get(name)
 
 
 def format_epochs(
@@ -83,9 +80,15 @@ def format_copies(copies: Sequence[CopyRow]) -> str:
     return _format_csv(["trial", "epoch", "source", *names], rows)
 
 
-def format_settings(settings: Sequence[SettingRow], metric: str, hyperparameters: Sequence[str] = ()) -> str:
-    """Returns `settings.csv`: a row per setting, with means and 95 % confidence intervals over its seeds."""
+def format_settings(
+    settings: Sequence[SettingRow], ranking: Ranking, hyperparameters: Sequence[str] = ()
+) -> str:
+    """Returns `settings.csv`: a row per setting, with means and 95 % confidence intervals over its seeds.
+
+    `ranked_by` names the column of trials whose mean makes the winner; n, noise_p and could_win are of it.
+    """
     names = [name for name in dict.fromkeys([*hyperparameters, *ALWAYS]) if name != "seed"]
+    metric = ranking.metric
     columns = {"final": f"final_{metric}", "best": f"best_{metric}", "test_accuracy": "final_test_accuracy"}
     used = {
         name: columns[name]
@@ -94,14 +97,13 @@ def format_settings(settings: Sequence[SettingRow], metric: str, hyperparameters
         and not (name == "test_accuracy" and metric == "test_accuracy")
     }
     parts = ("mean", "sd", "low", "high")
-    header = ["setting", "winner", *names, "seeds", "lost", "n"]
+    header = ["setting", "winner", *names, "seeds", "lost", "n", "ranked_by"]
     header += [f"{column}_{part}" for column in used.values() for part in parts]
     rows = []
     for row in settings:
-        found = row.estimates()
-        measured = row.best or row.final
+        found, measured = row.estimates(), row.ranked(ranking)
         cells = [row.setting, _yes(row.winner), *map(row.hyperparameters.get, names)]
-        cells += [len(row.trials), row.lost, measured.n if measured else 0]
+        cells += [len(row.trials), row.lost, measured.n if measured else 0, ranking.column]
         cells += [getattr(found[name], part, None) for name in used for part in parts]
         rows.append((*cells, row.noise_p, row.test, _yes(row.could_win)))
     return _format_csv([*header, "noise_p", "test", "could_win"], rows)
@@ -111,37 +113,15 @@ def _yes(value: bool | None) -> str:
     return "" if value is None else "yes" if value else "no"
 
 
-def find_best(trials: Iterable[TrialRow], metric: str) -> TrialRow | None:
-    """Returns the trial with the best value of an epoch's column; None if nothing was measured.
-
-    Ranked by its best epoch, whose weights are kept; a column without a best one by its last.
-
-    Losses are better when small, a metric of the user's own as it says, everything else when large; the
-    lower number wins a tie. Failed and diverged trials are never the best.
-    """
-    ranked = [
-        (value if trial.prefers_small(metric) else -value, trial.trial, trial)
-        for trial in trials
-        if trial.status not in ("failed", "diverged")
-        and (value := _best_value(trial, metric)) is not None
-        and math.isfinite(value)
-    ]
-    return min(ranked)[2] if ranked else None
-
-
-def _best_value(trial: TrialRow, metric: str) -> float | None:
-    best = getattr(trial, f"best_{metric}", None)
-    return getattr(trial, f"final_{metric}", None) if best is None else best
-
-
-def summarize(trials: Sequence[TrialRow], metric: str) -> dict[str, object]:
-    """Returns the summary's entries: how many trials of each status, and the best by a metric."""
+def summarize(trials: Sequence[TrialRow], ranking: Ranking) -> dict[str, object]:
+    """Returns the summary's entries: how many trials of each status, and which ranks first, by what."""
     counts = Counter(trial.status for trial in trials)
-    best = find_best(trials, metric)
+    best = ranking.find_best(trials)
     return {
         "trials": {"total": len(trials), **{status: counts[status] for status in STATUSES if counts[status]}},
         "trial_epochs": sum(trial.epochs for trial in trials),
-        "metric": metric,
+        "metric": ranking.metric,
+        "select": ranking.select,
         "best": best and {field.name: getattr(best, field.name) for field in fields(best)},
     }
 

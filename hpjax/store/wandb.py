@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpjax.store.identity import read_identity
-from hpjax.store.rows import name_result
 
 
 class WandB:
@@ -31,7 +30,7 @@ class WandB:
         """Adds hyperparameters to the run's config, metrics by column to its summary, and ends it."""
         run = self._run(trial)
         run.config.update(dict(hyperparameters), allow_val_change=True)
-        run.summary.update({name_result(name): value for name, value in metrics.items()})
+        run.summary.update(dict(metrics))
         self._runs.pop(trial).finish()
 
     def close(self) -> None:

@@ -1,20 +1,23 @@
-"""What the loop over epochs asks of the sweep around it: trials, records, checkpoints, progress."""
+"""What happens to trials, written down: every event of a group's loop goes into the sweep's stores."""
 
 import dataclasses
-import functools
 import logging
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from hpjax.config.hyperparameters import apply_hyperparameters
-from hpjax.lanes.group import evaluate_weights, model_arguments
+from hpjax.lanes.group import model_arguments
 from hpjax.report.curves import label_setting
 from hpjax.search.trial import Trial
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
-from hpjax.store.tables import find_best
-from hpjax.sweep.loop import GroupRun, Slot
-from hpjax.sweep.session import Group, Interrupted, Session
+from hpjax.sweep.datasets import Datasets
+from hpjax.sweep.leader import Leader
+from hpjax.sweep.protocol import Order, Slot, Status
+from hpjax.sweep.session import Group, RunState, Session, Stores, Tally
+from hpjax.sweep.spec import Spec
 
 log = logging.getLogger("hpjax")
 
@@ -39,152 +42,112 @@ _RESULTS = (
 )
 
 
-def read_test(
-    session: Session, trial: int, hyperparameters: Mapping[str, Any], seed: int, weights: dict[str, Any]
-) -> None:
-    """Evaluates a selected trial's weights on the test split, and records it."""
-    config = apply_hyperparameters(session.config, hyperparameters)
-    sums = evaluate_weights(config, session.dataset(config), weights, seed)
-    loss, correct, count = map(float, (sums.loss, sums.correct, sums.count))
-    session.records.set_test(trial, loss / count, correct / count)
+class TrialEvents:
+    """A group's `loop.Events`: writes down what happens to its trials.
 
+    Args:
+      spec: what is run.
+      stores: where it is written.
+      tally: where it is counted.
+      leader: who ranks first so far.
+      datasets: what is learned.
+      group: whose trials they are.
+      upkeep: what is done between two epochs, and what the user is told.
+    """
 
-class SessionHost:
-    """A group's `loop.Host`: everything that happens to a trial goes into the session's stores."""
-
-    def __init__(self, session: Session, group: Group):
-        self._session, self._group = session, group
+    def __init__(
+        self,
+        spec: Spec,
+        stores: Stores,
+        tally: Tally,
+        leader: Leader,
+        datasets: Datasets,
+        group: Group,
+        upkeep: "Upkeep",
+    ):
+        self._spec, self._stores, self._tally, self._leader = spec, stores, tally, leader
+        self._datasets, self._group, self._upkeep = datasets, group, upkeep
 
     def next_trial(self) -> Trial | None:
         """Returns the group's next trial, or None."""
-        return self._session.queue.take(self._group.key, self._session.study)
+        return self._stores.queue.take(self._group.key)
 
     def start(self, trial: Trial, epoch_offset: int) -> None:
         """Records that a trial was admitted at the group's epoch `epoch_offset`."""
-        session = self._session
-        config = apply_hyperparameters(session.config, trial.hyperparameters)
-        session.tally["fewer_epochs"] += session.config.train.epochs - config.train.epochs
+        spec = self._spec
+        config = apply_hyperparameters(spec.config, trial.hyperparameters)
+        self._tally.fewer_epochs += spec.config.train.epochs - config.train.epochs
         optimizer = config.optimizer
         always = {"learning_rate": optimizer.learning_rate, "weight_decay": optimizer.weight_decay}
-        session.records.start_trial(
+        self._stores.records.start_trial(
             trial.number,
             {**always, **trial.hyperparameters},
             trial.seed,
             trial.setting,
             trial.seed_index,
-            session.tally["groups"],
+            self._tally.groups,
             epoch_offset,
-            minimize=session.table_metric == OBJECTIVE and not session.objective.maximize,
+            minimize=spec.ranking.metric == OBJECTIVE and not spec.objective.maximize,
         )
 
-    def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
+    def record(self, trial: Trial, row: EpochRow, value: float, score: float) -> bool:
         """Records an epoch everywhere; returns whether the trial is to be pruned."""
-        session = self._session
-        if session.table_metric == OBJECTIVE:
+        if self._spec.ranking.metric == OBJECTIVE:
             row = dataclasses.replace(row, objective=value)
-        session.records.add_epoch(row)
-        session.trackers.log_epoch(trial.number, row.epoch, {name: getattr(row, name) for name in _SCALARS})
-        session.tally["epochs"] += 1
-        self._note_best(trial, session.objective.score(value))
-        pruned = value == value and session.study.report(trial, row.epoch, value)
-        return pruned and not session.is_final(trial)
+        self._stores.records.add_epoch(row)
+        scalars = {name: getattr(row, name) for name in _SCALARS}
+        self._stores.trackers.log_epoch(trial.number, row.epoch, scalars)
+        self._tally.epochs += 1
+        self._leader.update(trial.number, score)
+        self._note_leader()
+        return self._stores.study.report(trial, row.epoch, value)
 
-    def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
-        """Ends a trial everywhere; its weights are kept if it is among the best."""
-        session, trial = self._session, slot.trial
-        ranks = status in ("complete", "pruned") and slot.best > float("-inf")  # as in `find_best`
-        if ranks and session.weights.would_keep(trial.number, slot.best):
-            session.weights.save(trial.number, weights(), self._metadata(slot), slot.best)
-        else:
-            session.weights.forget(trial.number)
-        if status == "complete" and session.is_final(trial) and not session.tests_each_epoch:
-            read_test(session, trial.number, trial.hyperparameters, trial.seed, weights())
-        best = slot.best if session.objective.maximize else -slot.best
-        session.study.tell(trial, status, best if status == "complete" else None)
+    def wants_weights(self, trial: Trial, score: float) -> bool:
+        """Returns whether a trial's weights would be kept."""
+        return self._stores.weights.wants(trial.number, trial.setting, score)
+
+    def finish(self, slot: Slot, status: str, message: str, weights: dict | None) -> None:
+        """Ends a trial everywhere."""
+        spec, stores, trial = self._spec, self._stores, slot.trial
+        stores.weights.finish(trial.number, trial.setting, slot.score, weights, self._metadata(slot))
+        value = slot.score if spec.objective.maximize else -slot.score
+        stores.study.tell(trial, status, value if status == "complete" else None)
         if status == "diverged":
             message = f"{message}; {_describe_told(slot)}"
-            self._say(f"trial {trial.number} ({self._label(trial)}) diverged: {message}")
-        session.records.finish_trial(trial.number, status, message)
-        hyperparameters = {**trial.hyperparameters, "seed": trial.seed}
-        row = session.records.trial(trial.number)
-        results = {session.table_metric: best, **{name: getattr(row, name) for name in _RESULTS}}
-        session.trackers.log_hparams(trial.number, hyperparameters, results)
-        planned = apply_hyperparameters(session.config, trial.hyperparameters).train.epochs
-        session.tally["fewer_epochs"] += planned - slot.epoch
-        if status not in ("complete", "pruned"):
-            self._drop_best(trial)
+            self._upkeep.say(f"trial {trial.number} ({self._label(trial)}) diverged: {message}")
+        stores.records.finish_trial(trial.number, status, message)
+        row = stores.records.trial(trial.number)
+        results = {name: getattr(row, name) for name in (spec.ranking.column, *_RESULTS)}
+        stores.trackers.log_hparams(trial.number, {**trial.hyperparameters, "seed": trial.seed}, results)
+        planned = apply_hyperparameters(spec.config, trial.hyperparameters).train.epochs
+        self._tally.fewer_epochs += planned - slot.epoch
+        self._leader.finish(trial.number, slot.score)
+        self._note_leader()
 
     def copy(self, trial: Trial, row: CopyRow) -> None:
         """Records that a trial, with its new hyperparameters, goes on from another's state."""
-        self._session.records.add_copy(row)
-        self._session.study.note_copy(trial, row.epoch, row.source)
+        self._stores.records.add_copy(row)
+        self._stores.study.note_copy(trial, row.epoch, row.source)
 
-    def boundary(self, run: GroupRun) -> None:
-        """Shows progress, writes tables and checkpoints; all lanes are between two epochs."""
-        session = self._session
-        session.pace.age()
-        self._show(run)
-        session.pace.every(TABLES_SHARE, "tables", session.write_tables)
-        if session.signals.received:
-            session.save(self._group, run, block=True)
-            raise Interrupted(session.signals.received, session.workdir.path)
-        if self._checkpoint_is_due(run.epoch):
-            save = functools.partial(session.save, self._group, run)
-            session.pace.every(CHECKPOINT_SHARE, "checkpoint", save, session.seconds_of_writing)
+    def boundary(self, status: Status) -> Order:
+        """Shows progress and writes tables; returns whether the lanes are to be saved."""
+        return self._upkeep.boundary(status)
 
-    def stop_now(self) -> bool:
-        """Whether to leave an epoch unfinished: only where the last boundary was saved."""
-        return bool(self._session.signals.received) and self._session.pace.fresh("checkpoint")
+    def save(self, ledger: dict, arrays: dict[str, np.ndarray], last: bool) -> None:
+        """Saves the lanes."""
+        self._upkeep.save(RunState(self._group, ledger, arrays), block=last)
 
-    def _checkpoint_is_due(self, epoch: int) -> bool:
-        asked = self._session.config.checkpoint
-        epochs = epoch % asked.every_epochs == 0 if asked.every_epochs else asked.every_minutes > 0
-        return epochs and self._session.pace.since("checkpoint") >= 60 * asked.every_minutes
-
-    def _metadata(self, slot: Slot) -> dict:
-        config = apply_hyperparameters(self._session.config, slot.trial.hyperparameters)
-        dataset = self._session.dataset(config)
-        model = model_arguments(config, dataset)
-        return {"trial": vars(slot.trial), "epoch": slot.epoch, "model": model, "classes": dataset.classes}
+    def _metadata(self, slot: Slot) -> dict[str, Any]:
+        config = apply_hyperparameters(self._spec.config, slot.trial.hyperparameters)
+        dataset = self._datasets.load(config)
+        about = {"trial": vars(slot.trial), "epoch": slot.epoch, "select": self._spec.ranking.select}
+        return {**about, "model": model_arguments(config, dataset), "classes": dataset.classes}
 
     def _label(self, trial: Trial) -> str:
-        return label_setting(trial.hyperparameters, self._session.space.names) or f"seed {trial.seed}"
+        return label_setting(trial.hyperparameters, self._spec.space.names) or f"seed {trial.seed}"
 
-    def _say(self, text: str) -> None:
-        progress = self._session.progress
-        if progress is None:
-            log.warning("%s", text)
-        else:
-            progress.message(text)
-
-    def _note_best(self, trial: Trial, score: float) -> None:
-        tally = self._session.tally
-        if score > (float("-inf") if tally["best_score"] is None else tally["best_score"]):
-            tally["best_score"], tally["best_trial"] = score, trial.number
-
-    def _drop_best(self, trial: Trial) -> None:
-        session, tally = self._session, self._session.tally
-        if tally["best_trial"] != trial.number:
-            return
-        tally["best_score"] = tally["best_trial"] = None
-        best = find_best(session.records.trials(), session.table_metric)
-        if best is not None:
-            value = getattr(best, f"best_{session.table_metric}", None)
-            value = getattr(best, f"final_{session.table_metric}") if value is None else value
-            tally["best_score"], tally["best_trial"] = session.objective.score(value), best.trial
-
-    def _show(self, run: GroupRun) -> None:
-        tally, progress = self._session.tally, self._session.progress
-        if progress is None:
-            return
-        session = self._session
-        progress.set_total(session.num_trials * session.config.train.epochs - tally["fewer_epochs"])
-        best, text = tally["best_trial"], ""
-        if best is not None:
-            score = tally["best_score"]
-            value = score if session.objective.maximize else -score
-            text = f"trial {best}, {session.objective.name.rpartition(':')[2]} {value:.4g}"
-        progress.update(tally["epochs"], len(run.busy), run.images_per_second, text, _describe_epochs(run))
+    def _note_leader(self) -> None:
+        self._tally.best_trial, self._tally.best_score = self._leader.best() or (None, None)
 
 
 def _describe_told(slot: Slot) -> str:
@@ -195,10 +158,70 @@ def _describe_told(slot: Slot) -> str:
     return "told Optuna: pruned at its last finite value" if before else "told Optuna: pruned without a value"
 
 
-def _describe_epochs(run: GroupRun) -> str:
+class Upkeep:
+    """What a sweep does between two epochs besides training: progress, tables, checkpoints, signals."""
+
+    def __init__(self, session: Session):
+        self._session = session
+
+    def boundary(self, status: Status) -> Order:
+        """Shows progress and writes tables if it is time; returns whether lanes are to be saved."""
+        session = self._session
+        session.pace.age()
+        self._show(status)
+        if session.pace.affords("tables", TABLES_SHARE):
+            session.pace.begin("tables")
+            session.write_tables()
+            session.pace.end("tables")
+        if session.signals.received:
+            return Order.STOP
+        if not self._checkpoint_is_due(status.epoch):
+            return Order.GO_ON
+        session.pace.begin("checkpoint")  # fetching the lanes is a part of what it costs
+        return Order.SAVE
+
+    def save(self, run: RunState, block: bool) -> None:
+        """Saves a run."""
+        self._session.save(run, block)
+        self._session.pace.end("checkpoint")
+
+    def say(self, text: str) -> None:
+        """Shows the user a line."""
+        if self._session.progress is None:
+            log.warning("%s", text)
+        else:
+            self._session.progress.message(text)
+
+    def stop_now(self) -> bool:
+        """Whether to leave an epoch unfinished: only where the last boundary was saved."""
+        return bool(self._session.signals.received) and self._session.pace.fresh("checkpoint")
+
+    def _checkpoint_is_due(self, epoch: int) -> bool:
+        asked, pace = self._session.spec.config.checkpoint, self._session.pace
+        epochs = epoch % asked.every_epochs == 0 if asked.every_epochs else asked.every_minutes > 0
+        if not epochs or pace.since("checkpoint") < 60 * asked.every_minutes:
+            return False
+        # On a CPU, writing in the background keeps cores from training.
+        aside = self._session.stores.checkpoints.seconds if jax.default_backend() == "cpu" else 0.0
+        return pace.affords("checkpoint", CHECKPOINT_SHARE, aside)
+
+    def _show(self, status: Status) -> None:
+        session, progress = self._session, self._session.progress
+        if progress is None:
+            return
+        tally, spec = session.tally, session.spec
+        progress.set_total(session.num_trials * spec.config.train.epochs - tally.fewer_epochs)
+        leader, text = session.leader.best(), ""
+        if leader is not None:
+            trial, score = leader
+            value = score if spec.objective.maximize else -score
+            text = f"trial {trial}, {spec.ranked_by} {value:.4g}"
+        progress.update(tally.epochs, status.busy, status.images_per_second, text, _describe_epochs(status))
+
+
+def _describe_epochs(status: Status) -> str:
     """Returns how far the trials in the lanes are, from the last to the first of them."""
-    done = [slot.epoch for slot in run.busy]
-    if not done:
+    if not status.busy:
         return ""
-    span = f"{min(done)}–{max(done)}" if min(done) < max(done) else f"{min(done)}"
-    return f"epoch {span}/{run.config.train.epochs}"
+    span = f"{status.least}–{status.most}" if status.least < status.most else f"{status.least}"
+    return f"epoch {span}/{status.epochs}"

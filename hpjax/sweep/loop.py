@@ -7,54 +7,21 @@ recomputed from them.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
-from hpjax.lanes.engine import Engine, EpochResult
+from hpjax.lanes.engine import Engine, EpochResult, Stopped
 from hpjax.lanes.group import trial_hparams
 from hpjax.ops.compiler import compile_seconds
 from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
 from hpjax.search.trial import Trial
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
-
-
-@dataclass
-class Slot:
-    """A busy lane."""
-
-    trial: Trial
-    epoch: int = 0  # epochs done
-    value: float = math.nan  # the objective after the last epoch
-    best: float = -math.inf  # highest score so far
-
-
-class Host(Protocol):
-    """What the loop asks of the sweep around it."""
-
-    def next_trial(self) -> Trial | None:
-        """Returns the group's next trial, or None when there is none (yet)."""
-
-    def start(self, trial: Trial, epoch_offset: int) -> None:
-        """A trial was admitted at the group's epoch `epoch_offset`."""
-
-    def record(self, trial: Trial, row: EpochRow, value: float) -> bool:
-        """An epoch ended; returns whether the trial is to be pruned."""
-        ...
-
-    def finish(self, slot: Slot, status: str, message: str, weights: Callable[[], dict]) -> None:
-        """A trial ended."""
-
-    def copy(self, trial: Trial, row: CopyRow) -> None:
-        """A trial, with its new hyperparameters, goes on from another's state."""
-
-    def boundary(self, run: "GroupRun") -> None:
-        """All lanes are between two epochs."""
+from hpjax.sweep.protocol import Events, Order, Slot, Status
 
 
 class GroupRun:
@@ -64,8 +31,9 @@ class GroupRun:
       config: any trial's of the group.
       engine: its lanes.
       objective: what counts.
+      ranking: which epoch ranks a trial, and so gives its weights.
       splits: which splits are evaluated each epoch.
-      host: the sweep.
+      events: the sweep around it.
       plan_copies: for population based training, see `hpjax.search.pbt`.
     """
 
@@ -74,17 +42,13 @@ class GroupRun:
         config: Config,
         engine: Engine,
         objective: Objective,
+        ranking: Ranking,
         splits: tuple[str, ...],
-        host: Host,
+        events: Events,
         plan_copies: PlanCopies | None = None,
     ):
-        self.config, self.engine, self.objective, self.splits, self.host = (
-            config,
-            engine,
-            objective,
-            splits,
-            host,
-        )
+        self.config, self.engine, self.objective, self.ranking = config, engine, objective, ranking
+        self.splits, self.events = splits, events
         self.slots: list[Slot | None] = [None] * engine.num_lanes
         self.epoch = 0
         self.lane_epochs = self.busy_lane_epochs = 0
@@ -99,7 +63,7 @@ class GroupRun:
             self.run_epoch()
             self.copy()
             self.refill()
-            self.host.boundary(self)
+            self.boundary()
 
     def run_epoch(self) -> None:
         """Trains and evaluates every lane once, and frees those whose trial ended."""
@@ -146,16 +110,34 @@ class GroupRun:
         assert slot is not None
         slot.trial = dataclasses.replace(slot.trial, hyperparameters=copy.hyperparameters)
         self.engine.set_hparams(lane, self.hparams(slot.trial))
-        self.host.copy(slot.trial, CopyRow(copy.trial, slot.epoch, copy.source, copy.hyperparameters))
+        self.events.copy(slot.trial, CopyRow(copy.trial, slot.epoch, copy.source, copy.hyperparameters))
 
     def refill(self) -> None:
         """Admits trials to idle lanes, and shrinks the program when few are left."""
         for lane, slot in enumerate(self.slots):
-            if slot is None and (trial := self.host.next_trial()) is not None:
+            if slot is None and (trial := self.events.next_trial()) is not None:
                 self.engine.admit(lane, self.hparams(trial))
                 self.slots[lane] = Slot(trial)
-                self.host.start(trial, self.epoch)
+                self.events.start(trial, self.epoch)
         self._shrink()
+
+    def boundary(self) -> None:
+        """Hands over what is to be saved.
+
+        Raises:
+          Stopped: The sweep is to stop; everything is handed over.
+        """
+        order = self.events.boundary(self.status())
+        if order is not Order.GO_ON:
+            self.events.save(self.ledger(), self.engine.snapshot(), last=order is Order.STOP)
+        if order is Order.STOP:
+            raise Stopped
+
+    def status(self) -> Status:
+        """Returns where the group stands."""
+        done = [slot.epoch for slot in self.busy] or [0]
+        speed, epochs = self.images_per_second, self.config.train.epochs
+        return Status(self.epoch, len(self.busy), min(done), max(done), epochs, speed)
 
     def hparams(self, trial: Trial):
         """Returns a trial's dynamic hyperparameters."""
@@ -189,9 +171,11 @@ class GroupRun:
             slot.epoch += 1
             row = _epoch_row(slot, lane, result, seconds, busy, len(self.engine.task.train))
             slot.value = self.objective.value(_columns(row))
-            scores[lane] = self.objective.score(slot.value)
-            slot.best = max(slot.best, float(scores[lane]))
-            pruned[lane] = self.host.record(slot.trial, row, slot.value)
+            score = self.objective.score(slot.value)
+            slot.best = max(slot.best, score)
+            slot.score = self.ranking.pick(score, slot.best)
+            scores[lane] = self.ranking.weights_score(slot.epoch, score)
+            pruned[lane] = self.events.record(slot.trial, row, slot.value, slot.score)
         self.engine.keep_best(scores)
         self._free(result, pruned)
 
@@ -200,9 +184,13 @@ class GroupRun:
             if slot is None:
                 continue
             status, message = self._status(slot, int(result.diverged_step[lane]), pruned.get(lane, False))
-            if status != "running":
-                self.host.finish(slot, status, message, lambda lane=lane: self.engine.weights(lane))
-                self.slots[lane] = None
+            if status == "running":
+                continue
+            if status == "diverged":
+                slot.score = -math.inf
+            wanted = self.events.wants_weights(slot.trial, slot.score)
+            self.events.finish(slot, status, message, self.engine.weights(lane) if wanted else None)
+            self.slots[lane] = None
 
     def _status(self, slot: Slot, diverged_step: int, pruned: bool) -> tuple[str, str]:
         if diverged_step >= 0:

@@ -5,36 +5,43 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Spaces out work so that it takes at most a share of the wall time."""
+    """Spaces out work so that it takes at most a share of the wall time.
 
-    def __init__(self):
+    Args:
+      clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._begun: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._cost: dict[str, float] = {}
         self._fresh: set[str] = set()
-        self._start = time.monotonic()
+        self._start = clock()
 
-    def every(
-        self, share: float, name: str, work: Callable[[], None], aside: Callable[[], float] = lambda: 0.0
-    ) -> None:
-        """Does the work unless it was done too recently for its cost.
+    def affords(self, name: str, share: float, aside: float = 0.0) -> bool:
+        """Returns whether the work, as dear as the last time, may be done now.
 
         Args:
-          share: of the wall time that the work may take.
           name: of the work.
-          work: what is to be done.
-          aside: returns the seconds that it took besides, the last time, so far: what it left to a thread.
+          share: of the wall time that it may take.
+          aside: seconds that it took besides, the last time: what it left to a thread.
         """
-        if name in self._cost and self.since(name) < (self._cost[name] + aside()) / share:
-            return
-        begin = time.monotonic()
-        work()
-        self._last[name] = time.monotonic()
-        self._cost[name] = self._last[name] - begin
+        return name not in self._cost or self.since(name) >= (self._cost[name] + aside) / share
+
+    def begin(self, name: str) -> None:
+        """Says that the work begins."""
+        self._begun[name] = self._clock()
+
+    def end(self, name: str) -> None:
+        """Says that the work is done; it costs what has passed since its beginning."""
+        self._last[name] = self._clock()
+        self._cost[name] = self._last[name] - self._begun.get(name, self._last[name])
         self._fresh.add(name)
 
     def since(self, name: str) -> float:
         """Returns the seconds since the work was last done, or since the start."""
-        return time.monotonic() - self._last.get(name, self._start)
+        return self._clock() - self._last.get(name, self._start)
 
     def age(self) -> None:
         """Says that a new boundary has come: nothing that was done before is up to date."""

@@ -21,14 +21,16 @@ from hpjax.report.heading import describe_data, describe_fixed, join_values
 from hpjax.report.outcome import describe_outcome
 from hpjax.report.style import FigureInfo
 from hpjax.search.plan import Plan
+from hpjax.store.ranking import Ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.tables import find_best
 from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
-from hpjax.sweep.groups import plan_groups, run_groups
+from hpjax.sweep.groups import run_groups
+from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.preflight import check_config
-from hpjax.sweep.session import Interrupted, Lanes, Session
+from hpjax.sweep.selection import find_setting
+from hpjax.sweep.session import Interrupted, LaneLimit, Session
 
 __all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
 
@@ -43,7 +45,7 @@ class SweepResult:
       workdir: where everything lies.
       trials: one row per trial.
       epochs: one row per trial and epoch.
-      best: the trial that the metric ranks first; None if none ended well.
+      best: the trial that ranks first, by `sweep.metric` and `sweep.select`; None if none ended well.
       summary: the content of `summary.json`.
       settings: one row per setting: means over its seeds, compared with the winner.
     """
@@ -109,39 +111,24 @@ def run_sweep(
 
 def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool) -> None:
     """Runs to the end; goes on from the last checkpoint with half the lanes when memory runs out."""
-    most = Lanes()
-    while (tried := _run_to_the_end(config, workdir, progress, most)) is not None:
+    limit = LaneLimit()
+    while (used := _run_to_the_end(config, workdir, progress, limit)) is not None:
         gc.collect()  # what failed may hold on to arrays, in cycles
-        most = _halve(tried, keep_population=bool(config.sweep.pbt))
+        limit = halve_lanes(used, keep_population=bool(config.sweep.pbt))
 
 
-def _halve(tried: Lanes, keep_population: bool) -> Lanes:
-    if tried.at_once > 1:
-        most = tried.at_once // 2
-        log.warning("out of memory with %d lanes at once: going on with %d", tried.at_once, most)
-        return Lanes(most, tried.resident if keep_population else most)
-    if tried.resident > 1 and not keep_population:
-        most = tried.resident // 2
-        log.warning("out of memory with %d lanes, one at a time: going on with %d", tried.resident, most)
-        return Lanes(1, most)
-    raise OutOfMemory(
-        "out of memory with one lane at a time: lower train.batch_size or data.image_size, "
-        "or give the process more"
-    )
-
-
-def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, most: Lanes) -> Lanes | None:
+def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: LaneLimit) -> LaneLimit | None:
     """Returns None when done, or the lanes that memory ran out with."""
     session = None
     try:
-        with Session(config, workdir, progress, most) as session:
+        with Session(config, workdir, progress, limit) as session:
             run_groups(session)
             _draw(session)
             session.write_tables(finished=True)
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise
-        return session.lanes
+        return session.lanes_in_use
     return None
 
 
@@ -174,24 +161,26 @@ def load_result(workdir: str | Path) -> SweepResult:
     """
     path = Path(workdir)
     trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
-    settings, best = summarize_settings(trials, summary["metric"]), find_best(trials, summary["metric"])
+    ranking = Ranking(summary["metric"], summary["select"])
+    settings, best = summarize_settings(trials, ranking), ranking.find_best(trials)
     return SweepResult(path, trials, load_epochs(path), best, summary, settings)
 
 
 def _draw(session: Session) -> None:
-    path, dataset, swept = session.workdir.path, session.any_dataset(), session.space.names
-    trials, winner = load_trials(path), session.find_winner()
+    path, dataset, spec = session.workdir.path, session.datasets.any(), session.spec
+    trials, winner, swept = load_trials(path), find_setting(session), spec.space.names
     info = FigureInfo(
-        dataset=describe_data(session.config, dataset, trials),
-        model=join_values(trials, "model", session.config.model.name),
+        dataset=describe_data(spec.config, dataset, trials),
+        model=join_values(trials, "model", spec.config.model.name),
         swept=swept,
-        details=describe_fixed(session.config, swept),
+        details=describe_fixed(spec.config, swept),
         notice=dataset.notice,
         classes=len(dataset.classes),
         winner=winner and winner.setting,
-        choices=tuple(axis.name for axis in session.space.axes if axis.choices),
-        metric=session.table_metric,
-        minimize=not session.objective.maximize,
+        choices=tuple(axis.name for axis in spec.space.axes if axis.choices),
+        ranking=spec.ranking,
+        ranked_by=spec.ranked_by,
+        minimize=not spec.objective.maximize,
     )
     draw_figures(
         load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)

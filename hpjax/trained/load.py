@@ -14,7 +14,9 @@ from hpjax.train.state import init_rngs
 
 
 def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, Any]]:
-    """Returns a trial's model with the weights of its best epoch, ready to predict.
+    """Returns a trial's model with its weights, ready to predict: those its rank was measured with.
+
+    With `sweep.select=final` they are those of its last epoch, with `best` those of its best one.
 
     `model(images)` takes float images in [0, 1], `[batch, height, width, 3]`, of the size that the trial was
     trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names. A

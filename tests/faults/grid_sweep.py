@@ -7,7 +7,7 @@ import dataclasses
 
 from hpjax.config import get_default
 from hpjax.lanes.capacity import choose_layout
-from hpjax.sweep import events, groups
+from hpjax.sweep import events, planning
 
 events.CHECKPOINT_SHARE = (
     1.0  # epochs this short would hardly ever be saved, and a kill never come in between
@@ -21,7 +21,7 @@ def _choose_threads(*arguments):
     )
 
 
-groups.choose_layout = _choose_threads
+planning.choose_layout = _choose_threads
 
 
 def get_config():

@@ -150,18 +150,19 @@ def _begin(given: dict[str, Any], folder: Path) -> None:
     assert parse_config(json.loads(json.dumps(to_dict(config)))) == config
     check_config(config)
     with open_workdir(folder, to_dict(config)) as workdir, Session(config, workdir) as session:
-        check_groups(config, session.dataset)
+        check_groups(config, session.datasets.load)
         for _ in range(6):
-            if (key := session.queue.next_group(session.study)) is None:
+            stores = session.stores
+            if (key := stores.queue.next_group()) is None:
                 break
-            trial = session.queue.take(key, session.study)
+            trial = stores.queue.take(key)
             trial_config = apply_hyperparameters(config, trial.hyperparameters)
-            dataset = session.dataset(trial_config)
-            create_task(trial_config, dataset, session.tests_each_epoch)
+            dataset = session.datasets.load(trial_config)
+            create_task(trial_config, dataset, session.spec.tests_each_epoch)
             optimizer_rule(trial_config, len(dataset.train))
             trial_hparams(trial_config, trial.seed)
-            session.study.report(trial, 1, 0.5)
-            session.study.tell(trial, "complete", 0.5)
+            stores.study.report(trial, 1, 0.5)
+            stores.study.tell(trial, "complete", 0.5)
 
 
 @pytest.fixture(autouse=True)

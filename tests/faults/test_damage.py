@@ -17,7 +17,8 @@ from hpjax.store.ledger import seal_ledger
 from hpjax.store.records import load_trials
 from hpjax.store.resume import restore_population
 from hpjax.sweep import Interrupted, groups, run_sweep
-from hpjax.sweep.events import SessionHost
+from hpjax.sweep.events import Upkeep
+from hpjax.sweep.protocol import Order
 
 pytestmark = pytest.mark.slow
 SMALL = {
@@ -166,7 +167,7 @@ def test_an_image_that_changed_since_is_refused(tmp_path):
         Image.new("RGB", (30, 30), (number * 20, 99, 0)).save(file)
     config = {**SMALL, "data": data, "train": {"batch_size": 12, "epochs": 3}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SessionHost, "boundary", _save_and_stop)
+        patch.setattr(Upkeep, "boundary", _stop)
         with pytest.raises(Interrupted):
             run_sweep(parse_config(config), tmp_path / "sweep")
     Image.new("RGB", (30, 30), (7, 7, 7)).save(tmp_path / "images" / "train" / "cat" / "3.png")
@@ -174,22 +175,21 @@ def test_an_image_that_changed_since_is_refused(tmp_path):
         run_sweep(parse_config(config), tmp_path / "sweep")
 
 
-def _save_and_stop(host, run) -> None:
-    host._session.signals.received = signal.SIGTERM
-    host._session.save(host._group, run, block=True)
-    raise Interrupted(signal.SIGTERM, host._session.workdir.path)
+def _stop(upkeep, status) -> Order:
+    upkeep._session.signals.received = signal.SIGTERM
+    return Order.STOP
 
 
 def test_damaged_weights_of_the_winner_leave_a_sweep_that_ends(tmp_path, monkeypatch, caplog):
-    select = groups._select
+    read_test = groups.read_test
 
     def damage(session) -> None:
-        session.weights.wait()
+        session.stores.weights.wait()
         for folder in (session.workdir.path / "checkpoints" / "trials").iterdir():
             _flip_a_bit(folder)
-        select(session)
+        read_test(session)
 
-    monkeypatch.setattr(groups, "_select", damage)
+    monkeypatch.setattr(groups, "read_test", damage)
     config = {**SMALL, "data": {**SMALL["data"], "validation_fraction": 0.2}}
     result = run_sweep(parse_config(config), tmp_path / "sweep")
     assert result.summary["finished"] and result.best and result.best.final_test_loss is None

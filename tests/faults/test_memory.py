@@ -17,7 +17,7 @@ from hpjax.config import parse_config
 from hpjax.errors import OutOfMemory
 from hpjax.lanes.engine import Engine
 from hpjax.lanes.program import Program
-from hpjax.sweep import Interrupted, run_sweep, session
+from hpjax.sweep import Interrupted, datasets, run_sweep, session
 from hpjax.sweep.loop import GroupRun
 
 pytestmark = pytest.mark.slow
@@ -137,11 +137,11 @@ def test_memory_of_the_host_that_runs_out_in_a_save(tmp_path, monkeypatch):
     assert result.summary["reduced_to_lanes"] == 2
 
 
-@pytest.mark.parametrize("where", ["load_dataset", "restore_population"])
-def test_no_memory_before_the_first_lane_is_one_line(tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(("where", "name"), [(datasets, "load_dataset"), (session, "restore_population")])
+def test_no_memory_before_the_first_lane_is_one_line(tmp_path, monkeypatch, where, name):
     config = parse_config({**SMALL, "sweep": RATES})
     with monkeypatch.context() as patch:
-        patch.setattr(session, where, lambda *arguments: np.ones(2**60, np.uint8))
+        patch.setattr(where, name, lambda *arguments: np.ones(2**60, np.uint8))
         with pytest.raises(OutOfMemory, match="^out of memory .*: lower .*, or give the process more$"):
             run_sweep(config, tmp_path / "sweep")
     assert run_sweep(config, tmp_path / "sweep").best

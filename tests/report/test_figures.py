@@ -13,6 +13,7 @@ from hpjax.report.curves import create_curves, label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.lineage import trace_ancestry
 from hpjax.report.style import FigureInfo, format_value, is_log_like
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import CopyRow, EpochRow, TrialRow
 
 NOTICE = "Synthetic scenes stand in for the images."
@@ -80,7 +81,10 @@ def test_figure_stands_alone(tmp_path, drawn):
     ]  # fmt: skip
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "test accuracy (share of images)")
-    assert _legend(figure) == ["weight decay = 0.01 (test acc. 0.500)", "weight decay = 1 (test acc. 0.500)"]
+    assert _legend(figure) == [
+        "weight decay = 0.01 (final test accuracy 0.500)",
+        "weight decay = 1 (final test accuracy 0.500)",
+    ]
     assert all(tick == round(tick) for tick in axes.get_xticks())
     lines = axes.get_lines()[:2]
     for read in ("get_color", "get_marker", "get_linestyle"):
@@ -97,7 +101,7 @@ def test_seeds_become_mean_and_band(tmp_path, drawn):
     _draw(rows, trials, ("batch_size",), tmp_path)
     figure = drawn["test_loss.png"]
     assert len(figure.axes[0].collections) == 3 and _legend(figure)[-1] == "lowest to highest of 3 seeds"
-    assert _legend(figure)[0] == "batch size = 10 (mean test loss 0.475)"
+    assert _legend(figure)[0] == "batch size = 10 (mean final test loss 0.475)"
 
 
 def test_diverged_trial_is_marked_and_the_axis_shows_it_all(tmp_path, drawn):
@@ -109,7 +113,7 @@ def test_diverged_trial_is_marked_and_the_axis_shows_it_all(tmp_path, drawn):
     _draw(rows, trials, ("learning_rate",), tmp_path)
     axes = drawn["test_loss.png"].axes[0]
     assert axes.get_yscale() == "log" and axes.get_ylim()[1] >= 1e6
-    assert "learning rate = 1 (test loss 1e6, diverged)" in _legend(drawn["test_loss.png"])
+    assert "learning rate = 1 (last test loss 1e6, diverged)" in _legend(drawn["test_loss.png"])
     assert "learning rate = 10 (nothing finite, diverged)" in _legend(drawn["test_loss.png"])
     assert "x" in [line.get_marker() for line in axes.get_lines()]
 
@@ -134,7 +138,7 @@ def test_a_setting_without_an_epoch_is_marked_at_the_edge(tmp_path, drawn):
     axes = drawn["final_accuracy.png"].axes[0]
     assert axes.get_xlim()[1] > 10.0
     assert any(list(line.get_xdata()) == [10.0] for line in axes.get_lines())
-    assert "diverged or failed in its first epoch" in _legend(drawn["final_accuracy.png"])
+    assert "diverged in its first epoch" in _legend(drawn["final_accuracy.png"])
 
 
 def test_those_without_an_epoch_are_counted_where_there_are_many(tmp_path, drawn):
@@ -168,7 +172,7 @@ def test_the_winner_is_marked_even_among_many(tmp_path, drawn):
     rows, trials = _sweep("optimizer", [f"o{i:02}" for i in range(12)])
     swept = ("optimizer",)
     draw_figures(rows, trials, label_trials(trials, swept), _info(swept, winner=11), tmp_path)
-    assert _legend(drawn["test_loss.png"])[0] == "optimizer = o11 (test loss 0.475, winner)"
+    assert _legend(drawn["test_loss.png"])[0] == "optimizer = o11 (final test loss 0.475, winner)"
     (ring,) = (c for c in drawn["final_accuracy.png"].axes[0].collections if c.get_sizes()[0] > 100
                and len(c.get_offsets()))  # fmt: skip
     assert ring.get_offsets()[0].tolist() == pytest.approx([11, 0.5])
@@ -207,8 +211,8 @@ def test_seeds_that_differ_in_number_are_each_said(tmp_path, drawn):
     rows = [row for row in rows if row.trial in {t.trial for t in trials}]
     _draw(rows, trials, ("batch_size",), tmp_path)
     assert _legend(drawn["test_loss.png"]) == [
-        "batch size = 10 (test loss 0.475)",
-        "batch size = 450 (mean test loss 0.475 over 3 seeds)",
+        "batch size = 10 (final test loss 0.475)",
+        "batch size = 450 (mean final test loss 0.475 over 3 seeds)",
         "lowest to highest of a setting’s seeds",
     ]
 
@@ -261,7 +265,7 @@ def test_lineage_follows_the_best(tmp_path, drawn):
     trials[2] = TrialRow(2, "complete", 0, {"learning_rate": 2e-3}, 4, final_test_accuracy=0.9, setting=2,
                          initial={"learning_rate": 1e-2})  # fmt: skip
     copies = [CopyRow(1, 1, 0, {"learning_rate": 5e-4}), CopyRow(2, 2, 1, {"learning_rate": 2e-3})]
-    assert trace_ancestry(trials, copies) == [(2, 2, 4), (1, 1, 2), (0, 0, 1)]
+    assert trace_ancestry(trials, copies, Ranking("test_accuracy")) == [(2, 2, 4), (1, 1, 2), (0, 0, 1)]
     _draw(rows, trials, ("learning_rate",), tmp_path, copies)
     axes = drawn["lineage.png"].axes[0]
     best = next(line for line in axes.get_lines() if "ancestry" in str(line.get_label()))
@@ -294,3 +298,22 @@ def test_log_scale_only_where_it_spreads_values():
     assert not is_log_like([10, 256, 450])
     assert not is_log_like([0.0, 0.5])
     assert figures_module.METRICS.keys() >= {"train_loss", "test_loss", "test_accuracy"}
+
+
+def test_every_number_says_which_epoch_it_is_of(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", (1e-4, 1e-3, 1e-2))
+    rows.append(EpochRow(0, 5, 9.0, 9.0, 0.1))  # worse at the end than before
+    trials = [dataclasses.replace(trial, best_test_accuracy=0.5) for trial in trials]
+    trials[0] = dataclasses.replace(trials[0], final_test_accuracy=0.1)
+    for select, number in (("final", "0.100"), ("best", "0.500")):
+        ranking = Ranking("test_accuracy", select)
+        info = _info(("learning_rate",), ranking=ranking, ranked_by=ranking.describe())
+        draw_figures(rows, trials, label_trials(trials, info.swept), info, tmp_path)
+        figure = drawn["test_accuracy.png"]
+        assert _legend(figure)[0] == f"learning rate = 1e-4 ({select} test accuracy {number})"
+        assert figure.texts[1].get_text().endswith(f"ranked by {select} test accuracy")
+        response = drawn[f"{select}_accuracy.png"]
+        assert response.texts[0].get_text() == f"{select.capitalize()} test accuracy against learning rate"
+        assert response.axes[0].get_ylabel() == f"{select} test accuracy (share of images)"
+        heights = response.axes[0].collections[0].get_offsets()[:, 1].tolist()
+        assert heights[0] == float(number)

@@ -1,14 +1,15 @@
 """The last line of a sweep."""
 
 from hpjax.report.outcome import describe_outcome
+from hpjax.store.ranking import Ranking
 from hpjax.store.rows import TrialRow
 from hpjax.store.settings import describe_winner, summarize_settings
 
-SUMMARY = {"metric": "test_accuracy", "swept": ["learning_rate"], "utilisation": 0.934}
+SUMMARY = {"metric": "test_accuracy", "select": "final", "swept": ["learning_rate"], "utilisation": 0.934}
 
 
 def _trial(number, rate, accuracy, seed_index=0):
-    values = {"final_test_accuracy": accuracy, "best_test_accuracy": accuracy}
+    values = {"final_test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.01}
     setting = number - seed_index
     return TrialRow(
         number, "complete", 0, {"learning_rate": rate}, 1, setting=setting, seed_index=seed_index, **values
@@ -17,17 +18,20 @@ def _trial(number, rate, accuracy, seed_index=0):
 
 def test_one_seed():
     line = describe_outcome(_trial(3, 1e-4, 0.912345), SUMMARY)
-    assert line == "best: trial 3, learning rate = 1e-4, test accuracy 0.9123, lanes 93 % busy"
+    assert (
+        line
+        == "best: trial 3, learning rate = 1e-4, final test accuracy 0.9123 (best 0.9223), lanes 93 % busy"
+    )
 
 
 def test_several_seeds():
     better, worse = (0.9, 0.92, 0.88), (0.5, 0.5, 0.5)
     trials = [_trial(seed, 1e-4, value, seed) for seed, value in enumerate(better)]
     trials += [_trial(3 + seed, 1e-5, value, seed) for seed, value in enumerate(worse)]
-    winner = describe_winner(summarize_settings(trials, "test_accuracy"))
+    winner = describe_winner(summarize_settings(trials, Ranking("test_accuracy")))
     line = describe_outcome(trials[1], {**SUMMARY, "winner": winner})
     assert line == (
-        "best: learning rate = 1e-4, mean test accuracy 0.9 ± 0.05 over 3 seeds, "
+        "best: learning rate = 1e-4, mean final test accuracy 0.9 ± 0.05 (best 0.91) over 3 seeds, "
         "noise is unlikely to explain its lead, lanes 93 % busy"
     )
 
@@ -46,10 +50,19 @@ def test_trials_that_ended_early_are_counted():
 
 def test_a_searchs_read_of_the_test_set_and_its_speed_are_said():
     best = TrialRow(2, "complete", 0, {"learning_rate": 1e-3}, 1, final_test_accuracy=0.8125,
-                    final_test_loss=0.51234, best_validation_accuracy=0.9)  # fmt: skip
+                    final_test_loss=0.51234, best_validation_accuracy=0.95,
+                    final_validation_accuracy=0.9)  # fmt: skip
     layouts = [{"speedup": 2.44}, {"speedup": 1.21}, {"speedup": 0.0}]
     line = describe_outcome(best, {**SUMMARY, "metric": "validation_accuracy", "layouts": layouts})
     assert line == (
-        "best: trial 2, learning rate = 0.001, validation accuracy 0.9, test accuracy 0.8125, "
-        "test loss 0.5123, 1.2 to 2.4 times as fast as one by one, lanes 93 % busy"
+        "best: trial 2, learning rate = 0.001, final validation accuracy 0.9 (best 0.95), "
+        "test accuracy 0.8125, test loss 0.5123, 1.2 to 2.4 times as fast as one by one, lanes 93 % busy"
+    )
+
+
+def test_what_ranks_is_said():
+    best = _trial(3, 1e-4, 0.9)
+    line = describe_outcome(best, {**SUMMARY, "select": "best"})
+    assert line == (
+        "best: trial 3, learning rate = 1e-4, best test accuracy 0.91 (final 0.9), lanes 93 % busy"
     )

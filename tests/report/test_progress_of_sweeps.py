@@ -41,5 +41,5 @@ def test_the_best_trial_is_there_from_the_first_epoch_and_never_a_diverged_one(l
     sweep = {"space": {"weight_decay": (0.0, 40.0)}, "metric": f"{tmp_path}/metric.py:grown"}
     shown = lines(sweep, tmp_path / "sweep")
     assert "| epoch 1/5 |" in shown[0] and "| epoch 2/5 |" in shown[1]
-    assert all("| best: trial 0, grown -9" in line for line in (*shown[:5], shown[-1]))
-    assert "| best: trial 1, grown " in shown[-2] and shown[-1].startswith("100% ")
+    assert all("| best: trial 0, final grown -9" in line for line in (*shown[:5], shown[-1]))
+    assert "| best: trial 1, final grown " in shown[-2] and shown[-1].startswith("100% ")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hpjax.errors import WorkdirError
+from hpjax.store.ranking import Ranking
 from hpjax.store.records import (
     CopyRow,
     EpochRow,
@@ -65,6 +66,7 @@ def test_tables_hold_what_was_recorded(tmp_path):
     assert summary["finished"] is True and summary["note"] is None
     assert summary["trials"] == {"total": 2, "running": 1, "complete": 1}
     assert summary["best"]["trial"] == 0
+    assert (summary["metric"], summary["select"]) == ("test_accuracy", "final")
 
 
 def test_rows_read_back_with_their_types(tmp_path):
@@ -180,7 +182,7 @@ def test_validation_and_one_test_at_the_end(tmp_path):
         records.start_trial(0, {"epochs": 4, "seed": 3}, seed=3)
         records.add_epoch(EpochRow(0, 1, 1.0, validation_loss=0.5, validation_accuracy=0.8))
         records.set_test(0, 0.6, 0.75)
-        records.write_tables("validation_loss")
+        records.write_tables(Ranking("validation_loss"))
         assert (records.trials()[0].final_test_accuracy, records.trials()[0].best_validation_loss) == (
             0.75,
             0.5,

@@ -104,7 +104,7 @@ def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (1, 2), trial=0)
         _log(trackers, (1, 2), trial=7)
-        results = {"test_accuracy": 0.75, "final_test_loss": 0.5}
+        results = {"best_test_accuracy": 0.75, "final_test_loss": 0.5}
         trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, results)
     with make_trackers(("mlflow",), tmp_path) as trackers:
         _log(trackers, (2, 3), trial=7)
@@ -131,7 +131,7 @@ def test_wandb_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     with make_trackers(("wandb",), workdir) as trackers:
         _log(trackers, (1, 2), trial=0)
         _log(trackers, (1, 2), trial=7)
-        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"test_accuracy": 0.75})
+        trackers.log_hparams(0, {"learning_rate": 1e-4, "optimizer": "adam"}, {"best_test_accuracy": 0.75})
     with make_trackers(("wandb",), workdir) as trackers:
         _log(trackers, (3,), trial=7)
     files = sorted((workdir / "wandb").glob("offline-run-*/*.wandb"))

@@ -53,7 +53,7 @@ def test_the_winner_is_optunas(searched):
     accuracies = [trial.best_validation_accuracy for trial in result.trials]
     assert max(accuracies[:2]) > accuracies[2]  # what the accuracy selects is another one
     assert study.best_trial.number == result.best.trial == result.summary["best"]["trial"] == 2
-    assert study.best_value == result.best.best_objective
+    assert study.best_value == result.best.final_objective
     assert [row.setting for row in result.settings if row.winner] == [2]
     assert load_result(result.workdir).best == result.best
 
@@ -73,4 +73,4 @@ def test_its_values_are_in_the_tables(searched):
 def test_the_winner_is_tested_and_said(searched):
     name, result = searched
     assert [trial.trial for trial in result.trials if trial.final_test_loss is not None] == [2]
-    assert result.outcome.startswith(f"best: trial 2, learning rate = 1e-7, {name} -")
+    assert result.outcome.startswith(f"best: trial 2, learning rate = 1e-7, final {name} -")

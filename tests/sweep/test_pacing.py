@@ -1,52 +1,53 @@
 """Side work takes its share of the time and no more, what it leaves to a thread included."""
 
 import threading
-import time
 
 import pytest
 
 from hpjax.store.background import BackgroundWriter
-from hpjax.sweep import pacing
 from hpjax.sweep.pacing import Pace
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still until it is moved."""
-    now = [0.0]
-    monkeypatch.setattr(pacing.time, "monotonic", lambda: now[0])
-    return now
-
-
-def _count_over_an_hour(clock, seconds, aside):
-    pace, begun = Pace(), []
-
-    def work():
-        begun.append(clock[0])
-        clock[0] += seconds
-
-    while clock[0] < 3600:
-        clock[0] += 1
-        pace.every(0.1, "save", work, lambda: aside)
+def _count_over_an_hour(seconds, aside):
+    now, begun = [0.0], []
+    pace = Pace(lambda: now[0])
+    while now[0] < 3600:
+        now[0] += 1
+        if pace.affords("save", 0.1, aside):
+            pace.begin("save")
+            begun.append(now[0])
+            now[0] += seconds
+            pace.end("save")
     return begun
 
 
 @pytest.mark.parametrize(("seconds", "aside", "times"), [(1.0, 0.0, 3600 / 11), (1.0, 4.0, 3600 / 51)])
-def test_work_takes_its_share_of_the_time(seconds, aside, times, clock):
-    begun = _count_over_an_hour(clock, seconds, aside)
+def test_work_takes_its_share_of_the_time(seconds, aside, times):
+    begun = _count_over_an_hour(seconds, aside)
     assert begun[0] == 1
     assert len(begun) == pytest.approx(times, abs=1)
 
 
-def test_a_write_counts_while_it_lasts_and_afterwards():
-    writer, go = BackgroundWriter(1), threading.Event()
+def test_work_is_up_to_date_until_the_next_boundary():
+    pace = Pace()
+    assert not pace.fresh("save")
+    pace.begin("save")
+    pace.end("save")
+    assert pace.fresh("save")
+    pace.age()
+    assert not pace.fresh("save")
+
+
+def test_a_write_counts_while_it_lasts_and_afterwards(monkeypatch):
+    now, go = [0.0], threading.Event()
+    monkeypatch.setattr("hpjax.store.background.time.monotonic", lambda: now[0])
+    writer = BackgroundWriter(1)
     writer.submit(go.wait)
-    time.sleep(0.05)
-    so_far = writer.seconds
-    time.sleep(0.05)
-    assert 0.05 <= so_far < writer.seconds
+    now[0] = 5.0
+    assert writer.seconds == 5.0
+    now[0] = 7.0
     go.set()
     writer.wait()
-    took = writer.seconds
-    assert took >= 0.1 and writer.seconds == took
+    now[0] = 9.0
+    assert writer.seconds == 7.0
     writer.close()

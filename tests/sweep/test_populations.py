@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from hpjax.config import parse_config
 from hpjax.store.records import load_copies
 from hpjax.sweep import Interrupted, run_sweep
-from hpjax.sweep.events import SessionHost
+from hpjax.sweep.events import Upkeep
 
 RATES = (1e-5, 1e-3, 3e-3, 1e30)
 
@@ -114,15 +114,15 @@ def test_optuna_knows_the_copies(finished):
 
 
 def test_an_interrupted_population_goes_on_bit_for_bit(finished, tmp_path, monkeypatch):
-    boundary = SessionHost.boundary
+    boundary = Upkeep.boundary
 
-    def interrupt_once(self, run):
-        if run.epoch == 3:
+    def interrupt_once(self, status):
+        if status.epoch == 3:
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGTERM)
-        boundary(self, run)
+        return boundary(self, status)
 
-    monkeypatch.setattr(SessionHost, "boundary", interrupt_once)
+    monkeypatch.setattr(Upkeep, "boundary", interrupt_once)
     with pytest.raises(Interrupted):
         run_sweep(_config(), tmp_path / "wd")
     assert load_copies(tmp_path / "wd")

@@ -6,16 +6,6 @@ from hpjax.config import parse_config
 from hpjax.search.study import Study
 from hpjax.sweep import plan_sweep, run_sweep
 
-MODEL = """
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, *, num_classes, rngs):
-        self.out = nnx.Linear(3, num_classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.out(images.mean((1, 2)))
-"""
 TINY = {
     "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 40, "max_test_examples": 12},
     "train": {"batch_size": 12, "epochs": 1},
@@ -25,10 +15,9 @@ RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(net):
     """Returns a function that makes a search with a network that is compiled in no time."""
-    (tmp_path / "net.py").write_text(MODEL)
-    return lambda **sweep: _config({"name": f"{tmp_path}/net.py:Net"}, **sweep)
+    return lambda **sweep: _config({"name": net}, **sweep)
 
 
 def _config(model, **sweep):

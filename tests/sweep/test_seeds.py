@@ -78,8 +78,8 @@ def test_the_winner_is_run_with_further_seeds(searched):
     ]
     assert all(t.hyperparameters == first.hyperparameters for t in further)
     winner = next(row for row in result.settings if row.winner)
-    assert winner.trials == (first.trial, 3, 4) and winner.best.n == 3
-    assert result.summary["winner"]["best"]["mean"] == winner.best.mean
+    assert winner.trials == (first.trial, 3, 4) and winner.final.n == 3
+    assert result.summary["winner"]["final"]["mean"] == winner.final.mean
 
 
 def test_the_test_set_is_read_once_for_each_seed_of_the_winner(searched):

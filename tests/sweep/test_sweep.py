@@ -111,7 +111,7 @@ def test_tensorboard_has_the_results_of_a_trial(finished):
         for name in names:
             (found,) = events.Scalars(f"hparam/{name}")
             assert found.value == pytest.approx(getattr(row, name), rel=1e-6) and found.step == 2
-        assert events.Scalars("hparam/test_accuracy")[0].value == pytest.approx(row.best_test_accuracy)
+        assert "hparam/test_accuracy" not in events.Tags()["scalars"]  # of which epoch?
 
 
 def test_shares_are_exact(finished):

@@ -40,7 +40,7 @@ def test_the_recorded_accuracy_is_reproduced(result):
         model, variables = hpjax.load_trial(result.workdir, trial)
         logits = np.asarray(model(jnp.asarray(test.images, jnp.float32) / 255))
         assert np.mean(logits.argmax(1) == test.labels) == pytest.approx(
-            result.trials[trial].best_test_accuracy
+            result.trials[trial].final_test_accuracy
         )
         assert set(variables) == {"params", "batch_stats"}
 
@@ -94,7 +94,7 @@ def test_a_model_of_ones_own_is_found_from_anywhere(tmp_path, monkeypatch):
     model, variables = hpjax.load_trial(tmp_path / "sweep", 0)
     test = load_dataset(config.data, config.seed).test
     logits = np.asarray(model(jnp.asarray(test.images, jnp.float32) / 255))
-    assert np.mean(logits.argmax(1) == test.labels) == pytest.approx(row.best_test_accuracy)
+    assert np.mean(logits.argmax(1) == test.labels) == pytest.approx(row.final_test_accuracy)
     assert variables["batch_stats"]["norm"]["mean"].shape == (3,)
     (tmp_path / "mine.py").unlink()
     with pytest.raises(ConfigError, match="mine.py doesn't"):

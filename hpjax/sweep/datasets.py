@@ -1,0 +1,67 @@
+"""Data sets of a sweep: one for all trials that see the same images, none that no trial needs any more."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hpjax.config.fields import Config, DataConfig
+from hpjax.data.dataset import Dataset, load_dataset
+from hpjax.errors import WorkdirError
+
+# These say what is done with images, not which ones they are.
+NOT_IMAGES = ("augment", "residency", "remainder")
+_DEFAULTS = {name: getattr(DataConfig(), name) for name in NOT_IMAGES}
+
+
+class Datasets:
+    """Data sets in memory.
+
+    Args:
+      config: the sweep's.
+      workdir: the sweep's; named where images have changed.
+      fingerprints: of the data sets that the sweep began with; new ones are added.
+    """
+
+    def __init__(self, config: Config, workdir: Path, fingerprints: dict[str, str]):
+        self._config, self._workdir, self.fingerprints = config, workdir, fingerprints
+        self._loaded: dict[DataConfig, Dataset] = {}
+
+    def load(self, config: Config) -> Dataset:
+        """Returns the data set of a trial's configuration; loaded once.
+
+        Raises:
+          WorkdirError: It isn't the data set that the sweep began with.
+        """
+        images = _images(config)
+        if images not in self._loaded:
+            dataset = load_dataset(images, config.seed)
+            key = f"{images.name}:{images.image_size}"
+            if self.fingerprints.setdefault(key, dataset.fingerprint) != dataset.fingerprint:
+                was = f"{self._workdir} was begun on other images of {dataset.name}"
+                raise WorkdirError(f"{was}: restore them, or choose another workdir")
+            self._loaded[images] = dataset
+        return self._loaded[images]
+
+    def keep_only(self, configs: Iterable[Config]) -> None:
+        """Lets go of all but the data sets of these configurations."""
+        needed = {_images(config) for config in configs}
+        self._loaded = {images: dataset for images, dataset in self._loaded.items() if images in needed}
+
+    def any(self) -> Dataset:
+        """Returns a data set that was loaded already; their images differ in size alone."""
+        return next(iter(self._loaded.values()), None) or self.load(self._config)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the entry of `summary.json`; nothing before one is loaded."""
+        if not self._loaded:
+            return {}
+        dataset = self.any()
+        validation = 0 if dataset.validation is None else len(dataset.validation)
+        images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
+        about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
+        return {"data": {**about, "images": images}}
+
+
+def _images(config: Config) -> DataConfig:
+    return dataclasses.replace(config.data, **_DEFAULTS)

@@ -1,0 +1,158 @@
+"""What each group is going to be: its lanes, how they are called, and what that takes."""
+
+import dataclasses
+import json
+import logging
+
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
+from hpjax.errors import OutOfMemory
+from hpjax.lanes.capacity import Choice, choose_layout, count_devices, fixed_choice
+from hpjax.lanes.engine import Layout
+from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.population import count_bytes
+from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
+from hpjax.ops import tuning
+from hpjax.search.plan import GroupPlan, Plan
+from hpjax.search.queue import most_unfinished
+from hpjax.search.space import list_static
+from hpjax.search.trial import Trial
+from hpjax.store.workdir import atomic_write
+from hpjax.sweep.preflight import check_groups
+from hpjax.sweep.session import LaneLimit, Session
+
+log = logging.getLogger("hpjax")
+
+MOST_LANES = 64  # of a group, where the config doesn't say
+MOST_PLANNED = 12  # groups of a search that a plan measures
+
+
+def plan_groups(session: Session) -> Plan:
+    """Returns the plan of the groups that are known before anything is trained.
+
+    All of a grid's; of a search, every combination of a few static choices, else the first that is asked for.
+    """
+    check_groups(session.spec.config, session.datasets.load)
+    queue = session.stores.queue
+    if session.spec.config.sweep.sampler == "grid":
+        for group in queue.groups():
+            _plan_one(session, queue.first(group), queue.count(group))
+        return dataclasses.replace(session.plan, most_groups=len(session.plans))
+    for first in _list_first(session):
+        _plan_one(session, first, session.stores.study.budget)
+    return session.plan
+
+
+def _list_first(session: Session) -> list[Trial]:
+    """Returns a trial of each group that a search may have, or of the first one where that isn't known."""
+    known = list_static(session.spec.space, MOST_PLANNED)
+    if known is not None:
+        return [Trial(0, setting, session.spec.config.seed) for setting in known]
+    queue = session.stores.queue
+    group = queue.next_group()
+    return [queue.first(group)] if group else []
+
+
+def _plan_one(session: Session, first: Trial, trials: int) -> None:
+    config = apply_hyperparameters(session.spec.config, first.hyperparameters)
+    dataset = session.datasets.load(config)
+    task = create_task(config, dataset, session.spec.tests_each_epoch)
+    tuning.enable(config.lanes.tune)
+    choose_lanes(session, first, trials, create_program(config, dataset), task)
+
+
+def choose_lanes(session: Session, first: Trial, trials: int, program: Program, task: Task) -> Choice:
+    """Returns how many lanes a group has and how they are called; adds it to the session's plans.
+
+    Args:
+      session: the sweep's.
+      first: one of the group's trials.
+      trials: how many it has, or may have.
+      program: what is compiled for it.
+      task: what it learns.
+    """
+    lanes, limit = session.spec.config.lanes, session.limit
+    config = apply_hyperparameters(session.spec.config, first.hyperparameters)
+    hparams = trial_hparams(config, first.seed)
+    wanted = min(trials, MOST_LANES, most_unfinished(session.spec.config) or trials)
+    if config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
+        lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
+    if limit.at_once:  # what may not fit isn't measured
+        asked = min(lanes.count or wanted, limit.resident * count_devices(lanes.devices))
+        choice = fixed_choice(lanes.strategy, asked, lanes.devices, limit.at_once)
+    else:
+        name = f"{static_key(config)} on {len(task.train)} images"
+        steps = trials * config.train.epochs * task.steps_per_epoch
+        choice = choose_layout(
+            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name, steps
+        )
+    one = program.shapes(hparams, 1)
+    saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}
+    plan = _describe_group(session, first, trials, task, choice)
+    session.plans.append(dataclasses.replace(plan, **saved))
+    return choice
+
+
+def limit_lanes(session: Session, layout: Layout) -> Layout:
+    """Returns the layout with no more lanes a call than fit and than the config, now, asks for.
+
+    For lanes that a checkpoint found under way; the last of the plans is theirs, and says so.
+    """
+    lanes, limit = session.spec.config.lanes, session.limit
+    most = min(n for n in (layout.lanes_per_shard, limit.at_once, lanes.count) if n)
+    per_shard = 1 if lanes.strategy == "sequential" else most
+    threads = 1 if limit.at_once else layout.threads
+    session.plans[-1] = dataclasses.replace(session.plans[-1], lanes_per_call=per_shard, threads=threads)
+    return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads)
+
+
+def halve_lanes(used: LaneLimit, keep_population: bool) -> LaneLimit:
+    """Returns the limit to go on with after memory ran out with so many lanes.
+
+    Args:
+      used: lanes at once and in memory.
+      keep_population: whether all lanes that are in memory have to stay there.
+
+    Raises:
+      OutOfMemory: One lane at a time is too much.
+    """
+    if used.at_once > 1:
+        most = used.at_once // 2
+        log.warning("out of memory with %d lanes at once: going on with %d", used.at_once, most)
+        return LaneLimit(most, used.resident if keep_population else most)
+    if used.resident > 1 and not keep_population:
+        most = used.resident // 2
+        log.warning("out of memory with %d lanes, one at a time: going on with %d", used.resident, most)
+        return LaneLimit(1, most)
+    raise OutOfMemory(
+        "out of memory with one lane at a time: lower train.batch_size or data.image_size, "
+        "or give the process more"
+    )
+
+
+def write_plan(session: Session) -> None:
+    """Writes `plan.json`."""
+    text = json.dumps(session.plan.to_dict(), indent=2) + "\n"
+    atomic_write(session.workdir.path / "plan.json", text)
+
+
+def _describe_group(session: Session, first: Trial, trials: int, task: Task, choice: Choice) -> GroupPlan:
+    swept = first.hyperparameters
+    static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
+    sweep, layout = session.spec.config.sweep, choice.layout
+    known = sweep.sampler == "grid"
+    return GroupPlan(
+        static,
+        trials=trials if known else None,
+        most_trials=trials,
+        may_end_early=not known or sweep.pruner != "none",
+        lanes=choice.num_lanes,
+        lanes_per_call=layout.lanes_per_shard,
+        threads=layout.threads,
+        devices=layout.devices,
+        steps_per_epoch=task.steps_per_epoch,
+        epochs=apply_hyperparameters(session.spec.config, swept).train.epochs,
+        memory_bytes=choice.memory_bytes,
+        lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
+        speedup=choice.speedup,
+    )

@@ -1,0 +1,85 @@
+"""What the loop over epochs and the sweep around it tell each other: plain values, no calls back."""
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hpjax.search.trial import Trial
+from hpjax.store.rows import CopyRow, EpochRow
+
+
+@dataclass
+class Slot:
+    """A busy lane."""
+
+    trial: Trial
+    epoch: int = 0  # epochs done
+    value: float = math.nan  # the objective after the last epoch
+    best: float = -math.inf  # highest score so far
+    score: float = -math.inf  # what ranks the trial: of its last epoch, or the highest
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a group stands between two epochs.
+
+    Attributes:
+      epoch: the group's epochs done.
+      busy: trials in lanes.
+      least: epochs done of the trial in lanes that is furthest behind.
+      most: of the one that is furthest on.
+      epochs: of a trial that runs to its end.
+      images_per_second: training images of all lanes together.
+    """
+
+    epoch: int
+    busy: int
+    least: int
+    most: int
+    epochs: int
+    images_per_second: float
+
+
+class Order(enum.Enum):
+    """What the loop is to do between two epochs."""
+
+    GO_ON = "go on"
+    SAVE = "save"
+    STOP = "save, then stop"
+
+
+class Events(Protocol):
+    """What the loop tells the sweep around it; arguments and answers are plain values.
+
+    So they can be handed to another process. Weights and lanes are fetched only when they are wanted.
+    """
+
+    def next_trial(self) -> Trial | None:
+        """Returns the group's next trial, or None when there is none (yet)."""
+
+    def start(self, trial: Trial, epoch_offset: int) -> None:
+        """A trial was admitted at the group's epoch `epoch_offset`."""
+
+    def record(self, trial: Trial, row: EpochRow, value: float, score: float) -> bool:
+        """An epoch ended; returns whether the trial is to be pruned."""
+        ...
+
+    def wants_weights(self, trial: Trial, score: float) -> bool:
+        """Returns whether the weights of a trial that ends with this score are to be handed over."""
+        ...
+
+    def finish(self, slot: Slot, status: str, message: str, weights: dict | None) -> None:
+        """A trial ended."""
+
+    def copy(self, trial: Trial, row: CopyRow) -> None:
+        """A trial, with its new hyperparameters, goes on from another's state."""
+
+    def boundary(self, status: Status) -> Order:
+        """All lanes are between two epochs; returns what is to be done."""
+        ...
+
+    def save(self, ledger: dict, arrays: dict[str, np.ndarray], last: bool) -> None:
+        """Here is what a run goes on from; `last` where it stops now."""
