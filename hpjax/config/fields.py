@@ -115,7 +115,7 @@ class LanesConfig:
     strategy: str = _field("auto", "auto, fused or sequential")
     devices: int = _field(0, "devices the lanes are spread over; 0: all")
     tune: bool = _field(False, "measure the lowering of each operation at plan time")
-    data_order: str = _field("shared", "shared (all lanes eat one batch) or own (each seed its own order)")
+    data_order: str = _field("own", "own (a trial's order is its own) or shared (all lanes eat one stream)")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ class HostBatch(NamedTuple):
 def epoch_order(key: Key[Array, ""], num_examples: int, batch_size: int) -> Int32[Array, "steps batch"]:
     """Returns which examples each step of an epoch takes: a fresh permutation, cut into rows.
 
-    The last row is filled up with examples from the permutation's start; the first `remainder_size` of it
-    are the epoch's own.
+    The last row is filled up with examples from the permutation's start.
 
     Args:
       key: draws the permutation.
@@ -37,16 +36,6 @@ def epoch_order(key: Key[Array, ""], num_examples: int, batch_size: int) -> Int3
     steps = num_steps(num_examples, batch_size)
     order = jax.random.permutation(key, num_examples).astype(jnp.int32)
     return jnp.resize(order, (steps, batch_size))
-
-
-def num_full_steps(num_examples: int, batch_size: int) -> int:
-    """Returns how many steps of an epoch take a full batch."""
-    return num_examples // batch_size
-
-
-def remainder_size(num_examples: int, batch_size: int) -> int:
-    """Returns how many examples are left for the last, partial batch; 0: there is none."""
-    return num_examples % batch_size
 
 
 def num_steps(num_examples: int, batch_size: int) -> int:
@@ -81,7 +70,7 @@ def residency(data: DataConfig, num_bytes: int, device_limit: int | None) -> str
     Args:
       data: `residency` device or stream is obeyed, auto decides by size.
       num_bytes: of all images that training and evaluation need.
-      device_limit: the device's memory in bytes; None or 0 where it is unknown, as on a CPU.
+      device_limit: the device's memory in bytes; None or 0 where it is unknown.
 
     Raises:
       ConfigError: `data.residency` is none of these.

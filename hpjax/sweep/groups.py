@@ -167,7 +167,7 @@ def _close_group(session: Session, run: GroupRun) -> None:
     session.tally["groups"] += 1
     session.tally["lane_epochs"] += run.lane_epochs
     session.tally["busy_lane_epochs"] += run.busy_lane_epochs
-    session.tally["traces"] += run.traces
+    session.tally["traces"] += run.engine.traces
     run.engine.program.traces.clear()  # they are counted
     session.save()
     session.pace.refresh("checkpoint")

@@ -17,6 +17,7 @@ from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.engine import Engine, EpochResult
 from hpjax.lanes.group import trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.ops.compiler import compile_seconds
 from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
@@ -88,7 +89,6 @@ class GroupRun:
         self.slots: list[Slot | None] = [None] * engine.num_lanes
         self.epoch = 0
         self.lane_epochs = self.busy_lane_epochs = 0
-        self.call_sizes: set[int] = set()  # lanes that single calls advanced
         self.images_per_second = 0.0
         self._plan_copies = plan_copies
 
@@ -104,21 +104,22 @@ class GroupRun:
     def run_epoch(self) -> None:
         """Trains and evaluates every lane once, and frees those whose trial ended."""
         start, compiled = time.perf_counter(), compile_seconds()
-        epochs = [slot.epoch if slot else 0 for slot in self.slots]
-        result = self.engine.run_epoch(self.epoch, epochs, self.splits)
+        result = self.engine.run_epoch([slot and self._shuffle(slot) for slot in self.slots], self.splits)
         compiled = compile_seconds() - compiled
         seconds = max(time.perf_counter() - start - compiled, 1e-9)
         self.epoch += 1
         self.lane_epochs += len(self.slots)
-        self.call_sizes |= _call_sizes(len(self.slots), self.engine.layout.lanes_per_shard)
         self.busy_lane_epochs += len(self.busy)
         self._record(result, seconds)
 
-    @property
-    def traces(self) -> int:
-        """How often a training step was traced for the sizes in use: once each, if all is well."""
-        counts = self.engine.program.traces
-        return sum(counts[kind, size] for kind in ("train", "train_batch") for size in self.call_sizes)
+    def _shuffle(self, slot: Slot) -> Shuffle:
+        """Returns the pass over the training examples that a trial takes next.
+
+        Members of a population differ in their seed, and still share the order of examples.
+        """
+        if self.config.lanes.data_order == "shared":
+            return Shuffle(self.config.seed, self.epoch)
+        return Shuffle(self.config.seed + slot.trial.seed_index, slot.epoch)
 
     @property
     def busy(self) -> list[Slot]:
@@ -154,7 +155,7 @@ class GroupRun:
             if slot is None and (trial := self.host.next_trial()) is not None:
                 self.engine.admit(lane, self.hparams(trial))
                 self.slots[lane] = Slot(trial)
-                self.host.start(trial, self.epoch)
+                self.host.start(trial, self.epoch if self.config.lanes.data_order == "shared" else 0)
         self._shrink()
 
     def hparams(self, trial: Trial):
@@ -214,16 +215,9 @@ class GroupRun:
         return ("pruned", f"after epoch {slot.epoch}") if pruned else ("running", "")
 
     def _shrink(self) -> None:
-        busy = [lane for lane, slot in enumerate(self.slots) if slot is not None]
-        size, per_shard = len(self.slots), self.engine.layout.lanes_per_shard
-        while busy and size // 2 >= len(busy):
-            size //= 2
-        size = min(size, -(-len(busy) // per_shard) * per_shard)  # a shard of idle lanes alone is dropped
-        if size < len(self.slots) and busy:
-            idle = [lane for lane in range(len(self.slots)) if lane not in busy]
-            keep = busy + idle[: size - len(busy)]
-            self.engine.rearrange(keep)
-            self.slots = [self.slots[lane] for lane in keep]
+        kept = self.engine.shrink([lane for lane, slot in enumerate(self.slots) if slot is not None])
+        if kept is not None:
+            self.slots = [self.slots[lane] for lane in kept]
 
 
 def _epoch_row(
@@ -246,11 +240,6 @@ def _epoch_row(
 def _mean(total: SupportsFloat, count: SupportsFloat) -> float:
     """Returns the mean in float64: 399 of 600 are 0.665, not what float32 makes of it."""
     return float(total) / float(count)
-
-
-def _call_sizes(num_lanes: int, lanes_per_call: int) -> set[int]:
-    full, rest = divmod(num_lanes, lanes_per_call)
-    return {size for size, num in ((lanes_per_call, full), (rest, 1)) if size and num}
 
 
 def _columns(row: EpochRow) -> dict:
