@@ -1,6 +1,10 @@
 """What holds for every test: the CPU, unless told otherwise, and no restart or cache of the user's."""
 
+import gc
+import importlib.util
 import os
+import shutil
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -10,11 +14,7 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:  # one cache for all workers, and for what they start
     os.environ["HPJAX_CACHE"] = tempfile.mkdtemp(prefix="hpjax-tests-")
 
-import gc
-import importlib.util
-import shutil
-
-import pytest
+import pytest  # noqa: E402
 
 NEEDS = {"torch": "torch", "ray": "ray"}
 
@@ -37,8 +37,6 @@ def pytest_unconfigure():
 def _forget_programs():
     """Lets go of a module's compiled programs: no other uses them, and they take gigabytes in all."""
     yield
-    import sys
-
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
