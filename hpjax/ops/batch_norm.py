@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hpjax.ops.sums import feature_sums, only_real
+from hpjax.ops.sums import along_features, feature_sums, only_real
 
 
 class Moments(NamedTuple):
@@ -55,7 +55,9 @@ def normalize(
 ) -> Float[Array, "batch *space features"]:
     """Returns `x` normalised by given statistics, in its own dtype; for evaluation."""
     wide = _wide(x)
-    y = (x.astype(wide) - mean) * _factor(variance, scale, epsilon) + bias.astype(wide)
+    per_feature = (mean, _factor(variance, scale, epsilon), bias.astype(wide))
+    mean, factor, bias = (along_features(values, x.ndim) for values in per_feature)
+    y = (x.astype(wide) - mean) * factor + bias
     return (jnp.maximum(y, 0) if relu else y).astype(x.dtype)
 
 
@@ -85,9 +87,9 @@ def _backward(epsilon, relu, residuals, cotangents):
     operands = (x, cotangents[0])
     per_feature = (moments.mean, factor, bias.astype(factor.dtype))
     d_bias, d_centred = feature_sums(terms, operands, per_feature)
-    dy, centred = gradient_and_centred(*operands, *per_feature)
+    dy, centred = gradient_and_centred(*operands, *(along_features(f, x.ndim) for f in per_feature))
     shared = shared_gradient(centred, moments, d_bias, d_centred, epsilon)
-    dx = factor * (dy - only_real(shared, mask))
+    dx = along_features(factor, x.ndim) * (dy - only_real(shared, mask))
     d_scale = d_centred * jax.lax.rsqrt(moments.variance + epsilon)
     return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
 
@@ -129,7 +131,9 @@ def shared_gradient(
       d_centred: sum of the outputs' gradients times `centred`.
       epsilon: added to the variance.
     """
-    return (d_bias + centred * (d_centred / (moments.variance + epsilon))) / moments.count
+    slope = d_centred / (moments.variance + epsilon)
+    d_bias, slope = (along_features(values, centred.ndim) for values in (d_bias, slope))
+    return (d_bias + centred * slope) / moments.count
 
 
 def _count(x: Array, mask: Array | None) -> Array:

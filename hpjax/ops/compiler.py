@@ -19,6 +19,7 @@ CACHE_BYTES = 2 << 30  # of compiled programs on disk; the longest unused go fir
 
 # Of XLA's YNNPACK fusions only the products: those of convolutions run several times slower than XLA's own
 # code, some a hundred times; without those of products, one with a transposed operand runs 14 times slower.
+# Measured with jaxlib 0.10.2; no public issue known.
 _CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
@@ -99,6 +100,7 @@ def compute_apart(f: Callable[..., PyTree], arrays: tuple[Array, ...], *static: 
       arrays: the first is floating; the loop's bound reads it, too.
       static: hashable arguments.
     """
+    # Measured with jaxlib 0.10.2; no public issue known. It can go when barriers hold there.
     if jax.default_backend() != "cpu":
         return f(*arrays, *static)
     return _loop_once(f, static)(*arrays)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from hpjax.ops.batch_norm import Moments, batch_moments, normalize, shared_gradient
 from hpjax.ops.compiler import compute_apart
 from hpjax.ops.pool import Pair, Windows, first_places, unpool, window_taps
-from hpjax.ops.sums import feature_sums, only_real
+from hpjax.ops.sums import along_features, feature_sums, only_real
 
 
 def batch_norm_max_pool(
@@ -79,9 +79,10 @@ def _backward(window, epsilon, residuals, cotangents):
     d_bias, d_centred = feature_sums(
         lambda dy, x, mean: (dy, dy * (x.astype(mean.dtype) - mean)), (dy, winners), (moments.mean,)
     )
-    centred = x.astype(factor.dtype) - moments.mean
+    centred = x.astype(factor.dtype) - along_features(moments.mean, x.ndim)
     shared = shared_gradient(centred, moments, d_bias, d_centred, epsilon)
-    dx = factor * (unpool(dy, places, Windows(window, window), x.shape) - only_real(shared, mask))
+    unpooled = unpool(dy, places, Windows(window, window), x.shape)
+    dx = along_features(factor, x.ndim) * (unpooled - only_real(shared, mask))
     d_scale = d_centred * inverse_deviation
     return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(bias.dtype), None
 
@@ -92,7 +93,7 @@ _norm_pool.defvjp(_forward, _backward)
 
 def _winners(scale: Array, taps: list[Array]) -> Array:
     largest, smallest = functools.reduce(jnp.maximum, taps), functools.reduce(jnp.minimum, taps)
-    return jnp.where(scale >= 0, largest, smallest)
+    return jnp.where(along_features(scale >= 0, largest.ndim), largest, smallest)
 
 
 def _find_winners(x: Array, scale: Array, window: Pair) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,13 +70,14 @@ def make_optimizer(
     after = [decay] if rule.decoupled else []
     if rule.name == "lamb":
         after.append(optax.scale_by_trust_ratio())
-    return optax.chain(
+    chain = optax.chain(
         clip_by_global_norm(hparams.clip_norm, norm),
         *([] if rule.decoupled else [decay]),
         *_DIRECTIONS[rule.name](hparams),
         *after,
         _scale_by_learning_rate(rule, hparams.learning_rate),
     )
+    return optax.GradientTransformation(chain.init, _promoting(chain.update))
 
 
 def clip_by_global_norm(
@@ -109,10 +111,19 @@ def make_schedule(rule: OptimizerRule) -> optax.Schedule:
     warmup = round(rule.warmup_fraction * rule.total_steps)
     rest = max(rule.total_steps - warmup, 1)
     after = _SCHEDULES[rule.schedule](rest)
-    if warmup == 0:
-        return after
-    rise = optax.linear_schedule(0.0, 1.0, warmup)
-    return optax.join_schedules([lambda step: rise(step + 1), after], [warmup])
+    rise = optax.linear_schedule(0.0, 1.0, max(warmup, 1))
+    factor = optax.join_schedules([lambda step: rise(step + 1), after], [warmup])
+    return lambda step: factor(jnp.asarray(step, jnp.float32))
+
+
+def _promoting(update: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `update` with jax's usual promotion: optax raises floats to its int32 count of steps."""
+
+    def promoting(*arguments: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return update(*arguments)
+
+    return promoting
 
 
 def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.GradientTransformation:

@@ -29,7 +29,7 @@ def test_an_offset_is_as_good_as_added(training):
     for norm, arguments in ((BatchNorm(2), {"offset": offset}), (BatchNorm(2), {})):
         norm.mean[...] = jnp.array([0.5, 1.0])
         norm.use_running_average = not training
-        y = norm.relu_max_pool(x if arguments else x + offset, **arguments)
+        y = norm.relu_max_pool(x if arguments else x + offset.reshape(1, 1, 1, 2), **arguments)
         results.append((y, nnx.state(norm)))
     # Batch statistics of other values, rounded differently.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
