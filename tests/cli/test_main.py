@@ -251,6 +251,12 @@ def test_the_restart_for_huge_pages_keeps_the_arguments():
     assert done.returncode == 0 and done.stdout.startswith("usage:")
 
 
+def test_a_locale_without_our_characters_ends_nothing():
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = _run("--helpfull", env=os.environ | ascii_only)
+    assert (done.returncode, done.stderr) == (0, "") and "?" in done.stdout
+
+
 def test_the_package_is_light_and_its_names_are_lazy():
     code = "import sys, hpjax; assert 'jax' not in sys.modules; hpjax.run_sweep; assert 'jax' in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
