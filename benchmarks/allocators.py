@@ -156,9 +156,9 @@ def main(argv: list[str]) -> None:
             for row in describe(candidates, workload):
                 print(f"{system:10} {row['name']}: {_in_words(row, system)}", flush=True)
     names = ("model", "image_size", "batch_size", "lanes")
-    settings = dict(zip(names, shape, strict=True), precision="float32", rounds=rounds, steps=STEPS.value)
+    more = {"precision": "float32", "rounds": rounds, "steps": STEPS.value, "systems": SYSTEMS.value}
+    settings = {**dict(zip(names, shape, strict=True)), **more}
     rows = describe(candidates, workload)
-    settings["systems"] = SYSTEMS.value
     write_json(OUT.value, {**describe_run("allocators", cpu_name(), settings), "rows": rows})
 
 
