@@ -156,9 +156,10 @@ def main(argv: list[str]) -> None:
             for row in describe(candidates, workload):
                 print(f"{system:10} {row['name']}: {_in_words(row, system)}", flush=True)
     names = ("model", "image_size", "batch_size", "lanes")
-    more = {"precision": "float32", "rounds": rounds, "steps": STEPS.value, "systems": SYSTEMS.value}
-    settings = {**dict(zip(names, shape, strict=True)), **more}
+    settings: dict[str, Any] = dict(zip(names, shape, strict=True))
+    settings |= {"precision": "float32", "rounds": rounds, "steps": STEPS.value}
     rows = describe(candidates, workload)
+    settings["systems"] = SYSTEMS.value
     write_json(OUT.value, {**describe_run("allocators", cpu_name(), settings), "rows": rows})
 
 

@@ -13,6 +13,7 @@ from hpjax.data.splits import Split
 from hpjax.lanes import capacity, group
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.program import Program
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.lanes.task import Task
 from hpjax.ops import tuning
 from hpjax.train.hparams import create_hparams
@@ -42,7 +43,7 @@ class Lanes:
     def run_epoch(self, epoch: int) -> Epoch:
         """Trains all lanes; the result is on the host when this returns."""
         start = time.perf_counter()
-        result = self._engine.run_epoch(epoch, [epoch] * self._engine.num_lanes, ())
+        result = self._engine.run_epoch([Shuffle(0, epoch)] * self._engine.num_lanes, ())
         seconds = time.perf_counter() - start
         return Epoch(seconds, (result.train.loss / result.train.count).tolist())
 
@@ -57,7 +58,7 @@ def create_program(workload: Workload) -> Program:
 
 def create_task(workload: Workload) -> Task:
     """Returns the workload's examples, cut into full batches."""
-    return Task(Split(*workload.load_examples()), {}, workload.batch_size, seed=0, keep_remainder=False)
+    return Task(Split(*workload.load_examples()), {}, workload.batch_size, keep_remainder=False)
 
 
 def trial_hparams(workload: Workload) -> list:

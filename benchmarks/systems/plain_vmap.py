@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from hpjax.data.batches import epoch_order
-from hpjax.lanes.engine import order_key
+from hpjax.lanes.shuffle import order_key
 from systems import plain_models
 from systems.lanes import create_program, trial_hparams
 from systems.system import Epoch

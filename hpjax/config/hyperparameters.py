@@ -60,9 +60,7 @@ def static_key(config: Config) -> str:
         if h.dynamic:
             section, field = h.key.split(".")
             del plain[section][field]
-    kept = {name: plain[name] for name in ("model", "data", "optimizer", "train")}
-    kept["data_order"] = config.lanes.data_order
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps({name: plain[name] for name in ("model", "data", "optimizer", "train")}, sort_keys=True)
 
 
 def check_value(name: str, value: Any) -> Any:

@@ -69,7 +69,7 @@ def residency(data: DataConfig, num_bytes: int, device_limit: int | None) -> str
     Args:
       data: `residency` device or stream is obeyed, auto decides by size.
       num_bytes: of all images that training and evaluation need.
-      device_limit: the device's memory in bytes; None or 0 where it is unknown, as on a CPU.
+      device_limit: the device's memory in bytes; None or 0 where it is unknown.
 
     Raises:
       ConfigError: `data.residency` is none of these.

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import jax
 
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.memory_left import available_bytes
-from hpjax.lanes.probe import MANY_STEPS, Candidate, Probe, steps_per_call
+from hpjax.lanes.probe import MANY_STEPS, Candidate, Probe, parse_candidate, steps_per_call
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops import memory
@@ -36,6 +35,10 @@ class Choice:
     speedup: float  # over one lane at a time; 1 when sequential, 0 when unknown
     memory_bytes: int  # device memory of the program, 0 when unknown
     lane_step_seconds: dict[int, float]  # measured seconds per lane and step, by lanes per call; may be empty
+    candidate: Candidate | None = None  # that the layout is made of; None when nothing was measured
+    measured: dict[Candidate, float] = dataclasses.field(default_factory=dict)  # seconds per lane and step
+    key: str = ""  # under which the measurement is remembered; empty: it isn't
+    in_step: bool = True  # measured with batches that lanes share
 
 
 def choose_layout(
@@ -48,6 +51,7 @@ def choose_layout(
     devices: int = 0,
     name: str = "",
     lane_steps: int = 0,
+    in_step: bool = True,
 ) -> Choice:
     """Returns how to train a group.
 
@@ -63,23 +67,25 @@ def choose_layout(
         same sweep is trained the same way, to the bit, when it is run again. Empty: not remembered.
       lane_steps: training steps of all trials together. Where they take less time than compiling wider
         programs would, only one lane a call is tried. 0: unknown, many.
+      in_step: whether lanes take the same batches most of the time; else each takes its own.
     """
     num_devices = count_devices(devices)
     limit = count or min(wanted, FUSED_MAX * num_devices)
-    probe = Probe(program, task, hparams)
+    probe = Probe(program, task, hparams, own=not in_step)
     per_device = -(-limit // num_devices)
     if limit == 1 or strategy != "auto":
         fitting = limit if count else min(limit, _lanes_that_fit(probe, per_device) * num_devices)
         return _estimate(probe, fixed_choice("sequential" if limit == 1 else strategy, fitting, num_devices))
-    key = f"layout of {per_device} lanes: {name}"
+    key = f"layout of {per_device} lanes{'' if in_step else ' out of step'}: {name}"
     briefly = f"{key}, {lane_steps} steps in all"
     seconds = (_recall(briefly, probe) or _recall(key, probe)) if name else None
     if seconds is None:
         seconds, complete = _measure(probe, per_device, lane_steps)
         if name:
-            times = {str(c): 1e3 * s for c, s in seconds.items()}
-            memory.remember(key if complete else briefly, str(_fastest(seconds)), times)
-    return _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
+            times = {c.name: 1e3 * s for c, s in seconds.items()}
+            memory.remember(key if complete else briefly, _fastest(seconds).name, times)
+    choice = _choice(probe, seconds, limit, num_devices, keep_count=bool(count))
+    return dataclasses.replace(choice, key=key if name else "", in_step=in_step)
 
 
 def count_devices(asked: int) -> int:
@@ -120,7 +126,12 @@ def _estimate(probe: Probe, choice: Choice) -> Choice:
 
 def _host_threads() -> int:
     """Returns how many calls are worth running at once: on a CPU, operations don't fill all cores alone."""
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    return _usable_cores() if jax.default_backend() == "cpu" else 1
+
+
+def _usable_cores() -> int:
+    # macOS can't say which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lanes_that_fit(probe: Probe, wanted: int) -> int:
@@ -177,7 +188,7 @@ def _measure(probe: Probe, wanted: int, lane_steps: int) -> tuple[dict[Candidate
             break
         lanes = most if lanes < most < 2 * lanes else 2 * lanes
     best = _fastest(seconds)
-    if best.steps > 1 or seconds[best] * best.lanes * best.threads < SHORT_STEP:
+    if best.steps > 1 or seconds[best] * best.at_once < SHORT_STEP:
         is_gain(best._replace(steps=1 if best.steps > 1 else MANY_STEPS))
     _measure_in_turns(probe, seconds)
     return seconds, True
@@ -190,7 +201,7 @@ def _measure_in_turns(probe: Probe, seconds: dict[Candidate, float]) -> None:
     speed-up is told over.
     """
     limit = CLOSE * min(seconds.values())
-    again = [c for c, s in seconds.items() if s <= limit or c.lanes == c.threads == 1]
+    again = [c for c, s in seconds.items() if s <= limit or c.at_once == 1]
     for _ in range(2 if len(again) > 1 else 0):
         for candidate in again:
             seconds[candidate] = min(seconds[candidate], probe.seconds_if_it_fits(candidate, repeats=3))
@@ -198,7 +209,7 @@ def _measure_in_turns(probe: Probe, seconds: dict[Candidate, float]) -> None:
 
 def _fastest(seconds: dict[Candidate, float]) -> Candidate:
     """Returns the candidate with the fewest seconds; a wider program must be clearly faster."""
-    ranked = sorted(seconds, key=lambda c: (c.lanes * c.threads, c.steps))
+    ranked = sorted(seconds, key=lambda c: (c.at_once, c.steps))
     best = ranked[0]
     for candidate in ranked[1:]:
         if seconds[candidate] * LEAST_GAIN <= seconds[best]:
@@ -208,9 +219,9 @@ def _fastest(seconds: dict[Candidate, float]) -> Candidate:
 
 def _recall(key: str, probe: Probe) -> dict[Candidate, float] | None:
     """Returns what was measured for the same program, if it still reads as that and its choice fits."""
-    numbers = {tuple(map(int, re.findall(r"\d+", n))): ms for n, ms in memory.measured(key).items()}
-    found = {Candidate(*n): ms / 1e3 for n, ms in numbers.items() if len(n) == 3 and min(n) > 0 and ms > 0}
-    if not any(c[:2] == (1, 1) for c in found):
+    named = {parse_candidate(name): ms for name, ms in memory.measured(key).items()}
+    found = {candidate: ms / 1e3 for candidate, ms in named.items() if candidate is not None and ms > 0}
+    if not any(candidate.at_once == 1 for candidate in found):
         return None
     best = _fastest(found)
     needed = _memory(probe, best.lanes) * best.threads
@@ -221,18 +232,25 @@ def _choice(
     probe: Probe, seconds: dict[Candidate, float], limit: int, devices: int, keep_count: bool
 ) -> Choice:
     best = _fastest(seconds)
-    alone = min(s for c, s in seconds.items() if c.lanes == c.threads == 1)
-    num_lanes = limit if keep_count else min(limit, best.lanes * best.threads * devices)
-    steps = best.steps if best.steps == 1 else _steps_within(CALL_SECONDS, seconds[best] * best.lanes)
-    layout = Layout(best.lanes, steps, devices, best.threads)
+    alone = min(s for c, s in seconds.items() if c.at_once == 1)
     return Choice(
-        layout,
-        num_lanes,
-        seconds[best] * best.lanes * best.threads,
+        create_layout(best, seconds[best], devices),
+        limit if keep_count else min(limit, best.at_once * devices),
+        seconds[best] * best.at_once,
         alone / seconds[best],
         probe.memory(best.lanes) * best.threads,
         {best.lanes: seconds[best]},
+        best,
+        seconds,
     )
+
+
+def create_layout(candidate: Candidate, lane_step_seconds: float, devices: int) -> Layout:
+    """Returns the layout of a candidate that was measured."""
+    steps = candidate.steps
+    if steps > 1:
+        steps = _steps_within(CALL_SECONDS, lane_step_seconds * candidate.lanes)
+    return Layout(candidate.lanes, steps, devices, candidate.threads)
 
 
 def _steps_within(seconds: float, step_seconds: float) -> int:

@@ -5,10 +5,11 @@ shard per lane is sequential training; a shard per device spreads the lanes. Who
 lanes numbered from 0 and never a shard.
 """
 
-import dataclasses
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,27 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.data.batches import epoch_order, stream_batches
-from hpjax.data.dataset import Split
+from hpjax.data.batches import stream_batches
 from hpjax.lanes.population import (
     Population,
+    check_arrays,
     concatenate,
     continue_as,
     from_arrays,
     lane_weights,
     set_hparams,
-    set_weights,
     to_arrays,
 )
-from hpjax.lanes.program import (
-    Examples,
-    Program,
-    augment_key,
-    create_population,
-    lane_orders,
-    order_key,
-)
+from hpjax.lanes.program import Program, create_population
+from hpjax.lanes.residents import place
+from hpjax.lanes.shuffle import Draw, Shuffle, agree, draw, draw_lanes, fill_idle
 from hpjax.lanes.task import Task
+from hpjax.ops.compiler import compile_seconds
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums, zero_sums
 from hpjax.train.state import TrainState
@@ -51,7 +47,12 @@ class Layout:
     lanes_per_shard: int  # lanes that one call advances
     steps_per_call: int = 1  # 1: a call a step; more: a loop on the device
     devices: int = 1  # shards go round these
-    threads: int = 1  # of the host, that shards are run in; more than one keeps a CPU's cores busier
+    threads: int = 1  # of the host, that a device's shards are run in; more keep a CPU's cores busier
+
+    @property
+    def at_once(self) -> int:
+        """How many lanes of one device the calls under way advance."""
+        return self.lanes_per_shard * self.threads
 
 
 class EpochResult(NamedTuple):
@@ -60,6 +61,8 @@ class EpochResult(NamedTuple):
     train: Sums
     evaluated: dict[str, Sums]
     diverged_step: np.ndarray  # -1: healthy
+    train_seconds: float  # wall time of training alone, compiling apart
+    own: bool  # lanes of one call took batches of their own: they were at different passes
 
 
 class Stopped(Exception):
@@ -89,20 +92,26 @@ class Engine:
     ):
         self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
         self._devices = jax.devices()[: layout.devices]
-        self._data = [] if task.streamed else [_put(task.train, d) for d in self._devices]
-        self._evaluated = [
-            {name: _put(split, d) for name, split in task.evaluated.items()} for d in self._devices
-        ]
-        self._order = jax.jit(epoch_order, static_argnums=(1, 2))
-        self._lane_orders = jax.jit(lane_orders, static_argnums=(2, 3))
+        resident = [*task.evaluated.values(), *([] if task.streamed else [task.train])]
+        for split, device in itertools.product(resident, self._devices):
+            place(split, device)
         sizes = _shard_sizes(num_lanes, layout.lanes_per_shard)
-        self._shards = self._place([create_population(program, hparams, size) for size in sizes])
+        self._shards = [
+            jax.device_put(create_population(program, hparams, size), self._device(i))
+            for i, size in enumerate(sizes)
+        ]
         self._dispatch = threading.Lock()
+        self._trained: set[tuple[int, bool]] = set()  # lanes of a call, whether their batches were their own
 
     @property
     def num_lanes(self) -> int:
         """How many lanes there are, busy or idle."""
         return sum(map(_size, self._shards))
+
+    @property
+    def traces(self) -> int:
+        """How often a training step was traced for the calls that were made: once each, if all is well."""
+        return sum(self.program.traces["train", size, own] for size, own in self._trained)
 
     def admit(self, lane: int, hparams: Hparams) -> None:
         """Puts a fresh trial into `lane`."""
@@ -110,37 +119,28 @@ class Engine:
         trial = jax.device_put(self.program.create(hparams), self._device(shard))
         self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
 
-    def run_epoch(self, epoch: int, lane_epochs: list[int], splits: Sequence[str]) -> EpochResult:
+    def run_epoch(self, shuffles: Sequence[Shuffle | None], splits: Sequence[str]) -> EpochResult:
         """Trains all lanes for one epoch and evaluates them.
 
         Args:
-          epoch: counts the group's epochs; picks the shared order of examples.
-          lane_epochs: each lane's own count, for orders of the lanes' own.
+          shuffles: the pass over the training examples that each lane takes; None: the lane is idle. Lanes
+            of one shard that take the same one share its batches.
           splits: which of `task.evaluated` to evaluate on.
 
         Raises:
           Stopped: `should_stop()` turned true between two steps; the lanes are then between two epochs
             no more.
         """
-        bounds = np.cumsum([0, *map(_size, self._shards)])
-        epochs = [jnp.asarray(lane_epochs[a:b], jnp.int32) for a, b in itertools.pairwise(bounds)]
-        train = self._each_shard(lambda i: self._train_shard(i, epoch, epochs[i]))
-        evaluated = {name: self._each_shard(lambda i, n=name: self._evaluate_shard(i, n)) for name in splits}
-        diverged = np.concatenate([np.asarray(s.state.diverged_step) for s in self._shards])
-        return EpochResult(_join(train), {name: _join(sums) for name, sums in evaluated.items()}, diverged)
+        parts = self._split(shuffles)
+        with _timed() as clock:
+            train = _join(self._each_shard(lambda i: self._train_shard(i, parts[i])))
+        evaluated = {name: self.evaluate(name) for name in splits}
+        diverged = np.concatenate(jax.device_get([s.state.diverged_step for s in self._shards]))
+        return EpochResult(train, evaluated, diverged, clock.seconds, not all(map(agree, parts)))
 
     def evaluate(self, split: str) -> Sums:
         """Returns each lane's sums over a split of `task.evaluated`."""
         return _join(self._each_shard(lambda i: self._evaluate_shard(i, split)))
-
-    def load_weights(self, lane: int, weights: dict[str, Any]) -> None:
-        """Makes `weights`, as `self.weights` gives them, the present ones of a lane."""
-        shard, index = self._find(lane)
-        state = self._shards[shard].state
-        params = set_weights(state.params, index, weights["params"])
-        batch_stats = set_weights(state.batch_stats, index, weights.get("batch_stats", {}))
-        state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-        self._shards[shard] = self._shards[shard]._replace(state=state)
 
     def keep_best(self, scores: np.ndarray) -> None:
         """Notes the present weights of each lane whose score (higher is better) is its highest so far."""
@@ -163,48 +163,87 @@ class Engine:
         shard, index = self._find(lane)
         self._shards[shard] = set_hparams(self._shards[shard], index, hparams)
 
-    def rearrange(self, sources: list[int]) -> None:
+    def shrink(self, busy: Sequence[int]) -> list[int] | None:
+        """Drops idle lanes where that saves work.
+
+        The number of lanes is halved as long as the busy ones fit, so that few sizes are ever compiled, and
+        shards of idle lanes alone are dropped.
+
+        Args:
+          busy: the lanes that have a trial, in order.
+
+        Returns:
+          Which lanes stay, in their new order; None where nothing changed.
+        """
+        size, per_shard = self.num_lanes, self.layout.lanes_per_shard
+        while busy and size // 2 >= len(busy):
+            size //= 2
+        size = min(size, -(-len(busy) // per_shard) * per_shard)
+        if not busy or size == self.num_lanes:
+            return None
+        idle = [lane for lane in range(self.num_lanes) if lane not in busy]
+        kept = [*busy, *idle[: size - len(busy)]]
+        self.rearrange(kept)
+        return kept
+
+    def rearrange(self, sources: Sequence[int]) -> None:
         """Makes lane i what lane `sources[i]` was; fewer sources than lanes shrink the program."""
-        if len(self._shards) == 1:
-            self._shards = [self.program.take(self._shards[0], jnp.asarray(sources))]
-        else:
-            home = self._devices[0]
-            everything = concatenate([jax.device_put(s, home) for s in self._shards])
-            bounds = np.cumsum([0, *_shard_sizes(len(sources), self.layout.lanes_per_shard)])
-            parts = [sources[a:b] for a, b in itertools.pairwise(bounds)]
-            self._shards = self._place([self.program.take(everything, jnp.asarray(p)) for p in parts])
+        bounds = np.cumsum([0, *_shard_sizes(len(sources), self.layout.lanes_per_shard)])
+        parts = [sources[a:b] for a, b in itertools.pairwise(bounds)]
+        self._shards = [self._gather(part, self._device(i)) for i, part in enumerate(parts)]
+
+    def change_layout(self, layout: Layout) -> None:
+        """Goes on with the same lanes in another layout on the same devices."""
+        assert layout.devices == self.layout.devices
+        self.layout = layout
+        self.rearrange(range(self.num_lanes))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns host copies of everything that `restore` needs."""
-        return to_arrays(concatenate([jax.device_put(s, self._devices[0]) for s in self._shards]))
+        shards = [to_arrays(shard) for shard in _on_their_way(self._shards)]
+        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Puts back what `snapshot` returned, from any layout and number of lanes."""
-        population = from_arrays(self._shards[0], arrays)
-        bounds = np.cumsum([0, *_shard_sizes(_size(population), self.layout.lanes_per_shard)])
-        parts = [np.arange(a, b) for a, b in itertools.pairwise(bounds)]
-        self._shards = self._place([self.program.take(population, jnp.asarray(p)) for p in parts])
+        check_arrays(self._shards[0], arrays)
+        num_lanes = len(next(iter(arrays.values())))
+        bounds = np.cumsum([0, *_shard_sizes(num_lanes, self.layout.lanes_per_shard)])
+        self._shards = [
+            from_arrays(self._shards[0], {name: v[a:b] for name, v in arrays.items()}, self._device(i))
+            for i, (a, b) in enumerate(itertools.pairwise(bounds))
+        ]
 
     def _each_shard(self, work: Callable[[int], Sums]) -> list[Sums]:
-        """Returns what `work` gives for each shard; with threads, several at once."""
-        shards = range(len(self._shards))
-        if self.layout.threads == 1:
+        """Returns what `work` gives for each shard; devices, and threads of a device, work side by side."""
+        shards, workers = range(len(self._shards)), self.layout.threads * len(self._devices)
+        if workers == 1:
             return [work(i) for i in shards]
-        with ThreadPoolExecutor(self.layout.threads) as pool:
-            return list(pool.map(lambda i: jax.block_until_ready(work(i)), shards))
+        # A worker takes every `workers`th shard, so that it stays with one device.
+        with ThreadPoolExecutor(workers) as pool:
+            take = lambda first: [jax.block_until_ready(work(i)) for i in shards[first::workers]]  # noqa: E731
+            by_worker = list(pool.map(take, range(workers)))
+        return [by_worker[i % workers][i // workers] for i in shards]
 
-    def _train_shard(self, i: int, epoch: int, lane_epochs) -> Sums:
-        shard, key = self._shards[i], augment_key(self.task.seed, epoch)
-        order = self._epoch_order(shard, epoch, lane_epochs)
-        order, key, sums = jax.device_put((order, key, zero_sums((_size(shard),))), self._device(i))
+    def _train_shard(self, i: int, shuffles: Sequence[Shuffle | None]) -> Sums:
+        shard, own = self._shards[i], not agree(shuffles)
+        self._trained.add((_size(shard), own))
+        drawn = self._draw(fill_idle(shuffles), own)
+        order, key, sums = jax.device_put((*drawn, zero_sums((_size(shard),))), self._device(i))
         steps = self._streamed_steps if self.task.streamed else self._resident_steps
         state, sums = steps(i, sums, order, key)
         self._shards[i] = shard._replace(state=state)
         return sums
 
+    def _draw(self, shuffles: Sequence[Shuffle], own: bool) -> Draw:
+        num, batch_size = len(self.task.train), self.task.batch_size
+        if not own:
+            return draw(*shuffles[0], num, batch_size)
+        seeds, epochs = zip(*shuffles, strict=True)
+        return draw_lanes(np.array(seeds, np.uint32), np.array(epochs, np.int32), num, batch_size)
+
     def _resident_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
         program, task, shard = self.program, self.task, self._shards[i]
-        data = self._data[i % len(self._devices)]
+        data = place(task.train, self._device(i))
         full, rest = divmod(len(task.train), task.batch_size)
         state, hparams, most = shard.state, shard.hparams, self.layout.steps_per_call
         for start in range(0, full, most):
@@ -214,15 +253,16 @@ class Engine:
             with self._dispatch:  # so that one thread compiles, and the others find it done
                 state, sums = program.train(state, sums, hparams, data, order, key, start, stop, most)
         if rest and task.keep_remainder:
+            mask = self._mask(rest)
             with self._dispatch:
-                mask = self._mask(rest)
-                state, sums = program.train_masked(state, sums, hparams, data, order, key, full, mask)
+                state, sums = program.train_one(state, sums, hparams, data, order, key, full, mask)
         return state, sums
 
     def _streamed_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
         task, shard = self.task, self._shards[i]
         full, state = len(task.train) // task.batch_size, shard.state
-        for step, host in enumerate(stream_batches(task.train, np.asarray(order)[: task.steps_per_epoch])):
+        rows = np.moveaxis(np.asarray(order), -2, 0)[: task.steps_per_epoch]  # steps first, then any lanes
+        for step, host in enumerate(stream_batches(task.train, rows)):
             if self._should_stop():
                 raise Stopped
             mask = None if step < full else self._mask(len(task.train) % task.batch_size)
@@ -234,15 +274,9 @@ class Engine:
     def _mask(self, real: int) -> np.ndarray:
         return (np.arange(self.task.batch_size) < real).astype(np.float32)
 
-    def _epoch_order(self, shard: Population, epoch: int, lane_epochs):
-        num, batch_size = len(self.task.train), self.task.batch_size
-        if self.program.own_order:
-            return self._lane_orders(shard.hparams.seed, lane_epochs, num, batch_size)
-        return self._order(order_key(self.task.seed, epoch), num, batch_size)
-
     def _evaluate_shard(self, i: int, split: str) -> Sums:
         state, task = self._shards[i].state, self.task
-        data = self._evaluated[i % len(self._devices)][split]
+        data = place(task.evaluated[split], self._device(i))
         if self.layout.steps_per_call > 1:
             with self._dispatch:
                 return self.program.evaluate_many(state, data, task.eval_batch_size)
@@ -252,8 +286,13 @@ class Engine:
                 sums = self.program.evaluate_one(state, sums, data, step, task.eval_batch_size)
         return sums
 
-    def _place(self, shards: list[Population]) -> list[Population]:
-        return [jax.device_put(s, self._devices[i % len(self._devices)]) for i, s in enumerate(shards)]
+    def _gather(self, lanes: Sequence[int], device: Any) -> Population:
+        """Returns a shard on `device` of lanes from anywhere; only they travel."""
+        parts = []
+        for i, run in itertools.groupby(map(self._find, lanes), key=lambda found: found[0]):
+            taken = self.program.take(self._shards[i], jnp.asarray([index for _, index in run]))
+            parts.append(jax.device_put(taken, device))
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def _device(self, shard: int) -> Any:
         return self._devices[shard % len(self._devices)]
@@ -265,12 +304,29 @@ class Engine:
             lane -= _size(shard)
         raise IndexError(lane)
 
-    def _split(self, per_lane: np.ndarray) -> list[np.ndarray]:
-        return np.split(per_lane, np.cumsum([_size(s) for s in self._shards])[:-1])
+    def _split(self, per_lane: Any) -> list[Any]:
+        bounds = np.cumsum([0, *map(_size, self._shards)])
+        return [per_lane[a:b] for a, b in itertools.pairwise(bounds)]
 
 
-def _put(split: Split, device: Any) -> Examples:
-    return Examples(*jax.device_put((split.images, split.labels), device))
+@dataclass
+class _Clock:
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def _timed() -> Iterator[_Clock]:
+    """Measures the wall time of a block without what was compiled in it."""
+    clock, start, compiled = _Clock(), time.perf_counter(), compile_seconds()
+    yield clock
+    clock.seconds = max(time.perf_counter() - start - (compile_seconds() - compiled), 1e-9)
+
+
+def _on_their_way(shards: list[Population]) -> list[Population]:
+    """Starts all transfers to the host before the first is waited for."""
+    for leaf in jax.tree.leaves(shards):
+        leaf.copy_to_host_async()
+    return shards
 
 
 def _join(sums: list[Sums]) -> Sums:

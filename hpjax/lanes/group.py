@@ -11,8 +11,9 @@ from hpjax.config.fields import Config
 from hpjax.config.user_files import absolute_name
 from hpjax.data.augment import make_augment
 from hpjax.data.batches import residency
-from hpjax.data.dataset import Dataset
+from hpjax.data.dataset import Dataset, Split
 from hpjax.errors import ConfigError
+from hpjax.lanes.memory_left import total_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.models.registry import create_model, find_model_class
@@ -43,9 +44,8 @@ def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task
         dataset.train,
         evaluated,
         config.train.batch_size,
-        config.seed,
         config.data.remainder == "pad",
-        streamed=_is_streamed(config, dataset.train.images.nbytes),
+        streamed=_is_streamed(config, [dataset.train, *evaluated.values()]),
     )
 
 
@@ -56,12 +56,11 @@ def check_batch_size(batch_size: int, dataset: Dataset) -> None:
         raise ConfigError("train.batch_size", batch_size, allowed)
 
 
-def _is_streamed(config: Config, num_bytes: int) -> bool:
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    streamed = residency(config.data, num_bytes, limit) == "stream"
-    if streamed and config.lanes.data_order == "own":
-        raise ConfigError("lanes.data_order", "own", "shared where the images don't lie on the device")
-    return streamed
+def _is_streamed(config: Config, splits: list[Split]) -> bool:
+    num_bytes = sum(split.images.nbytes for split in splits)
+    # All memory that there is, not what is free now: the same sweep is streamed, or not, whenever it is run.
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or total_bytes()
+    return residency(config.data, num_bytes, limit) == "stream"
 
 
 def create_program(config: Config, dataset: Dataset) -> Program:
@@ -78,7 +77,7 @@ def create_program(config: Config, dataset: Dataset) -> Program:
 
     name = config.data.augment
     augment = None if name == "none" else make_augment(name)
-    return Program(recipe, init, augment, own_order=config.lanes.data_order == "own")
+    return Program(recipe, init, augment)
 
 
 def model_factory(config: Config, dataset: Dataset):

@@ -20,6 +20,21 @@ def available_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
+def total_bytes() -> int:
+    """Returns how much memory this process could have: the machine's, within its control groups' limits."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = []
+    with contextlib.suppress(OSError, AttributeError):
+        limits = [limit for limit in map(_limit_of, _control_groups()) if limit is not None]
+    return min([machine, *limits])
+
+
+def _limit_of(group: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return int((group / "memory.max").read_text())  # the word "max" where there is none
+    return None
+
+
 def _give_back() -> None:
     """Has the allocator return what it keeps but nothing uses, so that it counts as available."""
     process = ctypes.CDLL(None)

@@ -88,32 +88,35 @@ def concatenate(populations: list[Population]) -> Population:
 
 def to_arrays(population: Population) -> dict[str, np.ndarray]:
     """Returns host copies of all leaves under their tree paths; the inverse of `from_arrays`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(population)
-    for _, leaf in leaves:
-        leaf.copy_to_host_async()  # all transfers are under way before the first is waited for
-    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
+    return {name: np.array(leaf) for name, leaf in _named_leaves(population).items()}
 
 
-def from_arrays(template: Population, arrays: dict[str, np.ndarray]) -> Population:
-    """Returns a population of `template`'s structure with the given leaves.
-
-    Args:
-      template: a population (or its shapes) with any number of lanes.
-      arrays: what `to_arrays` returned.
+def check_arrays(template: Population, arrays: dict[str, np.ndarray]) -> None:
+    """Checks that saved lanes are those of a population like `template`, whatever their number.
 
     Raises:
       CheckpointError: A leaf is missing, unknown, or of another shape or dtype.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(template)
-    names = [jax.tree_util.keystr(path) for path, _ in leaves]
-    if set(names) != set(arrays):
+    leaves = _named_leaves(template)
+    if set(leaves) != set(arrays):
         raise CheckpointError(
-            f"the saved lanes don't fit the model: {sorted(set(names) ^ set(arrays))[:3]} …"
+            f"the saved lanes don't fit the model: {sorted(set(leaves) ^ set(arrays))[:3]} …"
         )
-    for name, (_, leaf) in zip(names, leaves, strict=True):
+    for name, leaf in leaves.items():
         if arrays[name].shape[1:] != leaf.shape[1:] or arrays[name].dtype != leaf.dtype:
             raise CheckpointError(f"saved {name} is {arrays[name].shape}, the model wants {leaf.shape}")
-    return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in names])
+
+
+def from_arrays(template: Population, arrays: dict[str, np.ndarray], device: Any) -> Population:
+    """Returns a population like `template` on `device`, with arrays that `check_arrays` let pass."""
+    placed = jax.device_put([arrays[name] for name in _named_leaves(template)], device)
+    # A copy: on a CPU the device's buffer may be numpy's own, which a step would overwrite.
+    return jax.tree.unflatten(jax.tree.structure(template), [jnp.array(leaf, copy=True) for leaf in placed])
+
+
+def _named_leaves(population: Population) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(population)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def lane_weights(population: Population, lane: int) -> dict[str, Any]:
@@ -125,10 +128,3 @@ def lane_weights(population: Population, lane: int) -> dict[str, Any]:
 def count_bytes(tree: Any) -> int:
     """Returns the bytes of all arrays (or shapes) of a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def set_weights(stacked: nnx.State, lane: int, weights: dict[str, Any]) -> nnx.State:
-    """Returns the stacked variables with nested dicts of arrays (see `lane_weights`) in place of a lane's."""
-    new = jax.tree.map(lambda x: x[lane], stacked)
-    nnx.replace_by_pure_dict(new, weights)
-    return jax.tree.map(lambda all_, one: all_.at[lane].set(one), stacked, new)

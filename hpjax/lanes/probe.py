@@ -1,18 +1,20 @@
 """A group's programs at different numbers of lanes: what memory they need, and how long a step takes."""
 
+import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from hpjax.data.batches import epoch_order
 from hpjax.data.splits import Split
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.lanes.population import count_bytes
-from hpjax.lanes.program import Examples, Program, augment_key, create_population
+from hpjax.lanes.program import Program, create_population
+from hpjax.lanes.residents import Examples, place
+from hpjax.lanes.shuffle import Draw, draw, draw_lanes
 from hpjax.lanes.task import Task
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import zero_sums
@@ -29,23 +31,42 @@ class Candidate(NamedTuple):
     threads: int = 1  # of the host, each with calls of its own
     steps: int = 1  # of one call
 
-    def __str__(self) -> str:
-        """Returns the name under which it is remembered."""
-        return f"{self.lanes} lanes x {self.threads} threads x {self.steps} steps"
+    @property
+    def name(self) -> str:
+        """The JSON under which it is remembered; `parse_candidate` reads it."""
+        return json.dumps(self)
+
+    @property
+    def at_once(self) -> int:
+        """Lanes that all its calls under way advance."""
+        return self.lanes * self.threads
+
+
+def parse_candidate(name: str) -> Candidate | None:
+    """Returns the candidate that was remembered under a name; None if it was none."""
+    try:
+        candidate = Candidate(*json.loads(name))
+        return candidate if all(isinstance(n, int) and n > 0 for n in candidate) else None
+    except (ValueError, TypeError):
+        return None
 
 
 class Probe:
-    """Compiles and times a group's training step at different numbers of lanes."""
+    """Compiles and times a group's training step at different numbers of lanes.
 
-    def __init__(self, program: Program, task: Task, hparams: Hparams):
-        self.program, self.task, self.hparams = program, task, hparams
+    Args:
+      program: the group's functions.
+      task: its data.
+      hparams: any trial's.
+      own: whether each lane takes batches of its own, as lanes do that aren't in step.
+    """
+
+    def __init__(self, program: Program, task: Task, hparams: Hparams, own: bool = False):
+        self.program, self.task, self.hparams, self.own = program, task, hparams, own
         self.full_steps = max(1, min(MOST_STEPS, len(task.train) // task.batch_size))
-        num = min(len(task.train), self.full_steps * task.batch_size) if task.streamed else len(task.train)
-        # All images, and committed to a device, as in an engine: else jax would compile for that one again.
+        # Committed to a device, as in an engine: else jax would compile for that one again.
         self.device = jax.devices()[0]
-        images, labels = task.train.images[:num], task.train.labels[:num]
-        self.data = Examples(*jax.device_put((images, labels), self.device))
-        self.order = epoch_order(jax.random.key(0), num, task.batch_size)
+        self.data = self._examples()
         self.compile_seconds = 0.0  # of the first program
         self._memory: dict[int, int] = {}
 
@@ -79,9 +100,16 @@ class Probe:
         """How many times the memory of training evaluation may need: it holds less of more examples."""
         return max(1.0, self.task.eval_batch_size / self.task.batch_size) if self.task.evaluated else 1.0
 
+    def _examples(self) -> Examples:
+        if not self.task.streamed:
+            return place(self.task.train, self.device)
+        num = min(len(self.task.train), self.full_steps * self.task.batch_size)
+        images, labels = _arrays(self.task.train)
+        return Examples(*jax.device_put((images[:num], labels[:num]), self.device))
+
     def _analyse(self, num_lanes: int) -> int:
         population, most = self._committed(self.program.shapes(self.hparams, num_lanes)), steps_per_call()
-        order, key = self._committed((jax.eval_shape(self._order, num_lanes), augment_key(0, 0)))
+        order, key = self._committed(jax.eval_shape(lambda: self._draw(num_lanes)))
         train = self.program.train_one if most == 1 else self.program.train_many
         steps = (0,) if most == 1 else (0, self.full_steps)
         state, sums = population.state, self._committed(zero_sums((num_lanes,)))
@@ -135,7 +163,7 @@ class Probe:
     def _advance(self, shard: tuple, steps: int, calls: int = 1) -> tuple:
         """Returns a shard after `calls` calls of `steps` steps; waits for the last only, as epochs do."""
         state, sums, hparams = shard
-        order, key = jax.device_put((self._order(sums.loss.shape[0]), augment_key(0, 0)), self.device)
+        order, key = jax.device_put(tuple(self._draw(sums.loss.shape[0])), self.device)
         for call in range(calls):
             start = call % (self.full_steps // steps) * steps
             state, sums = self.program.train(
@@ -143,10 +171,12 @@ class Probe:
             )
         return (*jax.block_until_ready((state, sums)), hparams)
 
-    def _order(self, num_lanes: int):
-        if not self.program.own_order:
-            return self.order
-        return jnp.broadcast_to(self.order, (num_lanes, *self.order.shape))
+    def _draw(self, num_lanes: int) -> Draw:
+        num, batch_size = len(self.data.labels), self.task.batch_size
+        if not self.own or num_lanes == 1:
+            return draw(0, 0, num, batch_size)
+        seeds = np.arange(num_lanes, dtype=np.uint32)
+        return draw_lanes(seeds, np.zeros(num_lanes, np.int32), num, batch_size)
 
 
 def steps_per_call() -> int:

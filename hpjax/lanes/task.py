@@ -12,7 +12,6 @@ class Task:
     train: Split
     evaluated: dict[str, Split]  # the splits that can be evaluated, by name
     batch_size: int
-    seed: int  # of the shared order of examples
     keep_remainder: bool = True  # train on the last, partial batch too
     eval_batch_size: int = 250
     streamed: bool = False  # training images stay with the host; each batch is brought to the device

@@ -44,6 +44,8 @@ class GroupPlan:
       weights_bytes: of one trial's weights on disk.
       lane_step_seconds: one step of one lane, all threads at work; 0 where it wasn't measured.
       speedup: over one lane at a time; 0 where it wasn't measured.
+      trained_lane_step_seconds: what training then took, as the group began; 0 where it can't be compared.
+      changes: layouts that training changed to, since it was slower than planned, each with both figures.
     """
 
     static: Mapping[str, Any]
@@ -61,6 +63,8 @@ class GroupPlan:
     weights_bytes: int = 0
     lane_step_seconds: float = 0.0
     speedup: float = 0.0
+    trained_lane_step_seconds: float = 0.0
+    changes: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def programs(self) -> int:
@@ -90,6 +94,7 @@ class GroupPlan:
     def layout(self) -> dict[str, Any]:
         """Returns what was chosen, and how much faster it trains than one lane at a time."""
         chosen = ("lanes", "lanes_per_call", "threads", "devices", "speedup")
+        chosen += ("lane_step_seconds", "trained_lane_step_seconds", "changes")
         entries = {name: getattr(self, name) for name in chosen}
         return {"static": dict(self.static), "strategy": self.strategy, **entries}
 

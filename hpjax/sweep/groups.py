@@ -6,7 +6,8 @@ import logging
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.data.dataset import Dataset
-from hpjax.lanes.engine import Engine, Stopped
+from hpjax.lanes.correction import Correction, create_correction
+from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
@@ -95,31 +96,42 @@ def _begin(
     choice = choose_lanes(session, first, session.stores.queue.count(key), program, task)
     write_plan(session)
     log.info("%s", session.plan)
-    at_once, resident = choice.layout.lanes_per_shard * choice.layout.threads, choice.num_lanes
-    session.lanes_in_use = LaneLimit(at_once, -(-resident // choice.layout.devices))
-    return _create_run(session, Group(key, first, choice.layout), resident, config, program, task)
+    layout, resident = choice.layout, choice.num_lanes
+    session.lanes_in_use = LaneLimit(layout.at_once, -(-resident // layout.devices))
+    group, correction = Group(key, first, layout), create_correction(choice)
+    return _create_run(session, group, correction, resident, config, program, task)
 
 
 def _resume(session: Session, found: RunState, config: Config, program: Program, task: Task) -> GroupRun:
-    layout = limit_lanes(session, found.group.layout)
+    saved = Layout(**found.ledger["layout"])
+    layout = limit_lanes(session, saved)
     write_plan(session)
-    at_once = layout.lanes_per_shard * layout.threads
-    session.lanes_in_use = LaneLimit(at_once, at_once)  # its trials are under way: none of them can wait
+    # Its trials are under way: none of them can wait.
+    session.lanes_in_use = LaneLimit(layout.at_once, layout.at_once)
     group = dataclasses.replace(found.group, layout=layout)
-    run = _create_run(session, group, len(found.ledger["slots"]), config, program, task)
+    watched = layout == saved  # what was planned for another layout says nothing about this one
+    correction = Correction(**found.ledger["correction"]) if watched else Correction(decided=True)
+    run = _create_run(session, group, correction, len(found.ledger["slots"]), config, program, task)
     run.resume(found.ledger, found.arrays)
     return run
 
 
 def _create_run(
-    session: Session, group: Group, num_lanes: int, config: Config, program: Program, task: Task
+    session: Session,
+    group: Group,
+    correction: Correction,
+    num_lanes: int,
+    config: Config,
+    program: Program,
+    task: Task,
 ) -> GroupRun:
     spec, upkeep = session.spec, Upkeep(session)
     events = TrialEvents(spec, session.stores, session.tally, session.leader, session.datasets, group, upkeep)
     hparams = trial_hparams(config, group.first.seed)
     engine = Engine(program, task, hparams, num_lanes, group.layout, upkeep.stop_now)
     plan_copies = make_plan_copies(spec.config, spec.space)
-    return GroupRun(config, engine, spec.objective, spec.ranking, tuple(task.evaluated), events, plan_copies)
+    splits = tuple(task.evaluated)
+    return GroupRun(config, engine, correction, spec.objective, spec.ranking, splits, events, plan_copies)
 
 
 def _close_group(session: Session, run: GroupRun) -> None:
@@ -127,7 +139,9 @@ def _close_group(session: Session, run: GroupRun) -> None:
     tally.groups += 1
     tally.lane_epochs += run.lane_epochs
     tally.busy_lane_epochs += run.busy_lane_epochs
-    tally.traces += run.traces
+    tally.traces += run.engine.traces
     run.engine.program.traces.clear()  # they are counted
+    session.plans[-1] = dataclasses.replace(session.plans[-1], **run.correction.describe())
+    write_plan(session)
     session.save()
     session.pace.refresh("checkpoint")

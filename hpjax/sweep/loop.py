@@ -13,8 +13,10 @@ import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Engine, EpochResult, Stopped
 from hpjax.lanes.group import trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.ops.compiler import compile_seconds
 from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
@@ -30,6 +32,7 @@ class GroupRun:
     Args:
       config: any trial's of the group.
       engine: its lanes.
+      correction: compares training with its plan; see `hpjax.lanes.correction`.
       objective: what counts.
       ranking: which epoch ranks a trial, and so gives its weights.
       splits: which splits are evaluated each epoch.
@@ -41,19 +44,20 @@ class GroupRun:
         self,
         config: Config,
         engine: Engine,
+        correction: Correction,
         objective: Objective,
         ranking: Ranking,
         splits: tuple[str, ...],
         events: Events,
         plan_copies: PlanCopies | None = None,
     ):
-        self.config, self.engine, self.objective, self.ranking = config, engine, objective, ranking
-        self.splits, self.events = splits, events
+        self.config, self.engine, self.correction = config, engine, correction
+        self.objective, self.ranking, self.splits, self.events = objective, ranking, splits, events
         self.slots: list[Slot | None] = [None] * engine.num_lanes
         self.epoch = 0
         self.lane_epochs = self.busy_lane_epochs = 0
-        self.call_sizes: set[int] = set()  # lanes that single calls advanced
         self.images_per_second = 0.0
+        self._lane_step_seconds = math.inf  # of the last epoch's training; infinite where it says nothing
         self._plan_copies = plan_copies
 
     def run(self) -> None:
@@ -61,6 +65,7 @@ class GroupRun:
         self.refill()
         while any(self.slots):
             self.run_epoch()
+            self.correct_layout()
             self.copy()
             self.refill()
             self.boundary()
@@ -68,26 +73,41 @@ class GroupRun:
     def run_epoch(self) -> None:
         """Trains and evaluates every lane once, and frees those whose trial ended."""
         start, compiled = time.perf_counter(), compile_seconds()
-        epochs = [slot.epoch if slot else 0 for slot in self.slots]
-        result = self.engine.run_epoch(self.epoch, epochs, self.splits)
+        result = self.engine.run_epoch([slot and self._shuffle(slot) for slot in self.slots], self.splits)
         compiled = compile_seconds() - compiled
         seconds = max(time.perf_counter() - start - compiled, 1e-9)
+        self._lane_step_seconds = self._measure(result)
         self.epoch += 1
         self.lane_epochs += len(self.slots)
-        self.call_sizes |= _call_sizes(len(self.slots), self.engine.layout.lanes_per_shard)
         self.busy_lane_epochs += len(self.busy)
         self._record(result, seconds)
 
-    @property
-    def traces(self) -> int:
-        """How often a training step was traced for the sizes in use: once each, if all is well."""
-        counts = self.engine.program.traces
-        return sum(counts[kind, size] for kind in ("train", "train_batch") for size in self.call_sizes)
+    def _shuffle(self, slot: Slot) -> Shuffle:
+        """Returns the pass over the training examples that a trial takes next.
+
+        Members of a population differ in their seed, and still share the order of examples.
+        """
+        if self.config.lanes.data_order == "shared":
+            return Shuffle(self.config.seed, self.epoch)
+        return Shuffle(self.config.seed + slot.trial.seed_index, slot.epoch)
 
     @property
     def busy(self) -> list[Slot]:
         """The slots in use."""
         return [slot for slot in self.slots if slot is not None]
+
+    def correct_layout(self) -> None:
+        """Goes on in another layout where training is slower than that was measured to be."""
+        layout = self.correction.next_layout(self.epoch, self._lane_step_seconds, self.engine.layout)
+        if layout is not None:
+            self.engine.change_layout(layout)
+
+    def _measure(self, result: EpochResult) -> float:
+        """Returns the seconds per lane and step of an epoch; infinite where lanes were idle."""
+        if len(self.busy) < len(self.slots) or result.own != self.correction.own:
+            return math.inf
+        per_device = -(-len(self.slots) // self.engine.layout.devices)
+        return result.train_seconds / (per_device * self.engine.task.steps_per_epoch)
 
     def copy(self) -> None:
         """Population based training: has the worst trials go on from the state of the best."""
@@ -118,7 +138,7 @@ class GroupRun:
             if slot is None and (trial := self.events.next_trial()) is not None:
                 self.engine.admit(lane, self.hparams(trial))
                 self.slots[lane] = Slot(trial)
-                self.events.start(trial, self.epoch)
+                self.events.start(trial, self.epoch if self.config.lanes.data_order == "shared" else 0)
         self._shrink()
 
     def boundary(self) -> None:
@@ -151,6 +171,8 @@ class GroupRun:
             "slots": slots,
             "lane_epochs": self.lane_epochs,
             "busy_lane_epochs": self.busy_lane_epochs,
+            "layout": vars(self.engine.layout),
+            "correction": self.correction.to_dict(),
         }
 
     def resume(self, ledger: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -202,16 +224,9 @@ class GroupRun:
         return ("pruned", f"after epoch {slot.epoch}") if pruned else ("running", "")
 
     def _shrink(self) -> None:
-        busy = [lane for lane, slot in enumerate(self.slots) if slot is not None]
-        size, per_shard = len(self.slots), self.engine.layout.lanes_per_shard
-        while busy and size // 2 >= len(busy):
-            size //= 2
-        size = min(size, -(-len(busy) // per_shard) * per_shard)  # a shard of idle lanes alone is dropped
-        if size < len(self.slots) and busy:
-            idle = [lane for lane in range(len(self.slots)) if lane not in busy]
-            keep = busy + idle[: size - len(busy)]
-            self.engine.rearrange(keep)
-            self.slots = [self.slots[lane] for lane in keep]
+        kept = self.engine.shrink([lane for lane, slot in enumerate(self.slots) if slot is not None])
+        if kept is not None:
+            self.slots = [self.slots[lane] for lane in kept]
 
 
 def _epoch_row(
@@ -234,11 +249,6 @@ def _epoch_row(
 def _mean(total: SupportsFloat, count: SupportsFloat) -> float:
     """Returns the mean in float64: 399 of 600 are 0.665, not what float32 makes of it."""
     return float(total) / float(count)
-
-
-def _call_sizes(num_lanes: int, lanes_per_call: int) -> set[int]:
-    full, rest = divmod(num_lanes, lanes_per_call)
-    return {size for size, num in ((lanes_per_call, full), (rest, 1)) if size and num}
 
 
 def _columns(row: EpochRow) -> dict:

@@ -83,8 +83,10 @@ def choose_lanes(session: Session, first: Trial, trials: int, program: Program, 
     else:
         name = f"{static_key(config)} on {len(task.train)} images"
         steps = trials * config.train.epochs * task.steps_per_epoch
+        # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
+        in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
         choice = choose_layout(
-            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name, steps
+            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name, steps, in_step
         )
     one = program.shapes(hparams, 1)
     saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}

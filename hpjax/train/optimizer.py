@@ -1,5 +1,6 @@
 """Optimizers from optax, every number of which is a traced scalar."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax

@@ -7,6 +7,7 @@ from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.train.hparams import create_hparams
 
 
@@ -28,7 +29,7 @@ def test_lanes_learn_and_equal_the_trial_alone(optimizer, rates):
         engine = Engine(program, task, trial_hparams(config, 0), len(trials), Layout(len(trials)))
         for lane, trial in enumerate(trials):
             engine.admit(lane, trial)
-        results = [engine.run_epoch(e, [e] * len(trials), ("test",)) for e in range(4)]
+        results = [engine.run_epoch([Shuffle(0, e)] * len(trials), ("test",)) for e in range(4)]
         assert all(np.isfinite(r.evaluated["test"].loss).all() for r in results)
         return np.array([r.train.loss / r.train.count for r in results])
 

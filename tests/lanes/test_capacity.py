@@ -13,6 +13,7 @@ from hpjax.lanes import capacity, probe
 from hpjax.lanes.capacity import Candidate, choose_layout
 from hpjax.lanes.engine import Engine
 from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.ops import memory
 
 
@@ -52,7 +53,7 @@ def test_what_was_measured_is_not_compiled_again(group, caplog):
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
         jax.jit(lambda x: x - choice.num_lanes)(1.0)  # is new, so it must be in the log
         engine = Engine(program, task, hparams, choice.num_lanes, choice.layout)
-        engine.run_epoch(0, [0] * choice.num_lanes, ())
+        engine.run_epoch([Shuffle(0, 0)] * choice.num_lanes, ())
     compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
     assert compiled and not [text for text in compiled if "_train_one" in text]
 
@@ -90,14 +91,16 @@ def test_speed_up_is_over_a_lane_alone_that_was_measured_again(group, monkeypatc
 def test_what_is_remembered_decides(group):
     key = "layout of 4 lanes: mine"
     times = {Candidate(1): 4.0, Candidate(2, 2): 1.0}
-    memory.remember(key, "", {str(candidate): ms for candidate, ms in times.items()})
+    memory.remember(key, "", {candidate.name: ms for candidate, ms in times.items()})
     choice = choose_layout(*group, wanted=4, name="mine")
     assert (choice.layout.lanes_per_shard, choice.layout.threads, choice.num_lanes) == (2, 2, 4)
     np.testing.assert_allclose(choice.speedup, 4.0)
 
 
 def test_a_damaged_memory_is_measured_again(group, cache):
-    memory.remember("layout of 2 lanes: mine", "", {"nonsense": 1.0})
+    memory.remember(
+        "layout of 2 lanes: mine", "", {"nonsense": 1.0, "[0, 1, 1]": 1.0, "{}": 1.0, "[1]x": 1.0}
+    )
     assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
     memory.cache_path().write_text("{")
     assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
@@ -136,11 +139,11 @@ def test_what_is_called_is_what_is_analysed(group, monkeypatch):
     """On a device that loops over steps by itself; here a CPU that is told to."""
     monkeypatch.setattr(probe, "steps_per_call", lambda: 2)
     program, *_ = group
-    before = program.traces["train", 3]
+    before = program.traces["train", 3, False]
     measured = capacity.Probe(*group)
     assert measured.memory(3) > 0
     measured.seconds(Candidate(3, 1, 2), repeats=1)
-    assert program.traces["train", 3] == before + 1
+    assert program.traces["train", 3, False] == before + 1
 
 
 def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
@@ -201,3 +204,21 @@ def test_what_is_asked_for_is_taken(group):
 )
 def test_a_wider_program_must_be_clearly_faster(seconds, expected):
     assert capacity._fastest(seconds) == expected
+
+
+@pytest.mark.parametrize("candidate", [Candidate(1), Candidate(4, 2), Candidate(8, 1, probe.MANY_STEPS)])
+def test_a_candidate_reads_back_from_its_name(candidate):
+    assert probe.parse_candidate(candidate.name) == candidate
+
+
+def test_lanes_out_of_step_are_measured_with_batches_of_their_own(group):
+    program, *_ = group
+    choice = choose_layout(*group, wanted=2, name="mine", in_step=False)
+    assert ("train", 2, True) in program.traces
+    assert choose_layout(*group, wanted=2, name="mine", in_step=False) == choice
+    assert memory.load().keys() >= {"layout of 2 lanes out of step: mine"}
+
+
+def test_no_layout_asks_which_cores_where_that_is_unknown(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert capacity._host_threads() >= 1

@@ -1,6 +1,8 @@
 """The promises about lanes, on a network small enough to compile quickly."""
 
 import dataclasses
+import gc
+import weakref
 
 import jax
 import numpy as np
@@ -11,6 +13,9 @@ from hpjax.data.dataset import Dataset
 from hpjax.data.splits import Split
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program
+from hpjax.lanes.program import Program
+from hpjax.lanes.residents import place
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.lanes.task import Task
 from hpjax.train.hparams import create_hparams
 
@@ -32,16 +37,12 @@ def _split(num, seed):
     return Split(images, labels)
 
 
-def _program(own_order=False):
-    config = parse_config(
-        {
-            "model": {"kernel_widths": (3, 3, 3)},
-            "train": {"batch_size": 16},
-            "lanes": {"data_order": "own" if own_order else "shared"},
-        }
-    )
+def _program(augment=None):
+    config = parse_config({"model": {"kernel_widths": (3, 3, 3)}, "train": {"batch_size": 16}})
     train, test = _split(44, 0), _split(20, 1)
-    return create_program(config, Dataset("drawn", tuple("abcdef"), train, None, test, fingerprint=""))
+    data = Dataset("drawn", tuple("abcdef"), train, None, test, fingerprint="")
+    program = create_program(config, data)
+    return program if augment is None else Program(program.recipe, program._init, augment)
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +52,14 @@ def program():
 
 @pytest.fixture(scope="module")
 def task():
-    return Task(_split(44, 0), {"test": _split(20, 1)}, 16, seed=5, eval_batch_size=8)
+    return Task(_split(44, 0), {"test": _split(20, 1)}, 16, eval_batch_size=8)
 
 
 def _train(program, task, trials, layout=None, epochs=EPOCHS):
     engine = Engine(program, task, TRIALS[0], len(trials), layout or Layout(len(trials)))
     for lane, trial in enumerate(trials):
         engine.admit(lane, trial)
-    results = [engine.run_epoch(e, [e] * len(trials), tuple(task.evaluated)) for e in range(epochs)]
+    results = [engine.run_epoch([Shuffle(5, e)] * len(trials), tuple(task.evaluated)) for e in range(epochs)]
     return engine, results
 
 
@@ -119,7 +120,7 @@ def test_counts_every_example_once(program, task):
 
 
 def test_dropping_the_remainder(program):
-    task = Task(_split(44, 0), {}, 16, seed=5, keep_remainder=False)
+    task = Task(_split(44, 0), {}, 16, keep_remainder=False)
     _, results = _train(program, task, TRIALS[:2])
     assert (results[0].train.count == 32).all()
     assert task.steps_per_epoch == 2
@@ -137,10 +138,10 @@ def test_streamed_images_give_the_same(program, task, layout):
 def test_snapshot_and_restore_go_on_exactly(program, task):
     engine, _ = _train(program, task, TRIALS)
     arrays = engine.snapshot()
-    expected = engine.run_epoch(2, [2] * 4, ("test",))
+    expected = engine.run_epoch([Shuffle(5, 2)] * 4, ("test",))
     other = Engine(program, task, TRIALS[0], 4, Layout(4))
     other.restore(arrays)
-    result = other.run_epoch(2, [2] * 4, ("test",))
+    result = other.run_epoch([Shuffle(5, 2)] * 4, ("test",))
     np.testing.assert_array_equal(result.train.loss, expected.train.loss)
     np.testing.assert_array_equal(result.evaluated["test"].loss, expected.evaluated["test"].loss)
 
@@ -148,10 +149,10 @@ def test_snapshot_and_restore_go_on_exactly(program, task):
 def test_a_recycled_lane_equals_the_trial_alone(program, task):
     engine, _ = _train(program, task, TRIALS)
     engine.admit(1, TRIALS[3])
-    recycled = [engine.run_epoch(e, [e, e - 2, e, e], ()) for e in (2, 3)]
+    recycled = [engine.run_epoch([Shuffle(5, e), Shuffle(5, e - 2), Shuffle(5, e), None], ()) for e in (2, 3)]
     alone = Engine(program, task, TRIALS[0], 1, Layout(1))
     alone.admit(0, TRIALS[3])
-    expected = [alone.run_epoch(e, [e - 2], ()) for e in (2, 3)]
+    expected = [alone.run_epoch([Shuffle(5, e)], ()) for e in (0, 1)]
     np.testing.assert_allclose(_loss(recycled, 1), _loss(expected, 0), rtol=1e-4)
 
 
@@ -186,7 +187,7 @@ def test_lanes_are_copied_across_shards(program, task, layout):
     results = []
     for engine in (fused, apart):
         engine.copy_lanes([0, 3, 0, 3])
-        results.append([engine.run_epoch(1, [1] * 4, ())])
+        results.append([engine.run_epoch([Shuffle(5, 1)] * 4, ())])
     for lane in range(4):
         np.testing.assert_allclose(_loss(results[0], lane), _loss(results[1], lane), rtol=1e-4)
 
@@ -195,7 +196,7 @@ def test_best_weights_stay_when_scores_fall(program, task):
     engine, _ = _train(program, task, TRIALS[:2], epochs=1)
     engine.keep_best(np.array([0.5, 0.1]))
     kept = engine.weights(0)
-    engine.run_epoch(1, [1, 1], ())
+    engine.run_epoch([Shuffle(5, 1)] * 2, ())
     engine.keep_best(np.array([0.4, 0.2]))
     jax.tree.map(np.testing.assert_array_equal, engine.weights(0), kept)
     assert any(
@@ -204,17 +205,52 @@ def test_best_weights_stay_when_scores_fall(program, task):
     )
 
 
-def test_own_order_follows_the_trial_not_the_offset(task):
-    program = _program(own_order=True)
-    engine = Engine(program, task, TRIALS[0], 2, Layout(2))
-    engine.admit(0, TRIALS[0])
-    engine.admit(1, TRIALS[1])
-    early = engine.run_epoch(0, [0, 0], ())
-    late_engine = Engine(program, task, TRIALS[0], 2, Layout(2))
-    late_engine.admit(0, TRIALS[1])
-    late_engine.admit(1, TRIALS[0])
-    late = late_engine.run_epoch(7, [0, 0], ())
-    np.testing.assert_allclose(early.train.loss[1], late.train.loss[0], rtol=1e-5)
+@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2), Layout(3, steps_per_call=2)])
+def test_lanes_out_of_step_equal_the_trials_alone(program, task, layout):
+    """Each is at a pass of its own; two of them happen to be at the same one."""
+    passes = [Shuffle(5, 0), Shuffle(5, 3), Shuffle(6, 0), Shuffle(5, 3)]
+    engine = Engine(program, task, TRIALS[0], 4, layout)
+    for lane, trial in enumerate(TRIALS):
+        engine.admit(lane, trial)
+    together = [engine.run_epoch([p._replace(epoch=p.epoch + e) for p in passes], ()) for e in range(2)]
+    for lane, trial in enumerate(TRIALS):
+        alone = Engine(program, task, TRIALS[0], 1, Layout(1))
+        alone.admit(0, trial)
+        first = passes[lane]
+        expected = [alone.run_epoch([first._replace(epoch=first.epoch + e)], ()) for e in range(2)]
+        # Other kernels compute batches of the lanes' own; Adam turns roundings into steps, here up to 0.01.
+        np.testing.assert_allclose(_loss(together, lane)[0], _loss(expected, 0)[0], rtol=1e-4)
+        np.testing.assert_allclose(_loss(together, lane)[1], _loss(expected, 0)[1], rtol=5e-3)
+
+
+@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2)])
+def test_lanes_out_of_step_are_streamed(program, task, layout):
+    passes = [Shuffle(5, 0), Shuffle(5, 3), None, Shuffle(6, 0)]
+    losses = []
+    for streamed in (False, True):
+        engine = Engine(program, dataclasses.replace(task, streamed=streamed), TRIALS[0], 4, layout)
+        for lane, trial in enumerate(TRIALS):
+            engine.admit(lane, trial)
+        losses.append(engine.run_epoch(passes, ()).train.loss[[0, 1, 3]])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_augmentations_follow_the_pass(task):
+    def darken(key, images):
+        factor = jax.random.uniform(key, (images.shape[0], 1, 1, 1))
+        return (images * factor).astype(images.dtype)
+
+    program = _program(darken)
+    engine = Engine(program, task, TRIALS[0], 3, Layout(3))
+    for lane in range(3):
+        engine.admit(lane, TRIALS[0])
+    shared = engine.run_epoch([Shuffle(5, 1)] * 3, ()).train.loss
+    again = Engine(program, task, TRIALS[0], 3, Layout(3))
+    for lane in range(3):
+        again.admit(lane, TRIALS[0])
+    own = again.run_epoch([Shuffle(5, 1), Shuffle(5, 2), Shuffle(5, 1)], ()).train.loss
+    np.testing.assert_allclose(own[[0, 2]], shared[[0, 2]], rtol=1e-4)
+    assert abs(own[1] / shared[1] - 1) > 1e-3
 
 
 def test_one_trace_however_many_trials(task):
@@ -222,13 +258,53 @@ def test_one_trace_however_many_trials(task):
     engine = Engine(program, task, TRIALS[0], 2, Layout(2))
     for epoch in range(4):
         engine.admit(epoch % 2, TRIALS[epoch])
-        engine.run_epoch(epoch, [0, 0], ("test",))
-    assert program.traces == {("train", 2): 1, ("train_masked", 2): 1, ("evaluate", 2): 1}
+        engine.run_epoch([Shuffle(5, epoch)] * 2, ("test",))
+    shared = {("train", 2, False): 1, ("train_masked", 2, False): 1, ("evaluate", 2, False): 1}
+    assert program.traces == shared and engine.traces == 1
+    for epoch in range(3):
+        engine.run_epoch([Shuffle(5, epoch), Shuffle(5, 3)], ("test",))
+    assert program.traces == {**shared, ("train", 2, True): 1, ("train_masked", 2, True): 1}
+    assert engine.traces == 2
 
 
 def test_a_last_single_step_is_one_of_the_loops(task):
     program = _program()
     task = dataclasses.replace(task, train=_split(3 * task.batch_size, 0))
     engine = Engine(program, task, TRIALS[0], 2, Layout(2, steps_per_call=2))
-    engine.run_epoch(0, [0, 0], ())
-    assert program.traces == {("train", 2): 1}
+    engine.run_epoch([Shuffle(5, 0)] * 2, ())
+    assert program.traces == {("train", 2, False): 1}
+
+
+def test_a_split_lies_on_a_device_once(program, task):
+    device = jax.devices()[0]
+    first = place(task.train, device)
+    Engine(program, task, TRIALS[0], 2, Layout(2))
+    assert place(task.train, device) is first
+    split = _split(8, 3)
+    images = weakref.ref(place(split, device).images)
+    del split
+    gc.collect()
+    assert images() is None
+
+
+def test_only_what_saves_work_is_dropped(program, task):
+    engine, _ = _train(program, task, TRIALS, Layout(2), epochs=1)
+    before = engine.snapshot()
+    assert engine.shrink([0, 1, 2]) is None
+    assert engine.shrink([]) is None
+    assert engine.shrink([1, 3]) == [1, 3]
+    after = engine.snapshot()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array[[1, 3]], err_msg=name)
+    assert engine.shrink([1]) == [1]
+
+
+@pytest.mark.parametrize("layout", [Layout(1), Layout(3), Layout(2, threads=2)])
+def test_a_change_of_layout_moves_lanes_and_nothing_else(program, task, layout):
+    engine, _ = _train(program, task, TRIALS, epochs=1)
+    before = engine.snapshot()
+    engine.change_layout(layout)
+    after = engine.snapshot()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+    assert np.isfinite(engine.run_epoch([Shuffle(5, 1)] * 4, ()).train.loss).all()

@@ -13,6 +13,7 @@ from hpjax.data.dataset import load_dataset
 from hpjax.errors import CheckpointError
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, evaluate_weights, trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 
 # Its lambda makes no two instances equal, and its noise isn't switched off by `eval()`.
 OWN = textwrap.dedent(
@@ -72,7 +73,7 @@ def _train(config, dataset, seeds):
     engine = Engine(create_program(config, dataset), task, trials[0], len(trials), Layout(len(trials)))
     for lane, trial in enumerate(trials):
         engine.admit(lane, trial)
-    sums = engine.run_epoch(0, [0] * len(trials), ("test",)).evaluated["test"]
+    sums = engine.run_epoch([Shuffle(0, 0)] * len(trials), ("test",)).evaluated["test"]
     engine.keep_best(np.ones(len(trials)))
     return [engine.weights(lane) for lane in range(len(trials))], sums
 

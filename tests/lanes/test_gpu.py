@@ -10,6 +10,7 @@ from hpjax.lanes import capacity
 from hpjax.lanes.capacity import choose_layout
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.shuffle import Shuffle
 from hpjax.train.hparams import create_hparams
 
 pytestmark = pytest.mark.gpu
@@ -46,7 +47,7 @@ def _train(group, trials, layout, epochs=2):
     engine = Engine(program, task, hparams, len(trials), layout)
     for lane, trial in enumerate(trials):
         engine.admit(lane, trial)
-    return engine, [engine.run_epoch(e, [e] * len(trials), ("test",)) for e in range(epochs)]
+    return engine, [engine.run_epoch([Shuffle(0, e)] * len(trials), ("test",)) for e in range(epochs)]
 
 
 def test_a_lane_equals_the_trial_alone(group):
