@@ -18,7 +18,7 @@ sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-subset: .venv/installed-dev
 	$(BIN)/python -m pytest $(SURROUNDINGS) $(ARGS)

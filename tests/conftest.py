@@ -6,8 +6,11 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["HPJAX_NO_REEXEC"] = "1"
-os.environ["HPJAX_CACHE"] = tempfile.mkdtemp(prefix="hpjax-tests-")  # for all tests and what they start
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not IS_WORKER:  # one cache for all workers, and for what they start
+    os.environ["HPJAX_CACHE"] = tempfile.mkdtemp(prefix="hpjax-tests-")
 
+import gc
 import importlib.util
 import shutil
 
@@ -16,9 +19,29 @@ import pytest
 NEEDS = {"torch": "torch", "ray": "ray"}
 
 
+def pytest_configure():
+    """Shares compiled programs among tests, workers and the processes that they start, through the disk."""
+    if importlib.util.find_spec("jax") is not None:
+        from hpjax.ops.compiler import use_compilation_cache
+
+        use_compilation_cache()
+
+
 def pytest_unconfigure():
     """Removes what the tests cached."""
-    shutil.rmtree(os.environ["HPJAX_CACHE"], ignore_errors=True)
+    if not IS_WORKER:
+        shutil.rmtree(os.environ["HPJAX_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Lets go of a module's compiled programs: no other uses them, and they take gigabytes in all."""
+    yield
+    import sys
+
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items):
