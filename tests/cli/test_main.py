@@ -77,7 +77,7 @@ def test_the_full_help_has_every_field_and_choice_with_its_documentation(capsys)
         rule = field.rule
         documented = [rule.doc, *rule.choices, *rule.choices.values(), *(rule.form or ())[::2]]
         documented += [check.allowed for check in (rule.check, rule.each) if check]
-        place = words.index(f"--config.{key}=")
+        place = words.rindex(f"--config.{key}=")  # the usage has an example of one
         entry = words[
             place : words.find("--config.", place + 1) if "--config." in words[place + 1 :] else None
         ]
