@@ -56,7 +56,7 @@ def sweep_command(folder: pathlib.Path) -> list[str]:
 def time_sweep(command: list[str], workdir: pathlib.Path, environment: dict[str, str]) -> Timed:
     """Runs a sweep in a new workdir and watches what it writes."""
     log = workdir.with_suffix(".log")
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*command, f"--workdir={workdir}"], cwd=sweeps.ROOT, env=environment, stdout=file, stderr=file
         )

@@ -76,7 +76,7 @@ class Meter:
 
     def mark(self) -> None:
         """Reads the clocks and the memory that the process holds."""
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         wall, processor = time.perf_counter() - self.wall, time.thread_time() - self.processor
         self.marks.append(Mark(wall, processor, pages * os.sysconf("SC_PAGE_SIZE")))
 

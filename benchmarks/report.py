@@ -61,12 +61,12 @@ def main(argv: list[str]) -> None:
     """Rewrites or checks the README."""
     del argv
     readme = pathlib.Path(README.value)
-    old = readme.read_text()
+    old = readme.read_text(encoding="utf-8")
     new = replace_between_markers(old, render(load_results(pathlib.Path(RESULTS.value))))
     if CHECK.value and new != old:
         sys.exit(f"{readme} isn't what the results say; run benchmarks/report.py")
     if not CHECK.value:
-        readme.write_text(new)
+        readme.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

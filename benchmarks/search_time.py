@@ -98,7 +98,7 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
     command = [sys.executable, "-m", "hpjax.main", f"--config={folder / 'search.py'}", f"--workdir={workdir}"]
     environment = sweep_environment(folder / "cache")
     start = time.perf_counter()
-    with open(folder / "log", "w") as log:
+    with open(folder / "log", "w", encoding="utf-8") as log:
         process = subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log)
         curve = watch(process, workdir / "history.jsonl", start)
     if process.returncode:

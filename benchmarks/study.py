@@ -53,7 +53,7 @@ def render() -> str:
 
 def _row(name: str) -> str:
     column, question = EXPERIMENTS[name]
-    with open(RESULTS / f"{name}.csv") as file:
+    with open(RESULTS / f"{name}.csv", encoding="utf-8") as file:
         trials = list(csv.DictReader(file))
     return f"| [`{name}.py`](configs/{name}.py) | {question} | {_describe(trials, column)} |"
 

@@ -16,8 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the sweep that the command line describes; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
     if text := find_help(argv):
-        print(text, end="")
-        return 0
+        return run_command(lambda: print(text, end=""))
     return run_command(lambda: _run(parse_arguments(argv)))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hpjax.config import parse_config
 from hpjax.sweep import run_sweep
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 FILES = {name: text for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.DOTALL)}
 
 

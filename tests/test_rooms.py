@@ -45,11 +45,11 @@ def _imported(node: ast.AST) -> list[str]:
 
 
 def _imports(file: Path) -> set[str]:
-    return {name for node in ast.walk(ast.parse(file.read_text())) for name in _imported(node)}
+    return {name for node in ast.walk(ast.parse(file.read_text("utf-8"))) for name in _imported(node)}
 
 
 def _top_level_imports(file: Path) -> set[str]:
-    return {name for node in ast.parse(file.read_text()).body for name in _imported(node)}
+    return {name for node in ast.parse(file.read_text("utf-8")).body for name in _imported(node)}
 
 
 def _part(file: Path) -> str:

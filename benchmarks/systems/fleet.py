@@ -71,7 +71,7 @@ class Child:
     ):
         self.detail: dict[str, Any] = {}
         self._timeout = timeout
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the child
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the child
         command = [sys.executable, "-m", "systems.child", name, json.dumps(dataclasses.asdict(workload))]
         self._process = subprocess.Popen(
             command,

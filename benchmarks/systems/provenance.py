@@ -59,7 +59,7 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     """Writes a result, and the folders to it; nothing where `path` is empty."""
     if path:
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def name_device(kind: str) -> str:
@@ -76,7 +76,7 @@ def gpu_name() -> str:
 def cpu_name() -> str:
     """Returns the CPU's model, family and number, as /proc/cpuinfo has them, and how many cores are used."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             text = file.read()
     except OSError:
         text = ""

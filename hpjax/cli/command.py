@@ -1,5 +1,6 @@
 """What every command shares: one-line errors, exit statuses, signals and logging."""
 
+import io
 import logging
 import signal
 import sys
@@ -18,6 +19,8 @@ def run_command(command: Callable[[], None]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hpjax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where the locale has no "…", nothing ends for it
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()

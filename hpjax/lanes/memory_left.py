@@ -15,7 +15,7 @@ def available_bytes() -> int:
     """Returns how much more memory the system would give this process, within its control groups' limits."""
     _give_back()
     with contextlib.suppress(OSError, AttributeError):
-        text = Path("/proc/meminfo").read_text()
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
         return min([_field(text, "MemAvailable:") << 10, *_left_in_groups(_control_groups())])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
@@ -48,7 +48,7 @@ def _give_back() -> None:
 
 def _control_groups(mount: Path = Path("/sys/fs/cgroup")) -> list[Path]:
     """Returns the folders of this process's control group (version 2) and of those around it."""
-    own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
     folder = mount / own[1] if own else mount
     return [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount))]
 

@@ -50,7 +50,9 @@ def remember(key: str, choice: str, milliseconds: dict[str, float]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         entries = {**_read(path), key: {"choice": choice, "milliseconds": milliseconds}}
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
+        ) as file:
             json.dump({"version": VERSION, "maker": _maker(), "entries": entries}, file, indent=1)
         os.replace(file.name, path)
     except OSError as error:
@@ -74,7 +76,7 @@ def _entries(path: pathlib.Path, stamp: int) -> dict[str, dict]:
 
 def _read(path: pathlib.Path) -> dict[str, dict]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION or content["maker"] != _maker():
             return {}
         return {k: e for k, e in content["entries"].items() if _is_entry(e)}
@@ -94,7 +96,7 @@ def _maker() -> list[str]:
 @functools.cache
 def _cpu_model() -> str:
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         text = ""
     fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.MULTILINE))

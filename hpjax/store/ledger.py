@@ -31,7 +31,7 @@ def seal_ledger(file: Path, arrays: Path) -> None:
       OSError: the disk refuses.
 
     """
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content.pop("sha256", None)  # of one that is sealed again
     names = _list_files(arrays) if arrays.exists() else []
     content["files"] = {f"{ARRAYS}/{name}": _describe(arrays / name) for name in names}

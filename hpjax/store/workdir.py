@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict:
 
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WorkdirError(describe_os_error("read", path, error)) from error
     except ValueError as error:

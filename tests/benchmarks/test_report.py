@@ -89,7 +89,7 @@ def test_speed_counts_all_trials():
 def test_writes_the_tables_and_keeps_the_prose(folder):
     _report(folder, "--check", status=1)
     _report(folder)
-    text = (folder / "README.md").read_text()
+    text = (folder / "README.md").read_text("utf-8")
     assert text.startswith("# Ours\n") and text.endswith("after\n") and "old" not in text
     assert "### Some Device" in text
     assert "| torch |" in text and "2.50 (2.25–2.75)x" in text

@@ -35,8 +35,11 @@ if __name__ == "__main__":
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs Linux with glibc")
 
 
+OURS = ("HPJAX_NO_REEXEC", "LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
+
+
 def _python(*arguments, stdin=None, **environment):
-    clean = {k: v for k, v in os.environ.items() if k not in ("HPJAX_NO_REEXEC", "LD_PRELOAD")}
+    clean = {k: v for k, v in os.environ.items() if k not in OURS and not k.startswith("MIMALLOC_")}
     choice = {"JAX_PLATFORMS": "cpu", "HPJAX_ALLOCATOR": "mimalloc", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -65,8 +68,8 @@ def test_a_worker_of_a_script_is_not_restarted(tmp_path):
 
 
 @pytest.mark.parametrize("how", [["-"], ["-i", "-q"]], ids=["piped", "interactive"])
-def test_a_session_that_would_be_lost_goes_on(how):
-    done = _python(*how, stdin=CALL)
+def test_a_session_that_would_be_lost_goes_on(how, tmp_path):
+    done = _python(*how, stdin=CALL, HOME=str(tmp_path))  # where Python leaves a history
     assert (done.returncode, done.stdout) == (0, "started\nglibc\n")
     assert "an interactive session can't be restarted; start it as: env MIMALLOC_" in done.stderr
     assert "libmimalloc.so.3 jupyter lab\n" in done.stderr
@@ -79,6 +82,7 @@ def test_the_environment_is_printed_for_a_shell():
     shell = subprocess.run(
         ["/bin/sh", "-c", f'{printed.stdout}exec "$0" -c "$1"', sys.executable, code],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in OURS},
         capture_output=True,
         text=True,
     )

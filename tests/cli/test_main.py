@@ -77,7 +77,7 @@ def test_the_full_help_has_every_field_and_choice_with_its_documentation(capsys)
         rule = field.rule
         documented = [rule.doc, *rule.choices, *rule.choices.values(), *(rule.form or ())[::2]]
         documented += [check.allowed for check in (rule.check, rule.each) if check]
-        place = words.index(f"--config.{key}=")
+        place = words.rindex(f"--config.{key}=")  # the usage has an example of one
         entry = words[
             place : words.find("--config.", place + 1) if "--config." in words[place + 1 :] else None
         ]
@@ -249,6 +249,12 @@ def test_the_restart_for_huge_pages_keeps_the_arguments():
     environment = {name: value for name, value in os.environ.items() if name != "HPJAX_NO_REEXEC"}
     done = _run("--help", env=environment | {"JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0 and done.stdout.startswith("usage:")
+
+
+def test_a_locale_without_our_characters_ends_nothing():
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = _run("--helpfull", env=os.environ | ascii_only)
+    assert (done.returncode, done.stderr) == (0, "") and "?" in done.stdout
 
 
 def test_the_package_is_light_and_its_names_are_lazy():

@@ -31,6 +31,7 @@ def test_a_registry_has_the_documented_names(key):
 
 
 @pytest.mark.filterwarnings("ignore:.*experimental")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_each_sampler_and_pruner_is_another():
     samplers = [create_sampler(SweepConfig(sampler=name), 0, 0) for name in list_choices("sweep.sampler")]
     assert len({type(sampler) for sampler in samplers}) == len(samplers) - 1  # a grid draws nothing

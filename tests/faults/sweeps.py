@@ -181,7 +181,7 @@ def _flatten(nested: dict, prefix: str, found: dict) -> None:
 
 
 def _without_times(path: Path) -> str:
-    rows = list(csv.reader(io.StringIO(path.read_text())))
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
     kept = [i for i, name in enumerate(rows[0]) if name not in TIMINGS]
     return "\n".join(",".join(row[i] for i in kept) for row in rows)
 

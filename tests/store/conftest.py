@@ -1,6 +1,7 @@
 """A real, small file system for tests of full and read-only disks."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -12,7 +13,8 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+    able = os.geteuid() == 0 and shutil.which("mount") and shutil.which("umount")
+    if not able or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a small file system can't be mounted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -35,7 +35,7 @@ def _fill(records, trials=(1, 0), epochs=2):
 
 
 def _read(path):
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

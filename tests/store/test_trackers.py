@@ -126,6 +126,8 @@ def test_wandb_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "nobody"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # its logs lie in a cache there
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     workdir = tmp_path / "sweep"
     workdir.mkdir()
     with make_trackers(("wandb",), workdir) as trackers:

@@ -63,7 +63,7 @@ def test_lanes_are_busy_and_few_programs_are_compiled(halved):
 
 def test_every_trial_is_accounted_for(halved):
     _, result = halved
-    with open(result.workdir / "trials.csv") as file:
+    with open(result.workdir / "trials.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(TRIALS))
     states = Counter(row["status"] for row in rows)

@@ -181,5 +181,5 @@ def _check_tables(config, result):
     ends = {"complete"} if config.sweep.pruner == "none" else {"complete", "pruned"}
     assert {trial.status for trial in result.trials} <= ends
     assert len(result.trials) == (config.sweep.trials or 10)
-    with open(result.workdir / "epochs.csv") as file:
+    with open(result.workdir / "epochs.csv", encoding="utf-8") as file:
         assert all(math.isfinite(float(row["train_loss"])) for row in csv.DictReader(file))

@@ -61,7 +61,7 @@ def test_ctrl_c_leaves_tables_as_new_as_the_history(share, epochs, net, tmp_path
     assert done.returncode == 128 + signal.SIGINT, done.stderr
     events = [json.loads(line) for line in (tmp_path / "wd" / "history.jsonl").read_text().splitlines()]
     recorded = {(e["trial"], e["epoch"], e["train_loss"]) for e in events if e["kind"] == "epoch"}
-    with open(tmp_path / "wd" / "epochs.csv") as file:
+    with open(tmp_path / "wd" / "epochs.csv", encoding="utf-8") as file:
         rows = {(int(r["trial"]), int(r["epoch"]), float(r["train_loss"])) for r in csv.DictReader(file)}
     assert rows == recorded and len(rows) == 2 * epochs
     summary = json.loads((tmp_path / "wd" / "summary.json").read_text())

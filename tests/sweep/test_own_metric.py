@@ -42,7 +42,7 @@ def searched(request, tmp_path_factory):
 
 
 def _rows(path):
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -40,7 +40,7 @@ def _config(rates=RATES, **sweep):
 
 
 def _rows(path):
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

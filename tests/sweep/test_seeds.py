@@ -37,7 +37,7 @@ def accuracy(epoch):
 
 
 def _rows(path):
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -85,7 +85,7 @@ def test_the_winning_setting_is_tested_not_the_best_trial(net, make_metric, tmp_
     result = run_sweep(config, tmp_path / "wd")
     assert result.best.trial == 1 - 1 and [row.setting for row in result.settings if row.winner] == [2]
     assert [trial.trial for trial in result.trials if trial.final_test_accuracy is not None] == [2, 3]
-    with open(tmp_path / "wd" / "settings.csv") as file:
+    with open(tmp_path / "wd" / "settings.csv", encoding="utf-8") as file:
         rows = {row["setting"]: row for row in csv.DictReader(file)}
     assert rows["2"]["winner"] == "yes" and rows["2"]["ranked_by"] == "final_objective"
     accuracies = [result.trials[n].final_test_accuracy for n in (2, 3)]

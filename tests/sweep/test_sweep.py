@@ -28,7 +28,7 @@ def _config(**sections):
 
 
 def _rows(path):
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
