@@ -62,6 +62,9 @@ def test_signals_save_and_end(searches, uninterrupted_search, rng):
         assert last == f"hpjax: interrupted; the same command continues the sweep in {workdir}"
         newest = max((workdir / "checkpoints" / "population").iterdir())
         ledger = json.loads((newest / "ledger/ledger.json").read_text())["ledger"]
-        assert ledger["records"][0] == (workdir / "history.jsonl").stat().st_size > 0
+        history = (workdir / "history.jsonl").read_text()
+        assert ledger["records"][0] == len(history.encode()) > 0
+        rows = (workdir / "epochs.csv").read_text().splitlines()[1:]
+        assert len(rows) == history.count('"kind": "epoch"')  # tables are as new as the history
     searches.finish(workdir)
     assert_same_sweep(workdir, uninterrupted_search)

@@ -89,7 +89,9 @@ def test_interrupted_in_the_middle_each_group_is_still_entered_once(config, tmp_
     with pytest.raises(Interrupted):
         run_sweep(config(space=space, epochs=2), tmp_path / "wd")
     result = run_sweep(config(space=space, epochs=2), tmp_path / "wd")
-    assert _plan(tmp_path / "wd") == _plan(tmp_path / "whole") and result.summary["groups"] == 3
+    plans = [[(g["static"], g["trials"]) for g in _plan(tmp_path / name)] for name in ("wd", "whole")]
+    assert plans[0] == plans[1] == [({"batch_size": size}, 6) for size in SIZES[:3]]
+    assert result.summary["groups"] == 3
     numbers = [(row.trial, row.epoch, row.train_loss, row.test_loss) for row in result.epochs]
     assert numbers == [(row.trial, row.epoch, row.train_loss, row.test_loss) for row in whole.epochs]
 
