@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from hpjax.errors import ModelError
+from hpjax.models.pretrained import find_weights
 
 _LEAVES = {
     "kernel": "weight",
@@ -80,12 +81,13 @@ def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.safetensors` file, or of a `.pth` or `.pt` file (which needs torch).
 
+    Args:
+      path: of the file, or another name that `hpjax.models.pretrained.find_weights` knows.
+
     Raises:
       ModelError: There is no such file, it holds something else, or torch isn't installed.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ModelError(f"no weights at {path}: expected a .safetensors, .pth or .pt file")
+    path = find_weights(path)
     loaders = {".safetensors": _load_safetensors, ".pth": _load_pickled, ".pt": _load_pickled}
     if path.suffix not in loaders:
         raise ModelError(f"can't read weights from {path}: expected a .safetensors, .pth or .pt file")
