@@ -45,5 +45,5 @@ clean:
 # torch first: what depends on it then keeps the build that is there.
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
-	$(PIP) --editable '.[dev,mlflow,torch,wandb]'
+	$(PIP) --editable '.[dev,hub,mlflow,torch,wandb]'
 	@touch $@
