@@ -19,7 +19,7 @@ TINY = {
 METRIC = """
 import pathlib, shutil
 
-here, calls = pathlib.Path(__file__).parents[1], 0
+here, calls = pathlib.Path(__file__).parent, 0
 
 def accuracy(epoch):
     global calls
