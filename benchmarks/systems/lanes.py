@@ -20,21 +20,30 @@ from hpjax.train.hparams import create_hparams
 from systems.system import Epoch
 from systems.workload import CLASSES, Workload
 
+OUT_OF_STEP = "auto_out_of_step"  # each lane at another pass over the examples, so that none share a batch
+
 
 def create(workload: Workload, name: str) -> "Lanes":
     """Returns the trials as lanes, laid out as `name` says."""
     tuning.enable(workload.tune)
     program, task = create_program(workload), create_task(workload)
-    return Lanes(workload, program, task, *create_layout(name, workload, program, task))
+    layout, detail = create_layout(name, workload, program, task)
+    return Lanes(workload, program, task, layout, detail, in_step=name != OUT_OF_STEP)
 
 
 class Lanes:
     """An engine with one trial in each lane."""
 
     def __init__(
-        self, workload: Workload, program: Program, task: Task, layout: Layout, detail: dict[str, Any]
+        self,
+        workload: Workload,
+        program: Program,
+        task: Task,
+        layout: Layout,
+        detail: dict[str, Any],
+        in_step: bool = True,
     ):
-        self.detail = detail
+        self.detail, self._in_step = detail, in_step
         hparams = trial_hparams(workload)
         self._engine = Engine(program, task, hparams[0], workload.lanes, layout)
         for lane, trial in enumerate(hparams):
@@ -43,7 +52,9 @@ class Lanes:
     def run_epoch(self, epoch: int) -> Epoch:
         """Trains all lanes; the result is on the host when this returns."""
         start = time.perf_counter()
-        result = self._engine.run_epoch([Shuffle(0, epoch)] * self._engine.num_lanes, ())
+        lanes = range(self._engine.num_lanes)
+        shuffles = [Shuffle(0, epoch if self._in_step else epoch + 100 * lane) for lane in lanes]
+        result = self._engine.run_epoch(shuffles, ())
         seconds = time.perf_counter() - start
         return Epoch(seconds, (result.train.loss / result.train.count).tolist())
 
@@ -70,9 +81,11 @@ def create_layout(
     name: str, workload: Workload, program: Program, task: Task
 ) -> tuple[Layout, dict[str, Any]]:
     """Returns how the lanes are trained, and what that rests on."""
-    if name == "auto":
-        hparams = trial_hparams(workload)[0]
-        choice = capacity.choose_layout(program, task, hparams, workload.lanes, count=workload.lanes)
+    if name in ("auto", OUT_OF_STEP):
+        hparams, in_step = trial_hparams(workload)[0], name == "auto"
+        choice = capacity.choose_layout(
+            program, task, hparams, workload.lanes, count=workload.lanes, in_step=in_step
+        )
         measured = {str(lanes): s for lanes, s in choice.lane_step_seconds.items()}
         return choice.layout, {**vars(choice.layout), "lane_step_seconds": measured}
     lanes = workload.lanes if name == "fused" else 1

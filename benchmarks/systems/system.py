@@ -29,6 +29,7 @@ class System(Protocol):
 
 # Each module has `create(workload, name) -> System`.
 MODULES = {
+    "auto_out_of_step": "systems.lanes",
     "fused": "systems.lanes",
     "sequential": "systems.lanes",
     "threads": "systems.lanes",
@@ -40,7 +41,7 @@ MODULES = {
     "torch_func": "systems.torch_func",
     "ceilings": "systems.ceilings",
 }
-OF_HPJAX = ("fused", "sequential", "threads", "auto")
+OF_HPJAX = ("fused", "sequential", "threads", "auto", "auto_out_of_step")
 
 
 def create_system(name: str, workload: Workload) -> System:
