@@ -41,7 +41,7 @@ MODULES = {
     "torch_func": "systems.torch_func",
     "ceilings": "systems.ceilings",
 }
-OF_HPJAX = ("fused", "sequential", "threads", "auto", "auto_out_of_step")
+OF_HPJAX = ("fused", "sequential", "threads", "auto")
 
 
 def create_system(name: str, workload: Workload) -> System:

@@ -245,5 +245,5 @@ def _check_tables(config, result):
     assert {trial.status for trial in result.trials} <= ends
     sweep = config.sweep
     assert len(result.trials) == (sweep.trials or 10) * sweep.seeds + sweep.final_seeds
-    with open(result.workdir / "epochs.csv") as file:
+    with open(result.workdir / "epochs.csv", encoding="utf-8") as file:
         assert all(math.isfinite(float(row["train_loss"])) for row in csv.DictReader(file))
