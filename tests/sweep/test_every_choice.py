@@ -10,7 +10,6 @@ import importlib.util
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,7 +23,6 @@ from hpjax.search.space import parse_space
 from hpjax.sweep import run_sweep
 
 MODEL = """
-import jax
 from flax import nnx
 
 class Linear(nnx.Module):
@@ -199,14 +197,6 @@ def test_every_documented_choice_is_run_or_skipped_with_a_reason():
     run = [choice for taken, _ in SWEEPS for choice in taken]
     assert len(run) == len(set(run)) and {*run} | {*SKIPPED} == {*CHOICES}
     assert {f"{key}={name}" for key, name in CHOICES} >= {*WITHOUT, *NEEDED, *COMPANIONS}
-
-
-@pytest.fixture(autouse=True)
-def quick_compiler():
-    """Whether a choice runs doesn't depend on how fast it runs: compiling takes half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
