@@ -171,4 +171,4 @@ def _place_in_window(back: Sequence[int], windows: Windows) -> np.ndarray:
     rows, columns = (np.arange(s) + s * by for s, by in zip(windows.strides, back, strict=True))
     inside = (rows < windows.sizes[0])[:, None] & (columns < windows.sizes[1])
     places = np.where(inside, windows.sizes[1] * rows[:, None] + columns, -2)
-    return places.astype(np.int8)[:, None, :, None]
+    return places.astype(np.int8)[None, :, None, :, None]
