@@ -137,7 +137,7 @@ class Records:
         """
         self._flush()
         trials, copies = self.trials(), self.copies()
-        atomic_write(self._path / "trials.csv", format_trials(trials, self._hyperparameters))
+        atomic_write(self._path / "trials.csv", format_trials(trials, self._hyperparameters, copies))
         atomic_write(self._path / "epochs.csv", format_epochs(self.epochs(), trials, copies))
         if copies:
             atomic_write(self._path / "lineage.csv", format_copies(copies))

@@ -17,7 +17,9 @@ _FIRST = ("trial", "status", "seed")
 _NOT_COLUMNS = ("hyperparameters", "initial", "minimize")
 
 
-def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) -> str:
+def format_trials(
+    trials: Sequence[TrialRow], hyperparameters: Sequence[str], copies: Sequence[CopyRow] = ()
+) -> str:
     """Returns `trials.csv`: a row per trial; validation columns only where something was validated.
 
     Columns of an objective are there only for a metric of the user's own.
@@ -28,9 +30,7 @@ def format_trials(trials: Sequence[TrialRow], hyperparameters: Sequence[str]) ->
     names = list(dict.fromkeys([*hyperparameters, *ALWAYS]))
     names = [name for name in names if name != "seed"]
     results = [name for name in _used_columns(trials, TrialRow) if name not in (*_FIRST, *_NOT_COLUMNS)]
-    changed = [
-        n for n in names if any(t.initial and t.initial.get(n) != t.hyperparameters.get(n) for t in trials)
-    ]
+    changed = [name for name in names if any(name in copy.hyperparameters for copy in copies)]
     header = [*_FIRST, *(f"set_{name}" if name in results else name for name in names), *results]
     header += [f"initial_{name}" for name in changed]
     rows = (

@@ -115,7 +115,7 @@ def _change_byte(file, position: int, bits: int = 1) -> None:
 def test_the_first_checkpoint_lost_before_the_second_is_refused(tmp_path):
     config = parse_config({**SMALL, "train": {"batch_size": 12, "epochs": 3}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SessionHost, "boundary", _save_and_stop)
+        patch.setattr(Upkeep, "boundary", _stop)
         with pytest.raises(Interrupted):
             run_sweep(config, tmp_path / "sweep")
     (only,) = _steps(tmp_path / "sweep")

@@ -20,13 +20,13 @@ RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)
 DIVERGES = 1e30
 
 
-def _run(folder, space, lanes=None, layout=None, monkeypatch=None, **sections):
+def _run(folder, space, num_lanes=1, layout=None, monkeypatch=None, **sections):
     config = parse_config(
         {
             "model": {"name": f"{NETWORK}:Tiny"},
             "data": {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30},
             "train": {"batch_size": 12, "epochs": 3, **sections.pop("train", {})},
-            "lanes": {"strategy": "fused", "count": lanes or 1, **sections.pop("lanes", {})},
+            "lanes": {"strategy": "fused", "count": num_lanes, **sections.pop("lanes", {})},
             "checkpoint": {"every_epochs": 0},
             "sweep": {"space": space, **sections.pop("sweep", {})},
             "trackers": (),
@@ -34,7 +34,7 @@ def _run(folder, space, lanes=None, layout=None, monkeypatch=None, **sections):
         }
     )
     if layout is not None:
-        choice = Choice(layout, lanes, 0.0, 0.0, 0, {})
+        choice = Choice(layout, num_lanes, 0.0, 0.0, 0, {})
         monkeypatch.setattr(planning, "choose_layout", lambda *_: choice)
     return run_sweep(config, folder)
 
@@ -114,7 +114,7 @@ def test_seeds_in_lanes_beside_each_other(tmp_path):
 
 def test_a_shared_stream_depends_on_when_a_lane_was_had(alone, tmp_path):
     """That is what it is documented to do; it is no default."""
-    result = _run(tmp_path / "w", {"learning_rate": RATES}, 2, lanes={"data_order": "shared", "count": 2})
+    result = _run(tmp_path / "w", {"learning_rate": RATES}, 2, lanes={"data_order": "shared"})
     losses = _losses(result)
     assert abs(losses[RATES[-1], 0, 1][0] / alone[RATES[-1], 0, 1][0] - 1) > 1e-4
     assert {t.order_offset for t in result.trials} == {0, 3, 6}

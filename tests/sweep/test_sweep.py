@@ -68,7 +68,7 @@ def test_tables_are_complete(finished):
     ids=["even_kernels", "adafactor_bfloat16", "lamb_even_kernels"],
 )
 def test_unusual_networks_and_optimizers_learn(changed, tmp_path):
-    changed = {**changed, "train": {"epochs": 4, **changed.get("train", {})}}
+    changed = {**changed, "train": {"epochs": 8, **changed.get("train", {})}}
     result = run_sweep(_config(**changed, sweep={"space": {"learning_rate": (1e-3, 2e-3)}}), tmp_path / "wd")
     losses = [float(row["train_loss"]) for row in _rows(result.workdir / "epochs.csv")]
     assert np.isfinite(losses).all()
