@@ -263,7 +263,11 @@ class CheckpointConfig:
     every_minutes: float = field(
         0.0, "and no more often than this; 0 with every_epochs=0: never", rules.NOT_NEGATIVE
     )
-    keep: int = field(20, "how many trials' weights are kept: the best ones", rules.COUNT_OR_0)
+    keep: int = field(
+        20,
+        "how many trials' weights are kept: the best ones, and besides them those of the winning setting",
+        rules.COUNT_OR_0,
+    )
 
 
 @dataclass(frozen=True)
