@@ -12,7 +12,7 @@ SURROUNDINGS := tests/cli tests/test_rooms.py tests/lanes/test_memory_left.py te
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: sweep test test-subset faults lint clean
+.PHONY: sweep test test-all test-subset faults lint clean
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
@@ -20,12 +20,16 @@ sweep: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+# What takes minutes each, too.
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not benchmark' $(ARGS)
+
 test-subset: .venv/installed-dev
 	$(BIN)/python -m pytest $(SURROUNDINGS) $(ARGS)
 
 # Half an hour: kills, full disks, bad inputs and a soak; writes what came out into RELIABILITY.md.
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest tests/faults --kills=50 --inputs=500 --soak=180 $(ARGS)
+	$(BIN)/python -m pytest tests/faults -m 'not benchmark' --kills=50 --inputs=500 --soak=180 $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -114,6 +114,7 @@ def _allowed(flag: str) -> bool:
     return flag.split("=")[0].removeprefix("--config.") not in LEFT_ALONE
 
 
+@pytest.mark.exhaustive
 def test_any_command_line(base, request, counted):
     def check(flags):
         counted["bad inputs refused"] += _run_or_refuse([f"--config={base}", *flags, "--plan"]) == 2
@@ -197,6 +198,7 @@ def _plant_file(path: Path, kind: str) -> None:
         path.write_bytes(CONTENTS[kind])
 
 
+@pytest.mark.exhaustive
 def test_any_folder_tree(base, request, counted):
     def check(drawn):
         tree, nested, on_bad = drawn
