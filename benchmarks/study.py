@@ -1,76 +1,130 @@
-"""Runs the four experiments of the article on photographs, and writes the README's table from what came out.
+"""Runs the article's four experiments at their own size, and writes docs/study.md from what came out.
 
-python benchmarks/study.py --dir=data                 runs them all (about half an hour on two cores)
-python benchmarks/study.py --dir=data --only=lr       runs one
-python benchmarks/study.py                            only writes the table
+    python benchmarks/study.py --full --dir=data             hours on two cores; goes on if stopped
+    python benchmarks/study.py --full --dir=data --only=lr   one experiment
+    python benchmarks/study.py                               only writes the pages
+
+Every experiment and seed is a sweep of its own, `python -m hpjax.main --config=configs/NAME.py`, with a
+workdir of its own under --runs. After each, its runs are written into benchmarks/results/study.json.
 """
 
 import csv
+import json
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
+import study_page
 from absl import app, flags
-from report import replace_between_markers
+from study_page import EXPERIMENTS
+from systems.provenance import cpu_name, describe_run, gpu_name
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "study"
-EXPERIMENTS = {
-    "lr": ("learning_rate", "learning rate of ResNet18"),
-    "batch_size": ("batch_size", "batch size of the custom CNN"),
-    "kernel_width": ("kernel_width", "width of the custom CNN's three kernels"),
-    "wd": ("weight_decay", "weight decay of the custom CNN"),
-}
-SMALLER = (
-    "--config.data.name=folder",
-    "--config.data.image_size=64",
-    "--config.data.max_train_examples=3000",
-    "--config.data.max_test_examples=600",
-)
-BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
+RESULTS = ROOT / "benchmarks" / "results" / "study.json"
 
-DIR = flags.DEFINE_string("dir", "", "folder that holds seg_train/ and seg_test/; empty: nothing is run")
+FULL = flags.DEFINE_bool("full", False, "run the experiments; otherwise only the pages are written")
+DIR = flags.DEFINE_string("dir", "data", "folder that holds seg_train/ and seg_test/")
+RUNS = flags.DEFINE_string("runs", "runs/study", "folder of the workdirs")
+WEIGHTS = flags.DEFINE_string("weights", "imagenet", "what ResNet18 starts from: model.pretrained")
 ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "which experiments are run")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "of the custom CNN; ResNet18 takes the first")
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "side of the images in pixels")
+EPOCHS = flags.DEFINE_integer("epochs", 10, "of every run")
+OUT = flags.DEFINE_string("out", str(RESULTS), "JSON file to write")
+CONFIG = flags.DEFINE_multi_string("set", [], "for every sweep, e.g. train.batch_size=8")
 
 
-def run(name: str, images: str) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        workdir = pathlib.Path(scratch) / name
-        command = [sys.executable, "-m", "hpjax.main", f"--config=configs/{name}.py", f"--workdir={workdir}"]
-        subprocess.run([*command, f"--config.data.dir={images}", *SMALLER], cwd=ROOT, check=True)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        shutil.copy(workdir / "trials.csv", RESULTS / f"{name}.csv")
-        shutil.copy(workdir / "figures" / "test_accuracy.png", RESULTS / f"{name}.png")
+def run(name: str, seed: int) -> pathlib.Path:
+    """Runs, or goes on with, one experiment with one seed; returns its workdir."""
+    experiment = EXPERIMENTS[name]
+    workdir = pathlib.Path(RUNS.value).resolve() / f"{name}_seed{seed}"
+    settings = {
+        "data.name": "folder",
+        "data.dir": str(pathlib.Path(DIR.value).resolve()),
+        "data.image_size": IMAGE_SIZE.value,
+        "train.epochs": EPOCHS.value,
+        "seed": seed,
+    }
+    if experiment.pretrained:
+        settings["model.pretrained"] = WEIGHTS.value
+    given = [f"--config.{key}={value}" for key, value in settings.items()]
+    given += [f"--config.{setting}" for setting in CONFIG.value]
+    command = [sys.executable, "-m", "hpjax.main", f"--config=configs/{experiment.config}.py"]
+    subprocess.run([*command, f"--workdir={workdir}", *given], cwd=ROOT, check=True)
+    return workdir
 
 
-def render() -> str:
-    rows = (_row(name) for name in EXPERIMENTS if (RESULTS / f"{name}.csv").exists())
-    return "\n".join(["| config | what differs | final test accuracy |", "|---|---|---|", *rows])
+def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the runs of a finished workdir, one per trial, from its tables."""
+    experiment = EXPERIMENTS[name]
+    data = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["data"]
+    provenance = describe_run("study", _device(), {})
+    epochs = _read(workdir / "epochs.csv")
+    return [
+        {
+            "experiment": name,
+            "setting": _setting(trial, experiment.varied),
+            "seed": seed,
+            "pretrained": experiment.pretrained,
+            "workdir": workdir.name,
+            "trial": int(trial["trial"]),
+            "epochs": [_epoch(row) for row in epochs if row["trial"] == trial["trial"]],
+            "lanes": max(int(row["lanes"]) for row in epochs if row["trial"] == trial["trial"]),
+            "train_images": data["train_images"],
+            "test_images": data["test_images"],
+            "image_size": IMAGE_SIZE.value,
+            "device": provenance["device"],
+            "versions": provenance["versions"],
+        }
+        for trial in _read(workdir / "trials.csv")
+    ]
 
 
-def _row(name: str) -> str:
-    column, question = EXPERIMENTS[name]
-    with open(RESULTS / f"{name}.csv", encoding="utf-8") as file:
-        trials = list(csv.DictReader(file))
-    return f"| [`{name}.py`](configs/{name}.py) | {question} | {_describe(trials, column)} |"
+def _read(path: pathlib.Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
-def _describe(trials: Iterable[dict[str, str]], column: str) -> str:
-    accuracy = {t[column]: float(t["final_test_accuracy"]) for t in trials if t["status"] == "complete"}
-    best = max(accuracy.values())
-    texts = {value: f"**{a:.3f}**" if a == best else f"{a:.3f}" for value, a in accuracy.items()}
-    return " · ".join(f"{float(value):g}: {text}" for value, text in texts.items())
+def _setting(trial: Mapping[str, str], varied: str) -> dict[str, float]:
+    return {varied: float(trial[varied])}
+
+
+def _epoch(row: Mapping[str, str]) -> dict[str, float]:
+    names = ("train_loss", "test_loss", "test_accuracy")
+    return {name: float(row[name]) for name in names} | {"seconds": float(row["epoch_seconds"])}
+
+
+def _device() -> str:
+    try:
+        return gpu_name()
+    except (OSError, subprocess.CalledProcessError):
+        return cpu_name()
+
+
+def merge(known: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns all runs; a new one takes the place of one of the same experiment, setting and seed."""
+
+    def key(run: Mapping[str, Any]) -> str:
+        return json.dumps([run["experiment"], run["setting"], run["seed"]])
+
+    return list(({key(run): run for run in known} | {key(run): run for run in new}).values())
 
 
 def main(argv: list[str]) -> None:
     del argv
-    for name in ONLY.value if DIR.value else ():
-        run(name, str(pathlib.Path(DIR.value).resolve()))
-    readme = ROOT / "README.md"
-    readme.write_text(replace_between_markers(readme.read_text(), render(), BEGIN, END))
+    out = pathlib.Path(OUT.value)
+    seeds = [int(seed) for seed in SEEDS.value]
+    # The first seed of everything before the second of anything: stopped early, the study is whole.
+    for seed in seeds if FULL.value else ():
+        for name in ONLY.value:
+            if seed == seeds[0] or EXPERIMENTS[name].seeded:
+                runs = collect(name, seed, run(name, seed))
+                known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
+                out.write_text(json.dumps(merge(known, runs), indent=1) + "\n", encoding="utf-8")
+    if out == RESULTS:
+        study_page.write(json.loads(out.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
