@@ -59,7 +59,7 @@ def run(name: str, seed: int) -> pathlib.Path:
 def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the runs of a finished workdir, one per trial, from its tables."""
     experiment = EXPERIMENTS[name]
-    data = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["data"]
+    images = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["data"]["images"]
     provenance = describe_run("study", _device(), {})
     epochs = _read(workdir / "epochs.csv")
     return [
@@ -72,8 +72,8 @@ def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]
             "trial": int(trial["trial"]),
             "epochs": [_epoch(row) for row in epochs if row["trial"] == trial["trial"]],
             "lanes": max(int(row["lanes"]) for row in epochs if row["trial"] == trial["trial"]),
-            "train_images": data["train_images"],
-            "test_images": data["test_images"],
+            "train_images": images["train"],
+            "test_images": images["test"],
             "image_size": IMAGE_SIZE.value,
             "device": provenance["device"],
             "versions": provenance["versions"],

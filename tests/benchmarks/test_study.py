@@ -129,7 +129,7 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
         for label in ("forest", "sea"):
             (tmp_path / "data" / split / label).mkdir(parents=True)
             for number in range(images):
-                pixels = random.integers(0, 255, (36, 36, 3), dtype=np.uint8)
+                pixels = random.integers(0, 255, (38, 38, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{number}.png")
     out = tmp_path / "study.json"
     flags = [
@@ -139,7 +139,7 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
         f"--out={out}",
         "--only=wd",
     ]
-    flags += ["--image_size=36", "--epochs=2", "--seeds=3", "--set=train.batch_size=4"]
+    flags += ["--image_size=38", "--epochs=2", "--seeds=3", "--set=train.batch_size=4"]
     run_script("study.py", *flags)
     first = out.read_text()
     runs = json.loads(first)
