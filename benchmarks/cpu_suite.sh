@@ -16,7 +16,7 @@ source "$(dirname "$0")/suite.sh"
 cnn=(--model=custom_cnn --image_size=150 --batch_size=32 --lanes=8)
 small=(--model=custom_cnn --image_size=48 --batch_size=10 --lanes=16)
 resnet=(--model=resnet18 --image_size=64 --batch_size=32 --lanes=4)
-ours=fused,sequential,threads,auto,torch,torch_plain
+ours=fused,sequential,threads,auto,auto_out_of_step,torch,torch_plain
 peers=auto,vmap,torch_func,torch_compile,processes
 
 row custom_cnn_150_b32_x8 epoch_time.py "${cnn[@]}" --steps=1 --repeats=5 --systems=$ours
