@@ -39,13 +39,8 @@ CANDIDATES: tuple[tuple[str, dict[str, str]], ...] = (
     ("jemalloc", {}),
     ("mimalloc", {}),
     ("mimalloc", {"MIMALLOC_PURGE_DELAY": "-1"}),
-    ("mimalloc", {"MIMALLOC_PURGE_DELAY": "1000"}),  # its own default
     ("mimalloc", {"MIMALLOC_ALLOW_THP": "0"}),
-    ("mimalloc", {"MIMALLOC_ALLOW_THP": "2"}),
     ("mimalloc", {"MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"}),
-    ("mimalloc", {"MIMALLOC_ARENA_EAGER_COMMIT": "1"}),
-    ("mimalloc", {"MIMALLOC_ARENA_RESERVE": "4GiB", "MIMALLOC_ARENA_MAX_OBJECT_SIZE": "16GiB"}),
-    ("mimalloc", {"MIMALLOC_PAGE_RECLAIM_ON_FREE": "1"}),
 )
 
 
