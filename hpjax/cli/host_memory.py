@@ -45,16 +45,17 @@ class Allocator:
 
 
 _THRESHOLD = 1 << 34  # more than any temporary has
-# The first that can be loaded is taken. benchmarks/allocators.py measures the order and the settings.
+# The first that can be loaded is taken: the one that comes with the installation, so that machines differ less;
+# jemalloc is no faster (benchmarks/allocators.py measures the order and the settings).
 ALLOCATORS = (
+    # Not -1, which is for ever: `available_bytes` couldn't have it given back either.
+    Allocator(
+        "mimalloc", "libmimalloc.so.3", {"MIMALLOC_PURGE_DELAY": "1000000000", "MIMALLOC_ALLOW_THP": "1"}
+    ),
     Allocator(
         "jemalloc",
         "libjemalloc.so.2",
         options=("MALLOC_CONF", ",", ("thp:always", "dirty_decay_ms:-1", "muzzy_decay_ms:-1")),
-    ),
-    # Not -1, which is for ever: `available_bytes` couldn't have it given back either.
-    Allocator(
-        "mimalloc", "libmimalloc.so.3", {"MIMALLOC_PURGE_DELAY": "1000000000", "MIMALLOC_ALLOW_THP": "1"}
     ),
     Allocator(
         "system",
