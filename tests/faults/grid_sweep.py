@@ -4,6 +4,7 @@ Its lanes are trained in two threads of the host.
 """
 
 import dataclasses
+from pathlib import Path
 
 from hpjax.config import get_default
 from hpjax.lanes.capacity import choose_layout
@@ -28,7 +29,7 @@ def get_config():
     config = get_default()
     config.data.name, config.data.image_size = "synthetic_scenes", 30
     config.data.max_train_examples, config.data.max_test_examples = 60, 24
-    config.model.kernel_widths = (3, 3, 3)
+    config.model.name = f"{Path(__file__).parents[1] / 'tiny_network.py'}:Tiny"
     config.train.epochs = 6
     config.sweep.space = {"learning_rate": (1e-3, 1e30), "batch_size": (12, 20)}
     config.sweep.final_seeds = 2

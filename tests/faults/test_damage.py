@@ -8,6 +8,7 @@ import signal
 import pytest
 from PIL import Image
 from sweeps import assert_same_sweep
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import CheckpointError, WorkdirError
@@ -22,8 +23,8 @@ from hpjax.sweep.protocol import Order
 
 pytestmark = pytest.mark.slow
 SMALL = {
-    "model": {"kernel_widths": (3, 3, 3)},
-    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 48, "max_test_examples": 24},
+    "model": MODEL,
+    "data": DATA,
     "train": {"batch_size": 12, "epochs": 2},
     "sweep": {"space": {"learning_rate": (1e-3, 3e-3)}},
     "lanes": {"strategy": "fused", "count": 2},
@@ -66,7 +67,9 @@ def test_the_checkpoint_before_a_damaged_one_is_used(searches, uninterrupted_sea
     assert_same_sweep(workdir, uninterrupted_search)
 
 
-@pytest.mark.parametrize("log", ["history.jsonl", "study.journal"])
+@pytest.mark.parametrize(
+    "log", ["history.jsonl", pytest.param("study.journal", marks=pytest.mark.exhaustive)]
+)
 def test_the_checkpoint_before_is_used_where_a_log_has_changed_since(
     searches, uninterrupted_search, workdir, log
 ):

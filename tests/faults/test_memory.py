@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import OutOfMemory
@@ -22,8 +23,8 @@ from hpjax.sweep.loop import GroupRun
 
 pytestmark = pytest.mark.slow
 SMALL = {
-    "model": {"kernel_widths": (3, 3, 3)},
-    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 48, "max_test_examples": 24},
+    "model": MODEL,
+    "data": DATA,
     "train": {"batch_size": 12, "epochs": 3},
     "lanes": {"strategy": "fused", "count": 4},
     "trackers": (),

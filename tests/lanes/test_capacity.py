@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
@@ -27,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 def group():
     config = parse_config(
         {
-            "model": {"kernel_widths": (3, 3, 3)},
+            "model": MODEL,
             "data": {"name": "synthetic_scenes", "image_size": 24, "max_train_examples": 48},
             "train": {"batch_size": 12},
         }
@@ -62,7 +63,7 @@ def test_what_was_measured_is_not_compiled_again(group, caplog):
 def test_what_memory_was_asked_of_is_not_compiled_again(group, caplog, monkeypatch, steps):
     _, task, hparams = group
     monkeypatch.setattr(probe, "steps_per_call", lambda: steps)
-    config = parse_config({"model": {"kernel_widths": (3, 3, 3)}, "data": {"image_size": 24}})
+    config = parse_config({"model": MODEL, "data": {"image_size": 24}})
     dataset = load_dataset(dataclasses.replace(config.data, name="synthetic_scenes"), 0)
     measured = capacity.Probe(create_program(config, dataset), task, hparams)  # none that is compiled yet
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):

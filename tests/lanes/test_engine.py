@@ -7,6 +7,7 @@ import weakref
 import jax
 import numpy as np
 import pytest
+from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import Dataset
@@ -38,7 +39,7 @@ def _split(num, seed):
 
 
 def _program(augment=None):
-    config = parse_config({"model": {"kernel_widths": (3, 3, 3)}, "train": {"batch_size": 16}})
+    config = parse_config({"model": MODEL, "train": {"batch_size": 16}})
     train, test = _split(44, 0), _split(20, 1)
     data = Dataset("drawn", tuple("abcdef"), train, None, test, fingerprint="")
     program = create_program(config, data)
@@ -103,7 +104,13 @@ def test_twice_gives_the_same_bits(program, task):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(2), Layout(1), Layout(4, steps_per_call=2), Layout(3), Layout(1, threads=3)]
+    "layout",
+    [
+        Layout(2),
+        Layout(1, threads=3),
+        Layout(4, steps_per_call=2),
+        *(pytest.param(layout, marks=pytest.mark.exhaustive) for layout in (Layout(1), Layout(3))),
+    ],
 )
 def test_layouts_agree(program, task, layout):
     _, fused = _train(program, task, TRIALS)
@@ -126,7 +133,9 @@ def test_dropping_the_remainder(program):
     assert task.steps_per_epoch == 2
 
 
-@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2)])
+@pytest.mark.parametrize(
+    "layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.exhaustive)]
+)
 def test_streamed_images_give_the_same(program, task, layout):
     _, resident = _train(program, task, TRIALS)
     _, streamed = _train(program, dataclasses.replace(task, streamed=True), TRIALS, layout)
@@ -205,7 +214,13 @@ def test_best_weights_stay_when_scores_fall(program, task):
     )
 
 
-@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2), Layout(3, steps_per_call=2)])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2, threads=2),
+        *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (Layout(4), Layout(3, steps_per_call=2))),
+    ],
+)
 def test_lanes_out_of_step_equal_the_trials_alone(program, task, layout):
     """Each is at a pass of its own; two of them happen to be at the same one."""
     passes = [Shuffle(5, 0), Shuffle(5, 3), Shuffle(6, 0), Shuffle(5, 3)]
@@ -223,7 +238,9 @@ def test_lanes_out_of_step_equal_the_trials_alone(program, task, layout):
         np.testing.assert_allclose(_loss(together, lane)[1], _loss(expected, 0)[1], rtol=5e-3)
 
 
-@pytest.mark.parametrize("layout", [Layout(4), Layout(2, threads=2)])
+@pytest.mark.parametrize(
+    "layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.exhaustive)]
+)
 def test_lanes_out_of_step_are_streamed(program, task, layout):
     passes = [Shuffle(5, 0), Shuffle(5, 3), None, Shuffle(6, 0)]
     losses = []

@@ -91,7 +91,9 @@ def _assert_equal(sums, expected, lane, rtol=1e-5):
     assert (sums.correct, sums.count) == (expected.correct[lane], expected.count[lane])
 
 
-@pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "rtol"), [("float32", 1e-5), pytest.param("bfloat16", 1e-2, marks=pytest.mark.exhaustive)]
+)
 def test_equals_the_engines_own_figures(precision, rtol):
     config = _config(precision=precision)
     dataset = load_dataset(config.data, 0)

@@ -1,14 +1,15 @@
 """What a running sweep shows: shares of what is left to do, the best trial from its first epoch on."""
 
 import pytest
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.report import progress
 from hpjax.sweep import run_sweep
 
 TINY = {
-    "model": {"kernel_widths": (3, 3, 3)},
-    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24},
+    "model": MODEL,
+    "data": DATA,
     "lanes": {"strategy": "fused", "count": 1},
     "train": {"batch_size": 12, "epochs": 5},
     "optimizer": {"name": "sgd", "learning_rate": 0.1},
@@ -37,8 +38,8 @@ def test_epochs_that_were_pruned_are_not_waited_for(lines, tmp_path):
 
 def test_the_best_trial_is_there_from_the_first_epoch_and_never_a_diverged_one(lines, tmp_path):
     (tmp_path / "metric.py").write_text("def grown(epoch):\n    return epoch['train_loss'] - 100\n")
-    # Coupled decay of 40 at a rate of 0.1 takes weights times -3 at each step: the loss grows for epochs.
-    sweep = {"space": {"weight_decay": (0.0, 40.0)}, "metric": f"{tmp_path}/metric.py:grown"}
+    # Coupled decay of 400 at a rate of 0.1 takes weights times -39 at each step: the loss grows for epochs.
+    sweep = {"space": {"weight_decay": (0.0, 400.0)}, "metric": f"{tmp_path}/metric.py:grown"}
     shown = lines(sweep, tmp_path / "sweep")
     assert "| epoch 1/5 |" in shown[0] and "| epoch 2/5 |" in shown[1]
     assert all("| best: trial 0, final grown -9" in line for line in (*shown[:5], shown[-1]))

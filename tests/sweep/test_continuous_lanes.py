@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.config.hyperparameters import apply_hyperparameters
@@ -27,7 +28,7 @@ def halved(tmp_path_factory):
     """64 random settings on 8 lanes; successive halving stops most of them early."""
     config = parse_config(
         {
-            "model": {"kernel_widths": (3, 3, 3)},
+            "model": MODEL,
             "data": {
                 "name": "digits",
                 "image_size": 30,

@@ -5,6 +5,7 @@ import csv
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.sweep import load_result, run_sweep
@@ -25,14 +26,13 @@ quickest.maximize = False
 def searched(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "metric.py").write_text(METRICS)
-    data = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 120, "max_test_examples": 24}
     config = parse_config(
         {
-            "model": {"kernel_widths": (3, 3, 3)},
-            "data": {**data, "validation_fraction": 0.2},
+            "model": MODEL,
+            "data": {**DATA, "max_train_examples": 240, "validation_fraction": 0.2},
             "train": {"batch_size": 12, "epochs": 3},
             "sweep": {
-                "space": {"learning_rate": (3e-3, 1e-3, 1e-7)},
+                "space": {"learning_rate": (1e-2, 3e-3, 1e-7)},
                 "metric": f"{folder}/metric.py:{request.param}",
             },
             "lanes": {"strategy": "fused"},

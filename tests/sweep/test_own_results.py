@@ -5,17 +5,16 @@ roundings into steps, so that later epochs agree to 2e-3.
 """
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.lanes.capacity import Choice
 from hpjax.lanes.engine import Layout
 from hpjax.sweep import planning, run_sweep
 
-NETWORK = Path(__file__).parents[1] / "tiny_network.py"
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)
 DIVERGES = 1e30
 
@@ -23,7 +22,7 @@ DIVERGES = 1e30
 def _run(folder, space, num_lanes=1, layout=None, monkeypatch=None, **sections):
     config = parse_config(
         {
-            "model": {"name": f"{NETWORK}:Tiny"},
+            "model": MODEL,
             "data": {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30},
             "train": {"batch_size": 12, "epochs": 3, **sections.pop("train", {})},
             "lanes": {"strategy": "fused", "count": num_lanes, **sections.pop("lanes", {})},
@@ -63,20 +62,28 @@ def alone(tmp_path_factory):
     return _losses(_run(tmp_path_factory.mktemp("alone") / "w", {"learning_rate": RATES}))
 
 
-@pytest.mark.parametrize("lanes", [2, 3, 5])
+@pytest.mark.parametrize("lanes", [2, 5, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_any_number_of_lanes(alone, tmp_path, lanes):
     _assert_same(_losses(_run(tmp_path / "w", {"learning_rate": RATES}, lanes)), alone)
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(1), Layout(2), Layout(1, threads=2), Layout(2, threads=2), Layout(4, steps_per_call=3)]
+    "layout",
+    [
+        Layout(1, threads=2),
+        Layout(4, steps_per_call=3),
+        *(
+            pytest.param(layout, marks=pytest.mark.exhaustive)
+            for layout in (Layout(1), Layout(2), Layout(2, threads=2))
+        ),
+    ],
 )
 def test_any_layout(alone, tmp_path, monkeypatch, layout):
     result = _run(tmp_path / "w", {"learning_rate": RATES}, 4, layout, monkeypatch)
     _assert_same(_losses(result), alone)
 
 
-@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("place", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 3))])
 def test_a_neighbour_that_diverges_and_frees_its_lane_early(alone, tmp_path, place):
     rates = (*RATES[:place], DIVERGES, *RATES[place:])
     result = _run(tmp_path / "w", {"learning_rate": rates}, 2)

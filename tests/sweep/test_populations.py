@@ -7,6 +7,7 @@ import signal
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.store.records import load_copies
@@ -19,14 +20,8 @@ RATES = (1e-5, 1e-3, 3e-3, 1e30)
 def _config(rates=RATES, **sweep):
     return parse_config(
         {
-            "model": {"kernel_widths": (3, 3, 3)},
-            "data": {
-                "name": "synthetic_scenes",
-                "image_size": 30,
-                "max_train_examples": 60,
-                "max_test_examples": 24,
-                "validation_fraction": 0.2,
-            },
+            "model": MODEL,
+            "data": {**DATA, "validation_fraction": 0.2},
             "train": {"batch_size": 12, "epochs": 5},
             "sweep": {
                 "space": {"learning_rate": rates},

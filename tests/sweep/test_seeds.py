@@ -4,14 +4,15 @@ import csv
 import shutil
 
 import pytest
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError
 from hpjax.sweep import run_sweep
 
 TINY = {
-    "model": {"kernel_widths": (3, 3, 3)},
-    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24},
+    "model": MODEL,
+    "data": DATA,
     "train": {"batch_size": 12, "epochs": 2},
     "trackers": (),
 }

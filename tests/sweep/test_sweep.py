@@ -8,14 +8,15 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
 from hpjax.sweep import load_result, plan_sweep, run_sweep
 
 TINY = {
-    "model": {"kernel_widths": (3, 3, 3)},
-    "data": {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24},
+    "model": MODEL,
+    "data": DATA,
     "train": {"batch_size": 12, "epochs": 2},
     "optimizer": {"learning_rate": 1e-3},
     "lanes": {"strategy": "fused"},
@@ -58,12 +59,17 @@ def test_tables_are_complete(finished):
     assert summary["finished"] and summary["trials"] == {"total": 4, "complete": 4}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "changed",
     [
-        {"model": {"kernel_widths": (2, 4, 2)}},
-        {"optimizer": {"name": "adafactor"}, "train": {"precision": "bfloat16"}},
-        {"optimizer": {"name": "lamb"}, "model": {"kernel_widths": (4, 2, 3)}},
+        {"model": {"name": "custom_cnn", "kernel_widths": (2, 4, 2)}},
+        {
+            "optimizer": {"name": "adafactor"},
+            "model": {"name": "custom_cnn", "kernel_widths": (3, 3, 3)},
+            "train": {"precision": "bfloat16"},
+        },
+        {"optimizer": {"name": "lamb"}, "model": {"name": "custom_cnn", "kernel_widths": (4, 2, 3)}},
     ],
     ids=["even_kernels", "adafactor_bfloat16", "lamb_even_kernels"],
 )

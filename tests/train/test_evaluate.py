@@ -35,10 +35,10 @@ def test_batches_of_any_size_give_the_same(model, batch_size):
     assert state.opt_state == ()
     logits = predict(state, images, batch_size)
     model.eval()
-    expected = model(jnp.asarray(images, jnp.float32) / 255)
+    expected = nnx.jit(lambda model, x: model(x))(model, jnp.asarray(images, jnp.float32) / 255)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     sums = evaluate(state, images, labels, batch_size)
-    whole = eval_step(state, Batch(jnp.asarray(images), jnp.asarray(labels)))
+    whole = jax.jit(eval_step)(state, Batch(jnp.asarray(images), jnp.asarray(labels)))
     np.testing.assert_allclose(sums.loss, whole.loss, rtol=1e-5)
     assert (sums.correct, sums.count) == (whole.correct, 7)
 
