@@ -195,7 +195,8 @@ def test_any_config(request, tmp_path, counted):
 def test_a_refused_config_leaves_the_workdir_to_the_next(tmp_path):
     wrong = [
         {"data.name": "folder", "data.dir": "none"},
-        {"train.batch_size": 25},
+        {"data.max_train_examples": 1},
+        {"data.name": "auto", "data.dir": "none"},
         {"model.kernel_widths": (31,) * 3},
     ]
     for changes in wrong:

@@ -224,7 +224,8 @@ def test_any_folder_tree(base, request, counted):
 
 REFUSED = {
     "does not exist": ["--config.data.name=folder", "--config.data.dir=images"],
-    "train.batch_size=1000": ["--config.train.batch_size=1000"],
+    "train.batch_size=0": ["--config.train.batch_size=0"],
+    "data.dir='images'": ["--config.data.name=auto", "--config.data.dir=images"],
     "image_size": ["--config.data.image_size=8", "--config.model.kernel_widths=(7,7,7)"],
     "nowhere.safetensors": ["--config.model.pretrained=nowhere.safetensors"],
 }
