@@ -179,7 +179,7 @@ def _list_images(folder: Path, left_out: Counter[str]) -> list[os.DirEntry]:
 
 def _count_files(folder: Path, left_out: Counter[str]) -> None:
     """Counts the files beside folders of splits or classes."""
-    for entry in list_entries(folder):
+    for entry in list_entries(folder, left_out):
         if not is_folder(entry):
             left_out["images outside a class" if is_image(entry.path) else file_kind(entry.name)] += 1
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,18 +58,26 @@ def known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in _suffixes_of())
 
 
+@functools.cache
 def image_suffixes() -> frozenset[str]:
     """Returns the suffixes of image files, in lower case, with their dots."""
     return frozenset(suffix for suffixes in _suffixes_of().values() for suffix in suffixes)
 
 
+def has_image_suffix(path: str | os.PathLike) -> bool:
+    """Returns whether a file's name says that it is an image."""
+    return os.path.splitext(path)[1].lower() in image_suffixes()
+
+
 def is_image(path: str | os.PathLike) -> bool:
     """Returns whether a file is taken for an image: by its suffix, or by how its content begins."""
-    if os.path.splitext(path)[1].lower() in image_suffixes():
+    if has_image_suffix(path):
         return True
-    if not os.path.isfile(path):  # opening a pipe waits for ever
-        return False
     try:
+        status = os.stat(path)
+        # Opening a pipe waits for ever, and so do some of a system's files, all of which say they are empty.
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which decoding checks
             _open(path).close()

@@ -5,9 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpjax.data.images import image_suffixes, is_image
+from hpjax.data.images import has_image_suffix, is_image
 from hpjax.data.names import is_clutter, is_hidden
 from hpjax.errors import DataError
+
+_MOST_LOOKED_AT = 5_000  # files and folders, to find out whether images are among them
+_MOST_OPENED = 200  # of these, where the name says nothing
 
 
 def list_entries(folder: Path, left_out: Counter[str] | None = None) -> list[os.DirEntry]:
@@ -37,24 +40,32 @@ def list_folders(folder: Path) -> list[Path]:
 
 def is_folder(entry: os.DirEntry) -> bool:
     """Returns whether an entry is a folder, or a link to one."""
-    return os.path.isdir(entry.path)  # entry.is_dir() raises on a link to itself
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
-def walk_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[os.DirEntry]:
+def walk_files(
+    folder: Path, left_out: Counter[str] | None = None, most: int | None = None
+) -> Iterator[os.DirEntry]:
     """Yields every file in a folder and in those below it, each folder once however it is linked.
 
     Args:
       folder: where to begin.
       left_out: where hidden images are counted.
+      most: files and folders after which it ends; None: never.
     """
     seen, waiting = set(), [folder]
-    while waiting:
+    looked_at = 0
+    while waiting and (most is None or looked_at < most):
         here = waiting.pop()
         if (identity := _identify(here)) in seen:
             continue
         seen.add(identity)
         folders = []
         for entry in list_entries(here, left_out):
+            looked_at += 1
             if is_folder(entry):
                 folders.append(Path(entry.path))
             else:
@@ -68,14 +79,20 @@ def has_images(folder: Path) -> bool:
 
 
 def holds_images(folder: Path) -> bool:
-    """Returns whether an image lies in a folder or anywhere below it."""
-    return any(is_image(entry.path) for entry in walk_files(folder))
+    """Returns whether an image lies in a folder or below it, as far as that is to be seen in no time.
+
+    Somebody may have named the root of a whole disk.
+    """
+    for number, entry in enumerate(walk_files(folder, most=_MOST_LOOKED_AT)):
+        if has_image_suffix(entry.name) or (number < _MOST_OPENED and is_image(entry.path)):
+            return True
+    return False
 
 
 def _is_hidden_image(entry: os.DirEntry) -> bool:
     # A name that begins with "._" is macOS's note on a file, not one.
     hidden = is_hidden(entry.name) and not entry.name.startswith("._")
-    return hidden and os.path.splitext(entry.name)[1].lower() in image_suffixes()
+    return hidden and has_image_suffix(entry.name)
 
 
 def _identify(folder: Path) -> tuple[int, int]:

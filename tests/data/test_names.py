@@ -1,11 +1,15 @@
 """A split is known by its name however it is spelled, and clutter by whoever leaves it."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpjax.data.names import TEST, TRAIN, VALIDATION, file_kind, is_clutter, split_role
 
+DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 WORDS = {
     TRAIN: ("train", "training"),
     TEST: ("test", "testing"),
@@ -85,3 +89,15 @@ def test_other_names_are_no_clutter(name):
 def test_a_kind_is_short_and_printable(name):
     kind = file_kind(name.replace("/", ""))
     assert len(kind) < 20 and kind.isprintable()
+
+
+@pytest.mark.parametrize(("row", "role"), [("training", TRAIN), ("test", TEST), ("validation", VALIDATION)])
+def test_the_names_in_the_documentation_are_known(row, role):
+    [line] = re.findall(rf"^\| {row} \|.*$", DOCS.read_text("utf-8"), re.MULTILINE)
+    names = re.findall(r"`([^`]+)`", line)
+    assert len(names) > 4 and {split_role(name) for name in names} == {(role, ())}
+
+
+def test_the_clutter_in_the_documentation_is_known():
+    [line] = re.findall(r"^Not looked at:.*$", DOCS.read_text("utf-8"), re.MULTILINE)
+    assert all(map(is_clutter, re.findall(r"`([^`]+)`", line)))

@@ -168,7 +168,8 @@ def _begin(given: dict[str, Any], folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HPJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")  # "../.." is a value, too
 
 
 @pytest.mark.filterwarnings("ignore")
