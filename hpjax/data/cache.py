@@ -120,8 +120,24 @@ def _decode_in_memory(
         images, labels = zip(*chunks, strict=True)
         splits[split] = Split(np.concatenate(images), np.concatenate(labels))
         digests.append(digest.hexdigest())
-    found = {"skipped": tuple(skipped or ()), "remarks": _describe(scale)}
-    return Source(name, tuple(classes), digest=join_digests(classes, digests), **splits, **found)
+    return _create_source(
+        name, classes, splits, join_digests(classes, digests), tuple(skipped or ()), _describe(scale)
+    )
+
+
+def _create_source(
+    name: str, classes, splits: Mapping[str, Split], digest: str, skipped: tuple, remarks: tuple
+) -> Source:
+    return Source(
+        name=name,
+        classes=tuple(classes),
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        digest=digest,
+        skipped=skipped,
+        remarks=remarks,
+    )
 
 
 def _describe(scale: Scale | None) -> tuple[str, ...]:
@@ -137,8 +153,8 @@ def _load(entry: Path, name: str, verify: bool) -> Source | None:
         if verify and any(_checksum(entry / file) != crc for file, crc in meta["checksums"].items()):
             raise ValueError("a checksum differs")
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
-        found = {key: tuple(meta[key]) for key in ("skipped", "remarks")}
-        return Source(name, tuple(meta["classes"]), digest=meta["digest"], **splits, **found)
+        said = tuple(meta["skipped"]), tuple(meta["remarks"])
+        return _create_source(name, meta["classes"], splits, meta["digest"], *said)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         _log.warning("damaged cache %s is made anew (%s)", entry, error)
         return None

@@ -108,7 +108,8 @@ def _find_splits(root: Path, folders: list[Path]) -> Layout | None:
 
 def _unwrap_all(root: Path, splits: list[Path], others: list[Path]) -> Layout:
     inner = [_unwrap(folder) for folder in splits]
-    train, test, validation = (*(each.folder for each in inner), None, None)[:3]
+    train, *ends = (each.folder for each in inner)
+    test, validation = [*ends, None, None][:2]
     unused = [*others, *itertools.chain.from_iterable(each.unused for each in inner)]
     around = [root, *itertools.chain.from_iterable(each.around for each in inner)]
     return Layout(root, train, test, validation, tuple(unused), tuple(around))

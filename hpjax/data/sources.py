@@ -121,6 +121,8 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
 
 def _load_tree(data: DataConfig, name: str, seed: int) -> Source:
     tree = _scan_named(data, seed) if data.train else _scan_dir(data, seed)
+    if data.name == "auto" and tree.classes != intel_scenes.CLASSES:
+        name = "folder"  # a tree of somebody's own
     size = data.image_size or DEFAULT_IMAGE_SIZE
     key = [str(tree.root.resolve()), tree.files, tree.division]
     pictures = {"train": tree.train, "test": tree.test}

@@ -105,8 +105,8 @@ def open_records(builder) -> Records:
     label = builder.info.features[label_key]
     key = [str(builder.data_path), _stamps(Path(builder.data_path))]
     image_size = _image_size(builder.info.features[image_key].shape)
-    train, test, validation = (*splits, None)[:3]
-    return Records(tuple(label.names), train, test, image_size, key, validation, remarks)
+    validation = splits[2] if len(splits) > 2 else None
+    return Records(tuple(label.names), splits[0], splits[1], image_size, key, validation, remarks)
 
 
 def prepare(builder, download_config=None) -> None:

@@ -4,6 +4,7 @@ from PIL import Image
 
 from hpjax.config import DataConfig, parse_config
 from hpjax.data import load_dataset, sources
+from hpjax.data.intel_scenes import CLASSES
 from hpjax.data.sources import SOURCES, load_source
 from hpjax.errors import ConfigError, DataError, HpjaxError
 
@@ -33,9 +34,14 @@ def test_auto_stands_in_loudly(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("place", "given"), [("given", {"dir": "given"}), ("data", {})])
 def test_auto_takes_images_where_they_are(make_tree, tmp_path, monkeypatch, place, given):
     monkeypatch.chdir(tmp_path)
-    make_tree(place, splits=("seg_train", "seg_test"), nested=True)
+    make_tree(place, splits=("seg_train", "seg_test"), classes=CLASSES, nested=True)
     source = load(name="auto", **given, image_size=8)
     assert source.name == "intel_scenes" and source.notice == ""
+
+
+def test_auto_calls_no_other_classes_intel_scenes(make_tree):
+    source = load(name="auto", dir=str(make_tree()), image_size=8)
+    assert source.name == "folder" and source.classes == ("cat", "dog") and source.notice == ""
 
 
 NAMED = [(name, key) for name in ("auto", "folder") for key in ("dir", "train", "test")]

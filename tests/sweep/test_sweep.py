@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
 from hpjax.sweep import load_result, plan_sweep, run_sweep
+from hpjax.trained.load import load_trial
 
 TINY = {
     "model": {"kernel_widths": (3, 3, 3)},
@@ -218,6 +220,17 @@ def test_a_batch_larger_than_the_data_is_all_of_it(remainder, tmp_path, caplog):
     assert losses[0] == losses[1] == losses[2] and len(losses[0]) == 2
     plan = json.loads((result.workdir / "plan.json").read_text())
     assert {group["steps_per_epoch"] for group in plan["groups"]} == {1}
+
+
+def test_a_workdir_may_begin_with_a_tilde(finished, tmp_path, monkeypatch):
+    config, result = finished
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(result.workdir.parent))
+    monkeypatch.setenv("NAME", result.workdir.name)
+    for written in ("~/wd", "~/$NAME", Path("~/wd")):
+        assert run_sweep(config, written, resume="must").workdir == result.workdir
+        assert load_result(written).workdir == result.workdir
+    assert load_trial("~/wd", 0) and not list(tmp_path.iterdir())
 
 
 def test_a_single_image_is_no_batch(tmp_path):
