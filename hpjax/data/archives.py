@@ -1,5 +1,6 @@
 """Zip and tar archives, unpacked into the cache: nothing outside of it, no links, and not without end."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from hpjax.data.cache import cache_dir, publish, temporary_folder
+from hpjax.data.cache import cache_dir, temporary_folder
 from hpjax.data.listing import list_entries
 from hpjax.data.names import is_clutter
 from hpjax.errors import DataError
@@ -83,11 +84,13 @@ def unpack(archive: Path) -> Unpacked:
         entry = cache_dir() / f"unpacked-{_identify(archive)}"
         if (found := _load(entry)) is not None:
             return found
+        shutil.rmtree(entry, ignore_errors=True)  # something of it is missing
         with temporary_folder(entry) as folder:
             left_out, files, size = _unpack_into(folder, archive)
             note = {"archive": str(archive), "files": files, "bytes": size, "left_out": left_out}
             (folder / _NOTE).write_text(json.dumps(note), "utf-8")
-            publish(folder, entry)
+            with contextlib.suppress(OSError):  # another process was first, and may be reading it
+                folder.rename(entry)
     except DataError:
         raise
     except Exception as error:  # the readers raise nearly anything on damaged archives

@@ -79,7 +79,7 @@ def _decode_scaled(
     try:
         with temporary_folder(entry) as folder:
             _write(folder, classes, pictures, size, on_bad_image, scale)
-            publish(folder, entry)
+            _publish(folder, entry)
         source = _load(entry, name, verify=False)
     except OSError as error:
         _log.warning("decoded images can't be kept in %s (%s)", entry.parent, error.strerror or error)
@@ -196,8 +196,7 @@ def _remove_leftovers(parent: Path, seconds: float = 86_400) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(folder: Path, entry: Path) -> None:
-    """Makes a folder an entry of the cache, at once; another one of that name is replaced."""
+def _publish(folder: Path, entry: Path) -> None:
     shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):  # another process was first: its entry is as good
         folder.rename(entry)

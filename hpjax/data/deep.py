@@ -19,6 +19,7 @@ class DeepPicture(Exception):
 class Extent(NamedTuple):
     """What a deep picture's values are; of colours, the upper 8 bits alone."""
 
+    name: str
     kind: str
     smallest: float
     largest: float
@@ -65,15 +66,15 @@ def read_values(image: Image.Image) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def find_extent(image: Image.Image) -> Extent | None:
-    """Returns what a picture's values are; None where 8 bits hold them."""
+def find_extent(name: str, image: Image.Image) -> Extent | None:
+    """Returns what the values of the picture `name` are; None where 8 bits hold them."""
     kind = depth_kind(image)
     if not kind:
         return None
     values = _read_colours(image) if kind == COLOUR else read_values(image)
     finite = values[np.isfinite(values)]
     smallest, largest = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    return Extent(kind, float(smallest), float(largest), finite.size == values.size)
+    return Extent(name, kind, float(smallest), float(largest), finite.size == values.size)
 
 
 def _read_colours(image: Image.Image) -> np.ndarray:
@@ -89,17 +90,9 @@ def create_scale(extents: Iterable[Extent]) -> Scale:
     """
     extents = list(extents)
     grey = [extent for extent in extents if extent.kind != COLOUR]
-    colours = [extent.largest for extent in extents if extent.kind == COLOUR]
-    if len({extent.kind for extent in grey}) > 1:
-        raise DataError(
-            f"some images are of {WHOLE} beyond 8 bits and some of {FLOAT}: expected one of these, "
-            "as one scale has to fit all"
-        )
-    if colours and max(colours) < 128:
-        raise DataError(
-            f"the images are {COLOUR} but none exceeds {256 * int(max(colours)) + 255}: expected values up "
-            "to 65535, or images of 8 bits, as the lower 8 bits are not read"
-        )
+    colours = [extent for extent in extents if extent.kind == COLOUR]
+    _check_kinds(grey)
+    _check_colours(colours)
     low, high = _find_ends(grey)
     remarks = []
     if grey:
@@ -111,6 +104,24 @@ def create_scale(extents: Iterable[Extent]) -> Scale:
     if colours:
         remarks.append(f"{len(colours)} images are {COLOUR}: the upper 8 are read")
     return Scale(low, high, "; ".join(remarks))
+
+
+def _check_kinds(extents: list[Extent]) -> None:
+    first = {extent.kind: extent.name for extent in reversed(extents)}
+    if len(first) > 1:
+        raise DataError(
+            f"{first[WHOLE]} is of {WHOLE} of more than 8 bits and {first[FLOAT]} of {FLOAT}: expected one "
+            "of these in a data set, as one scale has to fit all"
+        )
+
+
+def _check_colours(extents: list[Extent]) -> None:
+    largest = max((extent.largest for extent in extents), default=255)
+    if largest < 128:
+        raise DataError(
+            f"{extents[0].name} is of {COLOUR} and no such image exceeds {256 * int(largest) + 255}: "
+            "expected values up to 65535, or images of 8 bits, as the lower 8 bits are not read"
+        )
 
 
 def _find_ends(extents: list[Extent]) -> tuple[float, float]:

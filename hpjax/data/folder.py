@@ -12,7 +12,7 @@ import numpy as np
 
 from hpjax.data.archives import find_archive, unpack
 from hpjax.data.images import Picture, is_image
-from hpjax.data.layout import LAYOUT, Layout, describe_content, find_layout
+from hpjax.data.layout import CURE, LAYOUT, Layout, describe_content, find_layout
 from hpjax.data.listing import is_folder, list_entries, walk_files
 from hpjax.data.names import file_kind
 from hpjax.data.splits import choose_held_out
@@ -160,9 +160,9 @@ def _scan_split(folder: Path, layout: Layout, left_out: Counter[str]) -> dict[st
     if not classes:
         content = describe_content(folder)
         if folder == layout.root:
-            raise DataError(f"folder {folder} holds {content}: expected {LAYOUT}")
+            raise DataError(f"folder {folder} holds {content}: expected {LAYOUT}; {CURE}")
         raise DataError(
-            f"folder {folder} holds no class but {content}: expected one folder of images per class"
+            f"folder {folder} holds no class but {content}: expected a folder of images per class"
         )
     return classes
 

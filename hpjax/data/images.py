@@ -230,7 +230,7 @@ def _try_decode(
 def _try_extent(picture: Picture) -> Extent | None:
     try:
         with _naming(picture), _open_picture(picture) as image:
-            return find_extent(image)
+            return find_extent(picture.name, image)
     except DataError:  # decoding says what is wrong with it
         return None
 

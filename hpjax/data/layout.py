@@ -9,8 +9,8 @@ from hpjax.data.listing import has_images, holds_images, list_entries, list_fold
 from hpjax.data.names import TEST, TRAIN, VALIDATION, split_role
 from hpjax.errors import DataError
 
-LAYOUT = "train/<class>/* and test/<class>/*, or train/<class>/* alone, or <class>/*"
-_CURE = "name them with data.train and data.test"
+LAYOUT = "train/<class>/* and test/<class>/*, or train/<class>/* or <class>/* alone"
+CURE = "data.train and data.test name folders outright"
 _MOST_WRAPPERS = 3  # folders that hold but one folder, around the one with the splits or classes
 
 
@@ -91,14 +91,14 @@ def _find_splits(root: Path, folders: list[Path]) -> Layout | None:
     if not roles:
         return None
     if TRAIN not in roles:
-        raise DataError(f"{root} holds {_names(named)} but no training images: expected {LAYOUT}, or {_CURE}")
+        raise DataError(f"{root} holds {_names(named)} but no training images: expected {LAYOUT}; {CURE}")
     for role, members in roles.items():
         if len(members) > 1:
-            raise DataError(f"{root} holds {_names(members)}, which all say {role}: {_CURE}")
+            raise DataError(f"{root} holds {_names(members)}, which all say {role}: {CURE}")
     train = roles[TRAIN][0]
     if not paired:
         if beside := [folder for folder in others if holds_images(folder)]:
-            raise DataError(f"{root} holds {_names([train, *beside])}, but no test folder by name: {_CURE}")
+            raise DataError(f"{root} holds {_names([train, *beside])}, but no test folder by name: {CURE}")
         if has_splits(train):
             return find_layout(train)
     ends = [role for role in (TEST, VALIDATION) if role in roles]  # the first of them is tested on

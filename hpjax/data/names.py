@@ -6,18 +6,18 @@ from pathlib import PurePath
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 _ROLES = {
-    TRAIN: ("train", "training", "trn"),
+    TRAIN: ("train", "training", "trn", "trainval"),
     TEST: ("test", "testing", "tst"),
     VALIDATION: ("val", "valid", "validation", "validate", "validating", "vali", "dev", "eval", "evaluation"),
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 # Words that say nothing about which split it is.
 _FILLERS = (
-    *("set", "sets", "split", "splits", "fold", "part", "subset", "seg", "cls", "classification", "class"),
-    *("classes", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"),
-    *("jpg", "jpeg", "jpegs", "png", "pngs", "data", "dataset", "datasets", "folder", "dir", "directory"),
-    *("file", "files", "sample", "samples", "example", "examples", "labeled", "labelled", "the", "my", "of"),
-    *("for", "all", "full", "final", "raw", "small"),
+    *("set", "sets", "ds", "split", "splits", "fold", "part", "subset", "seg", "cls", "classification"),
+    *("class", "classes", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo"),
+    *("photos", "jpg", "jpeg", "jpegs", "png", "pngs", "data", "dataset", "datasets", "folder", "dir"),
+    *("directory", "file", "files", "sample", "samples", "example", "examples", "labeled", "labelled"),
+    *("the", "my", "of", "for", "all", "full", "final", "raw", "small"),
 )
 _GLUED = re.compile(
     "(?:{fillers})*({roles})(?:{fillers})*".format(

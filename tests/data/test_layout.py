@@ -130,7 +130,7 @@ def test_a_validation_folder_takes_the_place_of_held_out_images(make_tree, caplo
 AMBIGUOUS = {
     "two of one kind": (
         ("train", "Training", "test"),
-        "Training/, train/, which all say train: name them",
+        "Training/, train/, which all say train: data.train",
     ),
     "two cases": (("TRAIN", "train"), "TRAIN/, train/, which all say train"),
     "two families": (("a_train", "a_test", "b_train", "b_test"), "a_test/, b_test/, which all say test"),
@@ -158,7 +158,7 @@ def test_a_class_may_have_the_name_of_a_split(make_tree):
 
 def test_splits_full_of_images_without_classes_are_not_taken_for_classes(make_tree):
     root = make_tree(splits=("",), classes=("train", "test"))
-    with pytest.raises(DataError, match=r"train holds no class but 0.png, .*one folder of images per class"):
+    with pytest.raises(DataError, match=r"train holds no class but 0.png, .*a folder of images per class"):
         scan_tree(root)
 
 
