@@ -88,7 +88,10 @@ def _with_validation(config: Config) -> Config:
     selects = searches or sweep.metric.startswith("validation_")
     if not selects or config.data.validation_fraction > 0:
         return config
-    log.info("data.validation_fraction=%g of the training images are held out to select on", HELD_OUT)
+    log.info(
+        "data.validation_fraction=%g of the training images, or those of a validation folder, select",
+        HELD_OUT,
+    )
     return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=HELD_OUT))
 
 
