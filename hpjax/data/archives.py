@@ -135,7 +135,7 @@ def _unpack_into(folder: Path, archive: Path) -> tuple[dict[str, int], int, int]
     """Returns what was left out, by kind, and how many files of how many bytes were unpacked."""
     limit = _find_limit(folder, archive)
     left_out: Counter[str] = Counter()
-    files = size = 0
+    files = size = written = 0
     for number, member in enumerate(_list_members(archive)):
         if number >= MOST_MEMBERS:
             raise DataError(f"archive {archive} holds more than {MOST_MEMBERS:,} names: {_BY_HAND}")
@@ -153,8 +153,8 @@ def _unpack_into(folder: Path, archive: Path) -> tuple[dict[str, int], int, int]
         if target.exists():  # the last of several is the one that counts
             files, size = files - 1, size - target.stat().st_size
         with member.open() as source, target.open("wb") as copy:
-            size += _copy(source, copy, limit - size, archive)
-        files += 1
+            copied = _copy(source, copy, limit - written, archive)
+        files, size, written = files + 1, size + copied, written + copied
     return dict(left_out), files, size
 
 

@@ -195,6 +195,39 @@ def test_a_bomb_is_stopped_before_it_fills_the_disk(tmp_path, cache, monkeypatch
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_a_bomb_of_one_name_many_times_is_stopped(tmp_path, cache, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "LEAST_LIMIT", 1 << 20)
+    archive, content = tmp_path / f"x{suffix}", bytes(1 << 19)
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for _ in range(4):
+                zipped.writestr("0.bmp", content)
+    else:
+        with tarfile.open(archive, "w:gz") as tarred:
+            for _ in range(4):
+                info = tarfile.TarInfo("0.bmp")
+                info.size = len(content)
+                tarred.addfile(info, io.BytesIO(content))
+    with pytest.raises(DataError, match="unfolds to more than"):
+        load(archive)
+    assert list(cache.iterdir()) == []
+
+
+def test_the_last_of_several_of_one_name_counts(make_tree, tmp_path):
+    files = read_tree(make_tree())
+    archive = tmp_path / "x.tar"
+    pack(archive, {"train/cat/0.png": b"an older one", **files})
+    with tarfile.open(archive, "a") as tarred:
+        info = tarfile.TarInfo("train/cat/0.png")
+        info.size = len(files["train/cat/1.png"])
+        tarred.addfile(info, io.BytesIO(files["train/cat/1.png"]))
+    dataset, again = load(archive), load(archive)
+    assert len(dataset.train) == 8 and dataset.fingerprint == again.fingerprint
+    np.testing.assert_array_equal(dataset.train.images[0], dataset.train.images[1])
+
+
 def test_a_zip_that_lies_about_its_sizes_is_not_believed(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(archives, "LEAST_LIMIT", 1 << 20)
     archive = pack(tmp_path / "x.zip", {"0.bmp": bytes(8 << 20)})
