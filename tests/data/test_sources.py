@@ -49,12 +49,13 @@ NAMED = [(name, key) for name in ("auto", "folder") for key in ("dir", "train", 
 
 @pytest.mark.parametrize(("name", "key"), [*NAMED, ("intel_scenes", "dir")])
 @pytest.mark.parametrize("kind", ["missing", "empty", "file", "images", "no images", "$unset"])
+@pytest.mark.parametrize("others", ["data", "elsewhere"])
 def test_a_folder_that_was_named_and_does_not_do_is_an_error(
-    make_tree, tmp_path, monkeypatch, name, key, kind
+    make_tree, tmp_path, monkeypatch, name, key, kind, others
 ):
-    """Never a fallback to other images, though there are some."""
+    """Never a fallback to other images, or to drawn ones."""
     monkeypatch.chdir(tmp_path)
-    make_tree("data", splits=("seg_train", "seg_test"))
+    make_tree(others, splits=("seg_train", "seg_test"))
     named = "$NO_SUCH_VARIABLE/x" if kind == "$unset" else "named"
     if kind == "file":
         (tmp_path / "named").write_text("no archive")
@@ -65,7 +66,7 @@ def test_a_folder_that_was_named_and_does_not_do_is_an_error(
     elif kind == "no images":
         (tmp_path / "named" / "train" / "cat").mkdir(parents=True)
         (tmp_path / "named" / "train" / "cat" / "a.txt").touch()
-    given = {"train": "data/seg_train", "test": named} if key == "test" else {key: named}
+    given = {"train": f"{others}/seg_train", "test": named} if key == "test" else {key: named}
     with pytest.raises(HpjaxError, match=r"named|NO_SUCH_VARIABLE") as caught:
         load_dataset(parse_config({"data": {"name": name, **given, "image_size": 8}}).data, 0)
     assert "expected" in str(caught.value) and "\n" not in str(caught.value)
