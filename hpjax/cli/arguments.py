@@ -14,6 +14,7 @@ from hpjax.cli.reference import describe_fields
 from hpjax.config.checks import unknown_field
 from hpjax.config.fields import FIELDS, Config
 from hpjax.config.parsing import get_default, parse_config
+from hpjax.config.paths import expand_path
 from hpjax.errors import ConfigError, HpjaxError
 from hpjax.search.space import parse_space_flag
 from hpjax.store.workdir import Resume
@@ -76,6 +77,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     Raises:
       HpjaxError: A flag, a field or a value isn't allowed, or the config file can't be read.
     """
+    argv = [_expand_config(arg) for arg in argv]
     try:
         values = _parse_flags(list(argv))
         chosen: dict[str, Any] = values.flag_values_dict()
@@ -86,10 +88,16 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise _explain(argv, error) from error
     given = _with_space(given, chosen["space"])
     name = Path(config_flags.get_config_filename(values["config"]).split(":")[0]).stem
-    workdir = chosen["workdir"] or str(Path("runs") / name)
+    workdir = expand_path(chosen["workdir"]) if chosen["workdir"] else str(Path("runs") / name)
     if not workdir.isprintable():
         raise UsageError(f"--workdir={workdir!r} is not allowed: expected a path without control characters")
     return Arguments(parse_config(given), workdir, chosen["resume"], chosen["plan"])
+
+
+def _expand_config(arg: str) -> str:
+    """Returns `--config=FILE` with `~` and variables replaced, which few shells do behind a `=`."""
+    flag, equals, path = arg.partition("=")
+    return f"{flag}={expand_path(path)}" if equals and flag in ("--config", "-config") else arg
 
 
 def _with_space(given: Any, space: Sequence[str]) -> Any:

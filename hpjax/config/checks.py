@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hpjax.config.paths import expand_path
 from hpjax.config.rules import MAX_INT, Field, Rule, is_int, list_fields
 from hpjax.errors import ConfigError
 
@@ -13,7 +14,7 @@ _MIN_FLOAT = 1.1754944e-38
 
 
 def check_value(key: str, value: Any, field: Field) -> Any:
-    """Returns `value` in its field's type.
+    """Returns `value` in its field's type, with `~` and variables replaced where it is a path.
 
     Args:
       key: the dotted key.
@@ -23,7 +24,10 @@ def check_value(key: str, value: Any, field: Field) -> Any:
     Raises:
       ConfigError: The value is of another type or not allowed.
     """
-    value, rule = _check_type(key, value, field.default), field.rule
+    rule = field.rule
+    if rule.path and isinstance(value, str):
+        value = expand_path(value)
+    value = _check_type(key, value, field.default)
     items = _list_items(key, value)
     if rule.options:
         known = list_fields(rule.options)

@@ -20,6 +20,7 @@ class ModelConfig:
             "resnet18": "the residual network of 18 layers",
         },
         form=Form("FILE.py:CLASS", r".*\.py:.*", "a flax.nnx module of your own"),
+        path=True,
     )
     kernel_widths: tuple[int, ...] = field(
         (5, 5, 7), "custom_cnn: widths of its three square kernels", rules.WIDTHS, axis="kernel_width"
@@ -31,7 +32,7 @@ class ModelConfig:
         choices={"reference": "1, 1 and 0, whatever the widths", "same": "as many as keep the side"},
     )
     pretrained: str = field(
-        "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch"
+        "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
     )
 
 
@@ -43,15 +44,17 @@ class DataConfig:
         "auto",
         "where images come from",
         choices={
-            "auto": "the Intel images where data.dir or data/ has them, else synthetic_scenes",
+            "auto": "what data.dir or data.train names, else the Intel images in data/, else drawn scenes",
             "intel_scenes": "the Intel images, prepared by hpjax.data.prepare or in their folders",
-            "folder": "data.dir with train/ and test/, each with a folder per class",
+            "folder": "data.dir, or data.train and data.test, with a folder of images per class",
             "digits": "the 1,797 handwritten digits of scikit-learn, enlarged",
             "synthetic_scenes": "drawn scenes of the six Intel classes",
         },
         form=Form("tfds:NAME", r"tfds:.+", "a data set of TensorFlow Datasets"),
     )
-    dir: str = field("", "folder of the images; empty: data/ for intel_scenes")
+    dir: str = field("", "folder or archive (zip, tar) of all images; empty: data/", path=True)
+    train: str = field("", "instead of dir, the folder or archive of training classes", path=True)
+    test: str = field("", "and that of test classes; empty: a fifth of train is held out", path=True)
     image_size: int = field(
         0,
         "side of the square images in pixels; 0: 150, synthetic_scenes 64, digits 48",
@@ -203,6 +206,7 @@ class SweepConfig:
             "train_loss": "over the epoch's batches, as the weights moved",
         },
         form=Form("FILE.py:FUNCTION", r".*\.py:.*", "of an epoch's columns, your own"),
+        path=True,
     )
     select: str = field(
         "final",

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpjax.config.checks import check_value, is_mapping, unknown_field
-from hpjax.config.fields import FIELDS, Config
+from hpjax.config.fields import FIELDS, Config, DataConfig
 from hpjax.errors import ConfigError
 
 log = logging.getLogger("hpjax")
 
 HELD_OUT = 0.1  # of the training images, where a search has nothing to select on
 MAX_SEED = 2**32 - 1
+NAMED_FOLDERS = ("auto", "folder")  # values of data.name that take data.train and data.test
 
 
 def get_default() -> Any:
@@ -87,7 +88,10 @@ def _with_validation(config: Config) -> Config:
     selects = searches or sweep.metric.startswith("validation_")
     if not selects or config.data.validation_fraction > 0:
         return config
-    log.info("data.validation_fraction=%g of the training images are held out to select on", HELD_OUT)
+    log.info(
+        "data.validation_fraction=%g of the training images, or those of a validation folder, select",
+        HELD_OUT,
+    )
     return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=HELD_OUT))
 
 
@@ -115,8 +119,19 @@ def _check_together(config: Config) -> None:
     if sweep.final_seeds and sweep.pbt:
         allowed = "0 with sweep.pbt: a population's settings change while it trains"
         raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
-    if config.data.name == "folder" and not config.data.dir:
-        raise ConfigError("data.dir", config.data.dir, "the folder that holds train/ and test/")
+    _check_folders(config.data)
+
+
+def _check_folders(data: DataConfig) -> None:
+    if data.name == "folder" and not (data.dir or data.train):
+        allowed = "the folder that holds train/ and test/, or empty with data.train and data.test"
+        raise ConfigError("data.dir", data.dir, allowed)
+    if data.train and data.name not in NAMED_FOLDERS:
+        raise ConfigError("data.train", data.train, f"empty with data.name={data.name}, or data.name=folder")
+    if data.train and data.dir:
+        raise ConfigError("data.train", data.train, f"empty with data.dir={data.dir!r}")
+    if data.test and not data.train:
+        raise ConfigError("data.test", data.test, "empty without data.train")
 
 
 def _plain(value: Any, jsonable: bool = False) -> Any:

@@ -47,6 +47,7 @@ class Rule:
       options: of a mapping, a dataclass of such fields: the names that it may have.
       axis: the static hyperparameter that sets the field, as it stands in a space.
       dynamic: whether it is a hyperparameter of its own name, a lane's own number inside the program.
+      path: whether it may name a file or folder: `~` and environment variables are replaced.
     """
 
     doc: str
@@ -57,6 +58,7 @@ class Rule:
     options: type | None = None
     axis: str = ""
     dynamic: bool = False
+    path: bool = False
 
     @property
     def allowed(self) -> str:

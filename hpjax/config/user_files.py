@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hpjax.config.paths import expand_path
 from hpjax.errors import ConfigError, UserCodeError
 
 
@@ -34,7 +35,7 @@ def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
 def absolute_name(name: str) -> str:
     """Returns `FILE.py:NAME` so that it means the same in any folder; another name as it is."""
     file, _, attribute = name.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{attribute}" if file.endswith(".py") else name
+    return f"{Path(expand_path(file)).resolve()}:{attribute}" if file.endswith(".py") else name
 
 
 def describe_failure(error: BaseException, path: Path) -> str:
@@ -49,10 +50,10 @@ def describe_failure(error: BaseException, path: Path) -> str:
 
 def _find_file(key: str, name: str, file: str) -> Path:
     try:
-        path = Path(file).expanduser().resolve()
+        path = Path(expand_path(file)).resolve()
         if path.is_file():
             return path
-    except (OSError, RuntimeError):  # a name too long, links in a circle, a user who doesn't exist
+    except (OSError, RuntimeError):  # a name too long, links in a circle
         path = Path(file)
     raise ConfigError(key, name, f"a Python file that exists before the colon; {path} doesn't")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -14,20 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hpjax.data.images import Picture, decode_chunks
+from hpjax.data.deep import DeepPicture, Scale
+from hpjax.data.images import Picture, decode_chunks, measure_scale
 from hpjax.data.splits import Source, Split, SplitHash, join_digests
 from hpjax.errors import DataError
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # of the layout and of the decoding
+_VERSION = 2  # of the layout and of the decoding
 _META = "meta.json"
 _TEMPORARY = ".tmp-"
-_SPLITS = ("train", "test")
 
 
 def cache_dir() -> Path:
     """Returns the folder of decoded images: `$HPJAX_CACHE`, else `~/.cache/hpjax`."""
-    return Path(os.environ.get("HPJAX_CACHE") or os.path.expanduser("~/.cache/hpjax"))
+    return Path(os.path.expanduser(os.environ.get("HPJAX_CACHE") or "~/.cache/hpjax"))
 
 
 def decode_source(
@@ -43,13 +44,15 @@ def decode_source(
     Args:
       name: the source's name.
       classes: names, in the order of the labels.
-      pictures: the encoded images of `train` and `test`.
+      pictures: the encoded images of `train`, `test` and perhaps `validation`; gone through again where
+        some have more than 8 bits.
       size: side of the squares in pixels.
       content_key: JSON-able; changes whenever the pictures may have changed.
       on_bad_image: `fail`, or `skip` to leave bad pictures out and list them in `skipped`.
 
     Raises:
-      DataError: A picture is bad and `on_bad_image` is `fail`, or a class has no good picture.
+      DataError: A picture is bad and `on_bad_image` is `fail`, a class has no good picture, or no one scale
+        fits those of more than 8 bits.
     """
     key = hashlib.sha256(json.dumps([_VERSION, name, classes, size, content_key]).encode()).hexdigest()
     entry = cache_dir() / f"images-{key[:32]}"
@@ -64,24 +67,34 @@ def decode_source(
 
 def _decode(entry: Path, name: str, classes, pictures, size: int, on_bad_image: str) -> Source:
     try:
-        with _temporary_folder(entry) as folder:
-            _write(folder, classes, pictures, size, on_bad_image)
+        return _decode_scaled(entry, name, classes, pictures, size, on_bad_image, None)
+    except DeepPicture:
+        scale = measure_scale(itertools.chain.from_iterable(pictures.values()))
+    return _decode_scaled(entry, name, classes, pictures, size, on_bad_image, scale)
+
+
+def _decode_scaled(
+    entry: Path, name: str, classes, pictures, size: int, on_bad_image: str, scale: Scale | None
+) -> Source:
+    try:
+        with temporary_folder(entry) as folder:
+            _write(folder, classes, pictures, size, on_bad_image, scale)
             _publish(folder, entry)
         source = _load(entry, name, verify=False)
     except OSError as error:
         _log.warning("decoded images can't be kept in %s (%s)", entry.parent, error.strerror or error)
         source = None
-    return source or _decode_in_memory(name, classes, pictures, size, on_bad_image)
+    return source or _decode_in_memory(name, classes, pictures, size, on_bad_image, scale)
 
 
-def _write(folder: Path, classes, pictures, size: int, on_bad_image: str) -> None:
+def _write(folder: Path, classes, pictures, size: int, on_bad_image: str, scale: Scale | None) -> None:
     skipped = [] if on_bad_image == "skip" else None
     digests, checksums = [], {}
-    for split in _SPLITS:
+    for split in pictures:
         digest = SplitHash()
         with _ArrayFile(folder / f"{split}_images.npy", (size, size, 3), np.uint8) as images:
             labels = [np.zeros(0, np.int32)]
-            for some_images, some_labels in decode_chunks(pictures[split], size, skipped):
+            for some_images, some_labels in decode_chunks(pictures[split], size, skipped, scale):
                 images.append(some_images)
                 labels.append(some_labels)
                 digest.update(some_images, some_labels)
@@ -91,22 +104,44 @@ def _write(folder: Path, classes, pictures, size: int, on_bad_image: str) -> Non
         checksums[path.name] = _checksum(path)
     digest = join_digests(classes, digests)
     meta = {"classes": classes, "digest": digest, "skipped": skipped or [], "checksums": checksums}
+    meta |= {"splits": list(pictures), "remarks": _describe(scale)}
     (folder / _META).write_text(json.dumps(meta))
 
 
-def _decode_in_memory(name: str, classes, pictures, size: int, on_bad_image: str) -> Source:
+def _decode_in_memory(
+    name: str, classes, pictures, size: int, on_bad_image: str, scale: Scale | None
+) -> Source:
     skipped = [] if on_bad_image == "skip" else None
-    splits, digests = [], []
-    for split in _SPLITS:
-        digest, chunks = SplitHash(), list(decode_chunks(pictures[split], size, skipped))
+    splits, digests = {}, []
+    for split in pictures:
+        digest, chunks = SplitHash(), list(decode_chunks(pictures[split], size, skipped, scale))
         for chunk in chunks:
             digest.update(*chunk)
         images, labels = zip(*chunks, strict=True)
-        splits.append(Split(np.concatenate(images), np.concatenate(labels)))
+        splits[split] = Split(np.concatenate(images), np.concatenate(labels))
         digests.append(digest.hexdigest())
-    train, test = splits
-    digest = join_digests(classes, digests)
-    return Source(name, tuple(classes), train, test, digest, skipped=tuple(skipped or ()))
+    return _create_source(
+        name, classes, splits, join_digests(classes, digests), tuple(skipped or ()), _describe(scale)
+    )
+
+
+def _create_source(
+    name: str, classes, splits: Mapping[str, Split], digest: str, skipped: tuple, remarks: tuple
+) -> Source:
+    return Source(
+        name=name,
+        classes=tuple(classes),
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        digest=digest,
+        skipped=skipped,
+        remarks=remarks,
+    )
+
+
+def _describe(scale: Scale | None) -> tuple[str, ...]:
+    return (scale.remark,) if scale else ()
 
 
 def _load(entry: Path, name: str, verify: bool) -> Source | None:
@@ -117,10 +152,9 @@ def _load(entry: Path, name: str, verify: bool) -> Source | None:
         meta = json.loads((entry / _META).read_text())
         if verify and any(_checksum(entry / file) != crc for file, crc in meta["checksums"].items()):
             raise ValueError("a checksum differs")
-        train, test = (_load_split(entry, split) for split in _SPLITS)
-        return Source(
-            name, tuple(meta["classes"]), train, test, meta["digest"], skipped=tuple(meta["skipped"])
-        )
+        splits = {split: _load_split(entry, split) for split in meta["splits"]}
+        said = tuple(meta["skipped"]), tuple(meta["remarks"])
+        return _create_source(name, meta["classes"], splits, meta["digest"], *said)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         _log.warning("damaged cache %s is made anew (%s)", entry, error)
         return None
@@ -143,7 +177,8 @@ def _checksum(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _temporary_folder(entry: Path) -> Iterator[Path]:
+def temporary_folder(entry: Path) -> Iterator[Path]:
+    """Creates a folder beside an entry of the cache to be, and removes it at the end if it is still there."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(entry.parent)
     folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=entry.parent))
@@ -168,7 +203,10 @@ def _publish(folder: Path, entry: Path) -> None:
 
 
 def _check_every_class(source: Source) -> None:
-    for split, name in ((source.train, "training"), (source.test, "test")):
+    splits = {"training": source.train, "test": source.test, "validation": source.validation}
+    for name, split in splits.items():
+        if split is None:
+            continue
         counts = np.bincount(split.labels, minlength=len(source.classes))
         if (counts == 0).any():
             missing = source.classes[int(np.argmin(counts))]

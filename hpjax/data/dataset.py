@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hpjax.config.fields import DataConfig
 from hpjax.data.sources import load_source
@@ -23,11 +24,14 @@ class Dataset:
       name: the source that was really used, e.g. `synthetic_scenes`.
       classes: names, in the order of the labels.
       train: the examples to learn from.
-      validation: held out of the training examples to select on; None without a validation fraction.
+      validation: examples to select on, the source's own or held out of the training examples; None without
+        a validation fraction.
       test: the examples to be judged on.
       fingerprint: SHA-256, in hex, of the content and of how it was divided.
       notice: what the user must know about this data, or empty.
-      skipped: `file: reason` of each image left out.
+      skipped: `file: reason` of each bad image.
+      remarks: what was decided about this data that a user might not expect, a line each.
+      left_out: how many files were no images or lay where none is taken from, by kind.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Dataset:
     fingerprint: str
     notice: str = ""
     skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_dataset(data: DataConfig, seed: int) -> Dataset:
@@ -45,13 +51,13 @@ def load_dataset(data: DataConfig, seed: int) -> Dataset:
 
     Args:
       data: the configuration.
-      seed: picks which training images are held out for validation.
+      seed: picks which images are held out, for validation and where a source has no test images.
 
     Raises:
       ConfigError: The source or a value of it is unknown.
       DataError: The images can't be found or read; names the file or folder.
     """
-    source = load_source(data)
+    source = load_source(data, seed)
     train = subsample(source.train, data.max_train_examples)
     test = subsample(source.test, data.max_test_examples)
     train, validation = _divide(train, data.validation_fraction, seed, source)
@@ -65,12 +71,14 @@ def load_dataset(data: DataConfig, seed: int) -> Dataset:
         fingerprint=_fingerprint(source.digest, data, seed),
         notice=source.notice,
         skipped=source.skipped,
+        remarks=source.remarks,
+        left_out=source.left_out,
     )
 
 
 def _divide(train: Split, fraction: float, seed: int, source: Source) -> tuple[Split, Split | None]:
-    if fraction <= 0:
-        return train, None
+    if fraction <= 0 or source.validation is not None:
+        return train, source.validation
     counts = {name: int((train.labels == i).sum()) for i, name in enumerate(source.classes)}
     if lonely := [name for name, count in counts.items() if count < 2]:
         raise DataError(
@@ -90,5 +98,10 @@ def _fingerprint(digest: str, data: DataConfig, seed: int) -> str:
 def _report(source: Source) -> None:
     if source.notice:
         _log.warning("%s", source.notice)
+    for remark in source.remarks:
+        _log.info("%s", remark)
+    if source.left_out:
+        counts = ", ".join(f"{kind} ({count:,})" for kind, count in sorted(source.left_out.items()))
+        _log.info("left out of the data: %s", counts)
     if source.skipped:
         _log.warning("%d bad images skipped, the first: %s", len(source.skipped), source.skipped[0])

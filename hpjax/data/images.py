@@ -1,7 +1,10 @@
 """From image files to uint8 RGB squares."""
 
+import contextlib
+import functools
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +15,24 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from hpjax.data.deep import (
+    COLOUR,
+    DeepPicture,
+    Extent,
+    Scale,
+    create_scale,
+    depth_kind,
+    find_extent,
+    read_values,
+)
 from hpjax.errors import DataError
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+# No other decoder is ever run on a file: some call other programs, some read pages, plots or videos.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"),
+    *("MPO", "QOI", "PCX", "SGI", "TGA"),
 )
+_WITHOUT_MARK = "TGA"  # nothing in such a file says that it is one: its name has to
 MAX_PIXELS = 89_000_000  # more than that is refused: a small file may unfold to all of the memory
 MIN_IMAGE_SIZE = 8
 CHUNK = 512  # images decoded before they are handed on: bounds the memory
@@ -38,29 +53,81 @@ class Picture:
     content: Path | bytes = field(repr=False)
 
 
-def decode_image(picture: Picture, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def known_formats() -> tuple[str, ...]:
+    """Returns those of `FORMATS` that the installed Pillow reads."""
+    return tuple(name for name in FORMATS if name in _suffixes_of())
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Returns the suffixes of image files, in lower case, with their dots."""
+    return frozenset(suffix for suffixes in _suffixes_of().values() for suffix in suffixes)
+
+
+def has_image_suffix(path: str | os.PathLike) -> bool:
+    """Returns whether a file's name says that it is an image."""
+    return os.path.splitext(path)[1].lower() in image_suffixes()
+
+
+def is_image(path: str | os.PathLike) -> bool:
+    """Returns whether a file is taken for an image: by its suffix, or by how its content begins."""
+    if has_image_suffix(path):
+        return True
+    try:
+        status = os.stat(path)
+        # Opening a pipe waits for ever, and so do some of a system's files, all of which say they are empty.
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which decoding checks
+            _open(path).close()
+        return True
+    except Exception:  # Pillow's decoders raise nearly anything
+        return False
+
+
+def decode_image(picture: Picture, size: int, scale: Scale | None = None) -> UInt8[np.ndarray, "size size 3"]:
     """Returns the picture as RGB, resized (antialiased, not cropped) to a square of `size` pixels.
 
-    Grey, palette, CMYK and 16-bit pictures are converted; transparency shows white; EXIF rotation is applied.
+    Grey, palette, CMYK and deep pictures are converted; transparency shows white; EXIF rotation is applied.
+
+    Args:
+      picture: the encoded image.
+      size: side of the square in pixels.
+      scale: of deep pictures; see `measure_scale`.
 
     Raises:
       DataError: The picture can't be decoded; names it and says why.
+      DeepPicture: It has more than 8 bits, and no scale is given.
     """
-    content = picture.content
-    try:
-        _check_regular(content)
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            _check_pixels(image)
+    with _naming(picture), _open_picture(picture) as image:
+        kind = depth_kind(image)
+        if kind and scale is None:
+            raise DeepPicture(picture.name)
+        if kind and scale and kind != COLOUR:
+            rgb = scale.apply(read_values(image)).convert("RGB")
+        else:
             rgb = _to_rgb(ImageOps.exif_transpose(image))
-            return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
-    except DataError as error:
-        raise DataError(f"{picture.name}: {error}") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise DataError(f"{picture.name}: not a readable image ({_reason(picture, error)})") from error
+        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def measure_scale(pictures: Iterable[Picture], workers: int | None = None) -> Scale:
+    """Returns the one scale for all deep pictures of a data set; what can't be read isn't looked at.
+
+    Raises:
+      DataError: No one scale does.
+    """
+    with _decoders(workers) as pool:
+        extents = [extent for chunk in _chunks(pictures) for extent in pool.map(_try_extent, chunk) if extent]
+    return create_scale(extents)
 
 
 def decode_chunks(
-    pictures: Iterable[Picture], size: int, skipped: list[str] | None = None, workers: int | None = None
+    pictures: Iterable[Picture],
+    size: int,
+    skipped: list[str] | None = None,
+    scale: Scale | None = None,
+    workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Decodes pictures in threads, in order.
 
@@ -68,6 +135,7 @@ def decode_chunks(
       pictures: what to decode.
       size: side of the squares in pixels.
       skipped: where to note `name: reason` of bad pictures; None raises at the first one.
+      scale: of deep pictures; None raises at the first one.
       workers: threads; None: as many as the machine offers.
 
     Yields:
@@ -75,11 +143,11 @@ def decode_chunks(
 
     Raises:
       DataError: A picture can't be decoded and `skipped` is None.
+      DeepPicture: One has more than 8 bits, and no scale is given.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_pixels refuses these
+    with _decoders(workers) as pool:
         for chunk in _chunks(pictures):
-            decoded = list(pool.map(lambda p: _try_decode(p, size, skipped), chunk))
+            decoded = list(pool.map(lambda p: _try_decode(p, size, skipped, scale), chunk))
             good = [(image, p.label) for image, p in zip(decoded, chunk, strict=True) if image is not None]
             images, labels = np.zeros((len(good), size, size, 3), np.uint8), np.zeros(len(good), np.int32)
             for i, (image, label) in enumerate(good):
@@ -104,13 +172,66 @@ def _chunks(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         yield chunk
 
 
-def _try_decode(picture: Picture, size: int, skipped: list[str] | None) -> np.ndarray | None:
+@functools.cache
+def _suffixes_of() -> dict[str, tuple[str, ...]]:
+    """Returns the suffixes of each format that is allowed and installed."""
+    suffixes = Image.registered_extensions()
+    installed = [name for name in FORMATS if name in Image.OPEN]
+    return {name: tuple(s for s, owner in suffixes.items() if owner == name) for name in installed}
+
+
+def _open(content: str | os.PathLike | bytes, name: str | os.PathLike = "") -> Image.Image:
+    suffixes = _suffixes_of()
+    suffix = os.path.splitext(name)[1].lower()
+    formats = [f for f in suffixes if f != _WITHOUT_MARK or suffix in suffixes[f]]
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=formats)
+
+
+@contextlib.contextmanager
+def _decoders(workers: int | None) -> Iterator[ThreadPoolExecutor]:
+    _suffixes_of()  # Pillow's table of formats isn't filled by several threads at once
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_pixels refuses these
+        yield pool
+
+
+@contextlib.contextmanager
+def _open_picture(picture: Picture) -> Iterator[Image.Image]:
+    _check_regular(picture.content)
+    with _open(picture.content, picture.name) as image:
+        _check_pixels(image)
+        yield image
+
+
+@contextlib.contextmanager
+def _naming(picture: Picture) -> Iterator[None]:
     try:
-        return decode_image(picture, size)
+        yield
+    except DeepPicture:
+        raise
+    except DataError as error:
+        raise DataError(f"{picture.name}: {error}") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise DataError(f"{picture.name}: not a readable image ({_reason(picture, error)})") from error
+
+
+def _try_decode(
+    picture: Picture, size: int, skipped: list[str] | None, scale: Scale | None
+) -> np.ndarray | None:
+    try:
+        return decode_image(picture, size, scale)
     except DataError as error:
         if skipped is None:
             raise
         skipped.append(str(error))
+        return None
+
+
+def _try_extent(picture: Picture) -> Extent | None:
+    try:
+        with _naming(picture), _open_picture(picture) as image:
+            return find_extent(picture.name, image)
+    except DataError:  # decoding says what is wrong with it
         return None
 
 
@@ -128,23 +249,10 @@ def _check_pixels(image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _from_deep_grey(np.asarray(image, np.float64), image.mode).convert("RGB")
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_deep_grey(values: np.ndarray, mode: str) -> Image.Image:
-    """Scales 16-bit grey, and floats in [0, 1], to 8 bits; values that fit 8 bits already stay."""
-    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    largest = values.max()
-    if mode.startswith("I;16") or (mode == "I" and largest > 255):
-        values = values / 257
-    elif mode == "F" and largest <= 1:
-        values = values * 255
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _reason(picture: Picture, error: Exception) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from absl import flags
 
+from hpjax.config.paths import expand_path
 from hpjax.data import intel_scenes, tfds_sets
-from hpjax.data.folder import LAYOUT, Tree, find_split_folders, scan_tree
-from hpjax.data.images import MIN_IMAGE_SIZE, decode_chunks
+from hpjax.data.folder import Tree, scan_tree
+from hpjax.data.images import MIN_IMAGE_SIZE, decode_chunks, measure_scale
+from hpjax.data.layout import LAYOUT, has_splits
 from hpjax.errors import DataError, HpjaxError
 
 _FLAGS = flags.FlagValues()  # of this command alone: importing it defines no flag elsewhere
@@ -129,12 +131,12 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
 def _prepare(options: flags.FlagValues) -> Path:
     prefix, _, name = options.name.partition(":")
     if prefix == "tfds" and name:
-        return prepare_tfds(name, options.data_dir, options.download)
+        return prepare_tfds(name, expand_path(options.data_dir), options.download)
     if options.name != intel_scenes.NAME:
         raise DataError(f"--name={options.name} is not known: expected {intel_scenes.NAME} or tfds:NAME")
-    tree_dir = Path(options.dir).expanduser()
-    data_dir = Path(options.data_dir).expanduser() if options.data_dir else tree_dir
-    if options.download and find_split_folders(tree_dir) is None:
+    tree_dir = Path(expand_path(options.dir))
+    data_dir = Path(expand_path(options.data_dir)) if options.data_dir else tree_dir
+    if options.download and not has_splits(tree_dir):
         tree_dir = download_intel_scenes()
     elif not os.path.isdir(tree_dir):
         raise DataError(f"{tree_dir} does not exist: expected a folder with {LAYOUT}. {_BY_HAND}")
@@ -147,7 +149,8 @@ def _check_images(tree: Tree) -> None:
 
     pictures = tree.train + tree.test
     with tqdm(total=len(pictures), desc="checking images", unit="image") as bar:
-        for images, _ in decode_chunks(pictures, MIN_IMAGE_SIZE):
+        scale = measure_scale(pictures)
+        for images, _ in decode_chunks(pictures, MIN_IMAGE_SIZE, scale=scale):
             bar.update(len(images))
 
 

@@ -1,8 +1,9 @@
 """Where images come from: a registry of functions from the configuration to images."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from PIL import Image
 
 from hpjax.config import DataConfig, check_field
 from hpjax.data import intel_scenes, synthetic, tfds_sets
+from hpjax.data.archives import find_archive
 from hpjax.data.cache import decode_source
-from hpjax.data.folder import LAYOUT, find_split_folders, scan_tree
+from hpjax.data.folder import Tree, open_root, scan_layout, scan_tree
 from hpjax.data.images import check_image_size
+from hpjax.data.layout import LAYOUT, Layout, find_classes, has_splits
+from hpjax.data.listing import holds_images
 from hpjax.data.splits import Source, Split, content_digest, hold_out
 from hpjax.errors import ConfigError, DataError
 
@@ -20,11 +24,16 @@ DEFAULT_DIR = "data"
 DEFAULT_IMAGE_SIZE = 150
 DIGITS_IMAGE_SIZE = 48  # the smallest round size that the reference network takes
 SCENES_IMAGE_SIZE = 64  # of the synthetic ones: large enough for settings to differ, small enough to wait for
+_WITHOUT_FOLDER = ("digits", "synthetic_scenes")
 SYNTHETIC_EXAMPLES = (3_000, 600)  # training and test images where the configuration names none
 
 
-def load_source(data: DataConfig) -> Source:
+def load_source(data: DataConfig, seed: int = 0) -> Source:
     """Returns all images of the configured source.
+
+    Args:
+      data: the configuration.
+      seed: draws the test images of folders that have none.
 
     Raises:
       ConfigError: There is no such source.
@@ -34,42 +43,51 @@ def load_source(data: DataConfig) -> Source:
         check_image_size(data.image_size)
     check_field("data.on_bad_image", data.on_bad_image)
     prefix, _, name = check_field("data.name", data.name).partition(":")
-    return _load_tfds(data, name) if prefix == "tfds" else SOURCES[data.name](data)
+    if prefix == "tfds":
+        return _load_tfds(data, name)
+    source = SOURCES[data.name](data, seed)
+    if data.dir and data.name in _WITHOUT_FOLDER:
+        remark = f"data.dir={data.dir!r} isn't read: data.name={data.name} has images of its own"
+        source = dataclasses.replace(source, remarks=(*source.remarks, remark))
+    return source
 
 
-def load_auto(data: DataConfig) -> Source:
-    """Returns the Intel images from `data.dir` or `data/`, else synthetic scenes with a notice."""
-    places = [Path(place) for place in dict.fromkeys((data.dir, DEFAULT_DIR)) if place]
-    for place in places:
-        if intel_scenes.is_prepared(place) or find_split_folders(place):
-            return _load_intel(data, place)
-    searched = " and ".join(f"{place}/" for place in places)
+def load_auto(data: DataConfig, seed: int) -> Source:
+    """Returns what `data.dir` or `data.train` names, the Intel images in `data/`, or synthetic scenes."""
+    if data.train:
+        return load_folder(data, seed)
+    if data.dir:
+        return _load_intel(data, seed)
+    place = Path(DEFAULT_DIR)
+    if intel_scenes.is_prepared(place) or has_splits(place):
+        return _load_intel(data, seed)
     notice = (
-        f"SYNTHETIC SCENES stand in for the Intel images: none were found in {searched}. "
+        f"SYNTHETIC SCENES stand in for the Intel images: none were found in {place}/. "
         "Figures say nothing about real photographs."
     )
-    return dataclasses.replace(load_synthetic_scenes(data), notice=notice)
+    return dataclasses.replace(load_synthetic_scenes(data, seed), notice=notice)
 
 
-def load_intel_scenes(data: DataConfig) -> Source:
+def load_intel_scenes(data: DataConfig, seed: int) -> Source:
     """Returns the Intel images, prepared by `hpjax.data.prepare` or straight from their folders."""
     root = Path(data.dir or DEFAULT_DIR)
-    if not intel_scenes.is_prepared(root) and not find_split_folders(root):
+    there = find_archive(root) or (os.path.isdir(root) and holds_images(root))
+    if not there and not intel_scenes.is_prepared(root):
         raise DataError(
             f"no Intel images in {root}: expected {LAYOUT}; "
             f"run `python -m hpjax.data.prepare --download --dir={root}`"
         )
-    return _load_intel(data, root)
+    return _load_intel(data, seed)
 
 
-def load_folder(data: DataConfig) -> Source:
-    """Returns the images of a tree with a folder per split and class."""
-    if not data.dir:
+def load_folder(data: DataConfig, seed: int) -> Source:
+    """Returns the images of a tree with a folder per class, and perhaps per split."""
+    if not (data.dir or data.train):
         raise ConfigError("data.dir", data.dir, f"a folder with {LAYOUT}")
-    return _load_tree(data, "folder", Path(data.dir))
+    return _load_tree(data, "folder", seed)
 
 
-def load_digits(data: DataConfig) -> Source:
+def load_digits(data: DataConfig, seed: int) -> Source:
     """Returns scikit-learn's 1,797 handwritten digits, enlarged; always the same fifth for testing."""
     from sklearn.datasets import load_digits as load
 
@@ -82,7 +100,7 @@ def load_digits(data: DataConfig) -> Source:
     return _source("digits", tuple(str(d) for d in range(10)), train, test)
 
 
-def load_synthetic_scenes(data: DataConfig) -> Source:
+def load_synthetic_scenes(data: DataConfig, seed: int) -> Source:
     """Returns drawn scenes of the six Intel classes; always the same for a size and number of examples."""
     size = data.image_size or SCENES_IMAGE_SIZE
     numbers = (data.max_train_examples, data.max_test_examples)
@@ -92,7 +110,7 @@ def load_synthetic_scenes(data: DataConfig) -> Source:
     return _source("synthetic_scenes", synthetic.CLASSES, train, test)
 
 
-SOURCES: dict[str, Callable[[DataConfig], Source]] = {
+SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "auto": load_auto,
     "intel_scenes": load_intel_scenes,
     "folder": load_folder,
@@ -101,17 +119,50 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
 }
 
 
-def _load_tree(data: DataConfig, name: str, root: Path) -> Source:
-    tree = scan_tree(root)
+def _load_tree(data: DataConfig, name: str, seed: int) -> Source:
+    tree = _scan_named(data, seed) if data.train else _scan_dir(data, seed)
+    if data.name == "auto" and tree.classes != intel_scenes.CLASSES:
+        name = "folder"  # a tree of somebody's own
     size = data.image_size or DEFAULT_IMAGE_SIZE
-    key = [str(root.resolve()), tree.files]
+    key = [str(tree.root.resolve()), tree.files, tree.division]
     pictures = {"train": tree.train, "test": tree.test}
-    return decode_source(name, tree.classes, pictures, size, key, data.on_bad_image)
+    if tree.validation:
+        pictures["validation"] = tree.validation
+    source = decode_source(name, tree.classes, pictures, size, key, data.on_bad_image)
+    return dataclasses.replace(source, remarks=tree.remarks + source.remarks, left_out=tree.left_out)
 
 
-def _load_intel(data: DataConfig, root: Path) -> Source:
+def _scan_dir(data: DataConfig, seed: int) -> Tree:
+    with _naming("data.dir", data.dir):
+        return scan_tree(Path(data.dir or DEFAULT_DIR), seed, validation=data.validation_fraction > 0)
+
+
+def _scan_named(data: DataConfig, seed: int) -> Tree:
+    opened, classes = [], []
+    for key, value in (("data.train", data.train), ("data.test", data.test)):
+        if value:
+            with _naming(key, value):
+                opened.append(open_root(Path(value)))
+                classes.append(find_classes(opened[-1].folder))
+    if len(classes) == 2 and os.path.samefile(*classes):
+        raise ConfigError("data.test", data.test, f"another folder than data.train={data.train!r}")
+    with _naming("data.test" if data.test else "data.train", data.test or data.train):
+        return scan_layout(Layout(classes[0], *classes), seed, opened=tuple(opened))
+
+
+@contextlib.contextmanager
+def _naming(key: str, value: str) -> Iterator[None]:
+    """Says which field of the configuration named what isn't as expected."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}={value!r} is not allowed: {error}" if value else str(error)) from error
+
+
+def _load_intel(data: DataConfig, seed: int) -> Source:
+    root = Path(data.dir or DEFAULT_DIR)
     if not intel_scenes.is_prepared(root):
-        return _load_tree(data, "intel_scenes", root)
+        return _load_tree(data, "intel_scenes", seed)
     records = tfds_sets.open_records(intel_scenes.create_builder(root))
     return _load_records(data, "intel_scenes", records)
 
@@ -123,7 +174,15 @@ def _load_tfds(data: DataConfig, name: str) -> Source:
 def _load_records(data: DataConfig, name: str, records: tfds_sets.Records) -> Source:
     size = data.image_size or records.image_size or DEFAULT_IMAGE_SIZE
     pictures = {"train": records.train, "test": records.test}
-    return decode_source(name, records.classes, pictures, size, records.key, data.on_bad_image)
+    remarks, key = records.remarks, records.key
+    if records.validation is not None and data.validation_fraction > 0:
+        pictures["validation"] = records.validation
+        key = [*key, "validation"]
+        remarks += (f"{name} has a validation split: none is held out of the training images",)
+    elif records.validation is not None:
+        remarks += (f"{name}'s validation split isn't used: data.validation_fraction=0 selects on no images",)
+    source = decode_source(name, records.classes, pictures, size, key, data.on_bad_image)
+    return dataclasses.replace(source, remarks=remarks + source.remarks)
 
 
 def _source(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Source:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -40,7 +40,10 @@ class Source:
       test: the examples to be judged on.
       digest: of the whole content, from `content_digest`.
       notice: what the user must know about this data, or empty.
-      skipped: `file: reason` of each image left out.
+      skipped: `file: reason` of each bad image.
+      validation: the examples to select on, where the source has a split for that and it is asked for.
+      remarks: what was decided about this data that a user might not expect, a line each.
+      left_out: how many files were no images or lay where none is taken from, by kind.
     """
 
     name: str
@@ -50,6 +53,9 @@ class Source:
     digest: str
     notice: str = ""
     skipped: tuple[str, ...] = ()
+    validation: Split | None = None
+    remarks: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def subsample(split: Split, max_examples: int) -> Split:
@@ -78,13 +84,19 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
       fraction: the share held out, in (0, 1); of each class at least one and never all.
       seed: picks the examples.
     """
-    rng = np.random.default_rng([seed, len(split)])
-    held = np.zeros(len(split), bool)
-    for label in np.unique(split.labels):
-        members = rng.permutation(np.flatnonzero(split.labels == label))
+    held = choose_held_out(split.labels, fraction, seed)
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def choose_held_out(labels: Int32[np.ndarray, " examples"], fraction: float, seed: int) -> np.ndarray:
+    """Returns which examples are held out, as truth values: see `hold_out`."""
+    rng = np.random.default_rng([seed, len(labels)])
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[:count]] = True
-    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+    return held
 
 
 def content_digest(classes: Sequence[str], train: Split, test: Split) -> str:

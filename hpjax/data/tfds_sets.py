@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpjax.config.paths import expand_path
 from hpjax.data.images import Picture
 from hpjax.errors import DataError
 
@@ -23,6 +24,8 @@ class Records:
       test: pictures to be judged on.
       image_size: the side that all images share, where they do and the reference network takes it; else 0.
       key: changes with the content.
+      validation: pictures to select on, where the set has a split for that beside one for testing.
+      remarks: what was decided that a user might not expect, a line each.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +33,8 @@ class Records:
     test: "RecordPictures"
     image_size: int
     key: list
+    validation: "RecordPictures | None" = None
+    remarks: tuple[str, ...] = ()
 
 
 class RecordPictures:
@@ -73,7 +78,7 @@ def create_builder(name: str, data_dir: str = ""):
       DataError: There is no such set.
     """
     tfds = import_tfds()
-    folder = str(Path(data_dir).expanduser()) if data_dir else None
+    folder = expand_path(data_dir) or None
     try:
         return tfds.builder(name, data_dir=folder, try_gcs=False, file_format=FILE_FORMAT)
     except tfds.core.DatasetNotFoundError as error:
@@ -94,13 +99,14 @@ def open_records(builder) -> Records:
     """
     _check_prepared(builder)
     image_key, label_key = _feature_keys(builder)
-    splits = _read_splits(builder, image_key, label_key)
+    splits, remarks = _read_splits(builder, image_key, label_key)
     if not all(map(len, splits)):
         raise DataError(f"{builder.name} in {builder.data_path} has an empty split: expected images in it")
     label = builder.info.features[label_key]
     key = [str(builder.data_path), _stamps(Path(builder.data_path))]
     image_size = _image_size(builder.info.features[image_key].shape)
-    return Records(tuple(label.names), splits[0], splits[1], image_size, key)
+    validation = splits[2] if len(splits) > 2 else None
+    return Records(tuple(label.names), splits[0], splits[1], image_size, key, validation, remarks)
 
 
 def prepare(builder, download_config=None) -> None:
@@ -149,23 +155,23 @@ def _feature_keys(builder) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _read_splits(builder, image_key: str, label_key: str) -> tuple[RecordPictures, RecordPictures]:
+def _read_splits(builder, image_key: str, label_key: str) -> tuple[list[RecordPictures], tuple[str, ...]]:
+    """Returns the pictures to learn from, to test on and perhaps to select on, and what to say of them."""
     names = set(builder.info.splits)
     if "train" not in names:
         raise DataError(
             f"{builder.name} has the splits {', '.join(sorted(names))}: expected train (and test)"
         )
-    open_split = lambda name: _open_split(builder, name, image_key)  # noqa: E731
     pictures = lambda s, i, n: RecordPictures(s, i, image_key, label_key, f"{builder.name}/{n}")  # noqa: E731
-    train = open_split("train")
-    for name in ("test", "validation"):
-        if name in names:
-            test = open_split(name)
-            return pictures(train, range(len(train)), "train"), pictures(test, range(len(test)), name)
-    in_test = np.arange(len(train)) % _TEST_SHARE == 0
-    return pictures(train, np.flatnonzero(~in_test), "train"), pictures(
-        train, np.flatnonzero(in_test), "train"
-    )
+    used = [name for name in ("train", "test", "validation") if name in names]
+    sources = [_open_split(builder, name, image_key) for name in used]
+    if len(used) == 1:
+        in_test = np.arange(len(sources[0])) % _TEST_SHARE == 0
+        remark = f"{builder.name} has no test split: every fifth training example is tested on instead"
+        return [pictures(sources[0], np.flatnonzero(i), "train") for i in (~in_test, in_test)], (remark,)
+    whole = [pictures(source, range(len(source)), name) for source, name in zip(sources, used, strict=True)]
+    remark = f"{builder.name} has no test split: its validation split is tested on instead"
+    return whole, (remark,) if used[1] == "validation" else ()
 
 
 def _open_split(builder, name: str, image_key: str):

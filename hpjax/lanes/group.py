@@ -24,6 +24,8 @@ from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
 from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
 
+LEAST_BATCH = 2  # batch norm compares images with each other
+
 
 def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task:
     """Returns the group's task.
@@ -34,26 +36,31 @@ def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task
       test_each_epoch: whether the test split lies on the device too.
 
     Raises:
-      ConfigError: The batch is larger than the training split.
+      ConfigError: There are too few training images for any batch.
     """
-    check_batch_size(config.train.batch_size, dataset)
+    batch_size = fit_batch_size(config.train.batch_size, len(dataset.train))
     evaluated = {} if dataset.validation is None else {"validation": dataset.validation}
     if test_each_epoch:
         evaluated["test"] = dataset.test
     return Task(
         dataset.train,
         evaluated,
-        config.train.batch_size,
+        batch_size,
         config.data.remainder == "pad",
         streamed=_is_streamed(config, [dataset.train, *evaluated.values()]),
     )
 
 
-def check_batch_size(batch_size: int, dataset: Dataset) -> None:
-    """Raises ConfigError where a batch is larger than the training split."""
-    if batch_size > (num := len(dataset.train)):
-        allowed = f"at most the {num} training images of {dataset.name}"
+def fit_batch_size(batch_size: int, num_examples: int) -> int:
+    """Returns how many images a step takes: all of them where a batch is larger than the data.
+
+    Raises:
+      ConfigError: There are too few images for any batch.
+    """
+    if num_examples < LEAST_BATCH:
+        allowed = f"at least {LEAST_BATCH} training images to take it from, not {num_examples}"
         raise ConfigError("train.batch_size", batch_size, allowed)
+    return min(batch_size, num_examples)
 
 
 def _is_streamed(config: Config, splits: list[Split]) -> bool:
@@ -99,7 +106,7 @@ def model_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
     """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps."""
-    full, rest = divmod(num_examples, config.train.batch_size)
+    full, rest = divmod(num_examples, fit_batch_size(config.train.batch_size, num_examples))
     steps = full + bool(rest and config.data.remainder == "pad")
     o = config.optimizer
     return OptimizerRule(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from hpjax.config.paths import expand_path
 from hpjax.errors import ModelError
 
 IMAGENET = "imagenet"
@@ -46,7 +47,7 @@ def find_weights(name: str | os.PathLike) -> Path:
     if text.startswith("hf:"):
         wanted = _parse(text)
         return _find_cached(wanted) or _fetch(wanted, text)
-    path = Path(text).expanduser()
+    path = Path(expand_path(text))
     if not path.is_file():
         raise ModelError(
             f"model.pretrained={text!r} is not allowed: no weights at {path}; expected {IMAGENET}, {_FORM}, "

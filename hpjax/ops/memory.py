@@ -17,7 +17,7 @@ VERSION = 2
 
 def cache_dir() -> pathlib.Path:
     """Returns where hpjax keeps what it measured: `$HPJAX_CACHE`, or `~/.cache/hpjax`."""
-    return pathlib.Path(os.environ.get("HPJAX_CACHE") or pathlib.Path.home() / ".cache" / "hpjax")
+    return pathlib.Path(os.path.expanduser(os.environ.get("HPJAX_CACHE") or "~/.cache/hpjax"))
 
 
 def device_name() -> str:

@@ -10,7 +10,8 @@ from hpjax.store.rows import TrialRow
 
 def describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> str:
     """Returns which images were learned, how many, and at what size."""
-    folder = Path(config.data.dir).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
+    named = config.data.dir or config.data.train
+    folder = Path(named).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
     name = f"{dataset.name} {folder}" if folder and not dataset.notice else dataset.name
     size = join_values(trials, "image_size", dataset.train.images.shape[1])
     return f"{name} ({len(dataset.train):,} training images), {size} px"

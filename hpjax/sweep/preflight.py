@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.user_files import describe_failure
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError, HpjaxError, UserCodeError
-from hpjax.lanes.group import check_batch_size, model_arguments, optimizer_rule, trial_hparams
+from hpjax.lanes.group import fit_batch_size, model_arguments, optimizer_rule, trial_hparams
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
 from hpjax.search.objective import Objective, create_objective
@@ -26,6 +27,8 @@ from hpjax.search.space import Space, parse_space
 from hpjax.store.rows import EpochRow
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
+
+log = logging.getLogger("hpjax")
 
 SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
 
@@ -95,13 +98,12 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
       load: returns the data set of a trial's configuration.
 
     Raises:
-      HpjaxError: An image is too small for a network, a batch larger than the data, or a network can't be
+      HpjaxError: An image is too small for a network, the images too few for a batch, or a network can't be
         built, loaded or trained.
     """
     trials = [apply_hyperparameters(config, s) for s in _extremes(parse_space(config.sweep.space), SHAPING)]
     dataset = load(trials[0])
-    for batch_size in dict.fromkeys(trial.train.batch_size for trial in trials):
-        check_batch_size(batch_size, dataset)
+    _check_batch_sizes(sorted({trial.train.batch_size for trial in trials}), len(dataset.train))
     checked = []
     for trial in trials:
         size = trial.data.image_size or load(trial).train.images.shape[1]
@@ -109,6 +111,16 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
         if arguments not in checked:
             checked.append(arguments)
             _check_model(trial, arguments)
+
+
+def _check_batch_sizes(batch_sizes: list[int], num_examples: int) -> None:
+    if larger := [size for size in batch_sizes if fit_batch_size(size, num_examples) < size]:
+        sizes = ", ".join(map(str, larger))
+        log.warning(
+            "train.batch_size=%s is more than the %d training images: a step takes all of these, an epoch is "
+            "one step",
+            *(sizes, num_examples),
+        )
 
 
 def _extremes(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:

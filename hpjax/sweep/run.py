@@ -12,6 +12,7 @@ from typing import Any
 
 from hpjax.cli.allocator import advise
 from hpjax.config import Config, to_dict
+from hpjax.config.paths import expand_path
 from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
@@ -101,7 +102,7 @@ def run_sweep(
     check_config(config)
     use_compilation_cache()
     advise()
-    with open_workdir(workdir, to_dict(config), resume) as opened:
+    with open_workdir(expand_path(str(workdir)), to_dict(config), resume) as opened:
         if opened.finished:
             log.info("the sweep in %s is finished already", opened.path)
         else:
@@ -159,7 +160,7 @@ def load_result(workdir: str | Path) -> SweepResult:
     Raises:
       WorkdirError: There is no sweep in `workdir`.
     """
-    path = Path(workdir)
+    path = Path(expand_path(str(workdir)))
     trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
     ranking = Ranking(summary["metric"], summary["select"])
     settings, best = summarize_settings(trials, ranking), ranking.find_best(trials)

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from hpjax.config.paths import expand_path
 from hpjax.errors import CheckpointError
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
@@ -34,7 +35,7 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
       ConfigError: The file of the user's own model is gone.
       CheckpointError: There is no such trial, its weights weren't kept, or they are damaged; says which are.
     """
-    path = Path(workdir)
+    path = Path(expand_path(str(workdir)))
     _check_known(path, trial)
     directory = path / "checkpoints" / "trials"
     weights, metadata = load_trial_checkpoint(directory, trial)

@@ -62,6 +62,20 @@ def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys)
     assert out.endswith("\nbest: trial 0\n")
 
 
+@pytest.mark.parametrize("place", ["~", "$PLACE", "${PLACE}"])
+def test_paths_may_begin_with_a_tilde_or_a_variable(place, tmp_path, monkeypatch):
+    """Behind a `=` few shells replace them."""
+    for name in ("HOME", "PLACE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    text = Path(CONFIG.partition("=")[2]).read_text("utf-8")
+    _write(tmp_path, text)
+    flags = [f"--config={place}/mine.py", f"--workdir={place}/wd", f"--config.data.dir={place}/images"]
+    arguments = parse_arguments(["main", *flags, f"--config.model.pretrained={place}/w.safetensors"])
+    assert arguments.workdir == f"{tmp_path}/wd" and arguments.config.data.dir == f"{tmp_path}/images"
+    assert arguments.config.model.pretrained == f"{tmp_path}/w.safetensors"
+    assert parse_arguments(["main", flags[0]]).workdir == "runs/mine"
+
+
 def test_a_plan_is_printed_and_nothing_is_run(sweep, capsys):
     assert main(["main", CONFIG, "--plan"]) == 0
     assert capsys.readouterr().out == "the plan\n" and not sweep.calls

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hpjax.config import Config, check_field, get_default, parse_config, to_dict
 from hpjax.config.fields import FIELDS
+from hpjax.config.hyperparameters import check_value
 from hpjax.errors import ConfigError
 from hpjax.search.space import parse_space
 
@@ -186,9 +187,70 @@ def test_contradicting_fields_are_refused(sweep, key):
     assert caught.value.key == key
 
 
-def test_a_folder_needs_a_path():
-    with pytest.raises(ConfigError, match=r"data\.dir"):
-        parse_config({"data": {"name": "folder"}})
+@pytest.mark.parametrize(
+    ("data", "key", "allowed"),
+    [
+        ({"name": "folder"}, "data.dir", "the folder that holds train/ and test/, or empty with data.train"),
+        ({"name": "folder", "dir": "a", "train": "b"}, "data.train", "empty with data.dir='a'"),
+        ({"name": "folder", "dir": "a", "test": "b"}, "data.test", "empty without data.train"),
+        ({"test": "b"}, "data.test", "empty without data.train"),
+        ({"name": "digits", "train": "b"}, "data.train", "empty with data.name=digits, or data.name=folder"),
+        ({"name": "intel_scenes", "train": "b"}, "data.train", "data.name=folder"),
+        ({"name": "tfds:mnist", "train": "b", "test": "c"}, "data.train", "data.name=folder"),
+    ],
+)
+def test_folders_that_contradict_each_other_are_refused(data, key, allowed):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"data": data})
+    assert caught.value.key == key and allowed in caught.value.allowed
+
+
+def test_folders_are_named_as_a_whole_or_one_by_one():
+    for name in ("auto", "folder"):
+        for data in ({"dir": "a"}, {"train": "a"}, {"train": "a", "test": "b"}):
+            assert parse_config({"data": {"name": name, **data}}).data.train == data.get("train", "")
+
+
+PATHS = [key for key, field in FIELDS.items() if field.rule.path]
+FORMS = {"model.name": "{}.py:Net", "sweep.metric": "{}.py:f"}
+
+
+def test_the_fields_that_may_name_a_file_or_folder():
+    named = ("model.name", "model.pretrained", "data.dir", "data.train", "data.test", "sweep.metric")
+    assert sorted(PATHS) == sorted(named)
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("~/x", "/home/of me/x"),
+        ("$THERE/x", "/some where/x"),
+        ("${THERE}/x/$PART", "/some where/x/part"),
+        ("$TILDE/x", "/home/of me/x"),
+        ("/a/$THERE_ISN_T/x", "/a/$THERE_ISN_T/x"),
+        ("/a$b/c~d/~", "/a$b/c~d/~"),
+        ("~no_such_user/x", "~no_such_user/x"),
+        ("plain", "plain"),
+    ],
+)
+def test_tilde_and_variables_are_replaced_in_every_path(key, written, meant, monkeypatch):
+    for name, value in {"HOME": "/home/of me", "THERE": "/some where", "PART": "part", "TILDE": "~"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("THERE_ISN_T", raising=False)
+    form = FORMS.get(key, "{}")
+    value = check_field(key, form.format(written))
+    assert value == form.format(meant)
+    assert check_field(key, value) == value  # as it comes back from a workdir
+    axis = FIELDS[key].axis
+    if axis:
+        assert check_value(axis, form.format(written)) == form.format(meant)
+
+
+def test_a_variable_with_control_characters_is_refused(monkeypatch):
+    monkeypatch.setenv("THERE", "a\x1b[2Jb\n")
+    with pytest.raises(ConfigError, match="data.dir=.*without control characters"):
+        parse_config({"data": {"dir": "$THERE/x"}})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from hpjax.data.folder import find_split_folders, scan_tree
+from hpjax.data.folder import scan_tree
+from hpjax.data.layout import has_splits
 from hpjax.errors import DataError
 
 
@@ -15,20 +16,27 @@ def test_every_layout_is_read(make_tree, splits, nested):
     assert len(tree.test) == 8 and len(tree.files) == 16
 
 
-def test_other_files_are_ignored(make_tree, caplog):
+def test_clutter_is_ignored_and_other_files_are_counted(make_tree):
     root = make_tree()
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", ".hidden.png"):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"):
         (root / "train" / "cat" / name).write_text("clutter")
     (root / "__MACOSX").mkdir()
     (root / "train" / "__MACOSX").mkdir()
-    (root / "train" / "notes.txt").write_text("beside the classes")
-    with caplog.at_level("INFO"):
-        assert len(scan_tree(root).train) == 8
-    assert not caplog.records
+    tree = scan_tree(root)
+    assert len(tree.train) == 8 and tree.left_out == {}
     (root / "train" / "cat" / "README.txt").write_text("no image")
-    with caplog.at_level("INFO"):
-        assert len(scan_tree(root).train) == 8
-    assert "1 files that are no images are ignored" in caplog.text
+    (root / "train" / "notes.txt").write_text("beside the classes")
+    (root / "labels.csv").write_text("beside the splits")
+    (root / "train" / "cat" / ".hidden.png").write_text("hidden")
+    tree = scan_tree(root)
+    assert len(tree.train) == 8 and tree.left_out == {".txt": 2, ".csv": 1, "hidden images": 1}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_clutter_that_can_not_be_read_is_left_alone(make_tree):
+    root = make_tree()
+    (root / "lost+found").mkdir(mode=0)
+    assert len(scan_tree(root).train) == 8
 
 
 def test_upper_case_suffixes_count(make_tree):
@@ -44,13 +52,13 @@ def test_missing_folder(tmp_path):
 
 def test_file_instead_of_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file is no folder"):
+    with pytest.raises(DataError, match="file is no folder, zip or tar file: expected"):
         scan_tree(tmp_path / "file")
 
 
 def test_folder_without_splits(tmp_path):
     (tmp_path / "pictures").mkdir()
-    assert find_split_folders(tmp_path) is None
+    assert not has_splits(tmp_path)
     with pytest.raises(DataError, match=r"holds pictures: expected train/<class>"):
         scan_tree(tmp_path)
 

@@ -6,7 +6,16 @@ import pytest
 from PIL import Image
 
 from hpjax.data import images
-from hpjax.data.images import Picture, check_image_size, decode_chunks, decode_image
+from hpjax.data.images import (
+    FORMATS,
+    Picture,
+    check_image_size,
+    decode_chunks,
+    decode_image,
+    image_suffixes,
+    is_image,
+    measure_scale,
+)
 from hpjax.errors import DataError
 
 
@@ -17,7 +26,8 @@ def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
 
 
 def decode(content, size=8) -> np.ndarray:
-    return decode_image(Picture("some/file.png", 0, content), size)
+    picture = Picture("some/file.png", 0, content)
+    return decode_image(picture, size, measure_scale([picture]))
 
 
 def gradient(size=64) -> Image.Image:
@@ -139,3 +149,82 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match="pipe.png: not a readable image .it is no regular file"):
         decode_image(Picture(str(tmp_path / "pipe.png"), 0, tmp_path / "pipe.png"), 8)
+
+
+def _can_save(format: str) -> bool:
+    try:
+        encode(Image.new("RGB", (16, 16), (200, 30, 30)), format)
+    except (KeyError, OSError, ValueError):
+        return False
+    return True
+
+
+Image.init()
+READ = [format for format in FORMATS if _can_save(format)]
+# Everything else that Pillow writes, and so may read.
+NOT_READ = [format for format in sorted(Image.SAVE) if format not in FORMATS and _can_save(format)]
+
+
+def test_nearly_every_format_is_tried():
+    assert {*FORMATS} - {*READ} <= {"QOI"} and len(NOT_READ) > 5
+
+
+@pytest.mark.parametrize("suffix", ["", ".dat", "own"])
+@pytest.mark.parametrize("format", READ)
+def test_every_format_is_read_whatever_the_file_is_called(tmp_path, format, suffix):
+    if format == "TGA":
+        if suffix != "own":
+            pytest.skip("nothing but the name tells such a file")
+        suffix = ".tga"
+    path = tmp_path / f"a{'.jpg' if suffix == 'own' else suffix}"
+    path.write_bytes(encode(Image.new("RGB", (16, 16), (200, 30, 30)), format))
+    assert is_image(path)
+    image = decode_image(Picture(str(path), 0, path), 8)
+    assert abs(image.astype(int) - (200, 30, 30)).max() < 12
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg", ".png", ".eps", ".tga"])
+@pytest.mark.parametrize("format", NOT_READ)
+def test_no_other_decoder_is_run(tmp_path, monkeypatch, format, suffix):
+    """A file of any other format is no image, by whichever name; nor is a program started for one."""
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encode(Image.new("RGB", (16, 16), (200, 30, 30)), format))
+    assert is_image(path) == (suffix in (".jpg", ".png", ".tga"))  # these are taken at their word
+    with pytest.raises(DataError, match="its content is no image format known here"):
+        decode_image(Picture(str(path), 0, path), 8)
+    assert not (tmp_path / "started").exists()
+
+
+def test_suffixes_are_those_of_the_formats():
+    assert {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+    } < image_suffixes()
+    assert {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".tga"} < image_suffixes()
+    assert not image_suffixes() & {".eps", ".ps", ".pdf", ".wmf", ".emf", ".fits", ".h5", ".mpg", ".psd", ""}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\0" * 1000, b"\n\x05" + b"\xff" * 200, b"\xff\xd8"])
+def test_other_content_is_no_image(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert not is_image(tmp_path / "a")
+
+
+def test_what_is_no_file_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "loop", "nowhere", "."):
+        assert not is_image(tmp_path / name)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hpjax.config import DataConfig
 from hpjax.data import prepare
@@ -38,6 +39,33 @@ def test_prepared_set_equals_its_tree(make_tree, tmp_path, nested, capfd):
         assert np.bincount(b.labels).tolist() == [4] * 6
     assert run(f"--dir={root}", f"--data_dir={tmp_path / 'prepared'}") == 0
     assert "exists already" in capfd.readouterr().out
+
+
+def test_nested_and_deep_images_are_prepared(make_tree, tmp_path):
+    root = make_tree(splits=("seg_train", "seg_test"), classes=CLASSES)
+    sea = root / "seg_train" / "sea"
+    for folder in (sea / "more", sea / "sea"):
+        folder.mkdir()
+        (sea / f"{len(list(sea.glob('*.png'))) - 1}.png").rename(folder / "0.png")
+    Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(root / "seg_test" / "sea" / "0.png")
+    assert run(f"--dir={root}", f"--data_dir={tmp_path / 'prepared'}") == 0
+    tree, prepared = (
+        load_source(DataConfig(name="intel_scenes", dir=str(place), image_size=8))
+        for place in (root, tmp_path / "prepared")
+    )
+    for a, b in ((tree.train, prepared.train), (tree.test, prepared.test)):
+        np.testing.assert_array_equal(sorted_images(a), sorted_images(b))
+        assert np.bincount(b.labels).tolist() == [4] * 6
+    assert tree.remarks == prepared.remarks and "more than 8 bits" in tree.remarks[0]
+
+
+def test_a_path_may_begin_with_a_tilde(make_tree, tmp_path, monkeypatch):
+    make_tree(splits=("seg_train", "seg_test"), classes=CLASSES, count=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", "prepared")
+    assert run("--dir=~/tree", "--data_dir=~/$PLACE") == 0
+    assert is_prepared(tmp_path / "prepared") and not (tmp_path / "~").exists()
 
 
 def test_bad_image_is_named(make_tree, tmp_path, capfd):

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from hpjax.config import DataConfig
-from hpjax.data import sources
+from hpjax.config import DataConfig, parse_config
+from hpjax.data import load_dataset, sources
+from hpjax.data.intel_scenes import CLASSES
 from hpjax.data.sources import SOURCES, load_source
-from hpjax.errors import DataError
+from hpjax.errors import ConfigError, DataError, HpjaxError
 
 
 def load(**data):
@@ -23,17 +25,81 @@ def test_digits():
 
 def test_auto_stands_in_loudly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = load(name="auto", dir="nowhere", image_size=16, max_train_examples=12, max_test_examples=6)
+    (tmp_path / "data" / "raw").mkdir(parents=True)  # nobody named it
+    source = load(name="auto", image_size=16, max_train_examples=12, max_test_examples=6)
     assert source.name == "synthetic_scenes" and len(source.train) == 12 and len(source.test) == 6
-    assert "SYNTHETIC" in source.notice and "nowhere/ and data/" in source.notice
+    assert "SYNTHETIC" in source.notice and "none were found in data/" in source.notice
 
 
-@pytest.mark.parametrize("place", ["given", "data"])
-def test_auto_takes_images_where_they_are(make_tree, tmp_path, monkeypatch, place):
+@pytest.mark.parametrize(("place", "given"), [("given", {"dir": "given"}), ("data", {})])
+def test_auto_takes_images_where_they_are(make_tree, tmp_path, monkeypatch, place, given):
     monkeypatch.chdir(tmp_path)
-    make_tree(place, splits=("seg_train", "seg_test"), nested=True)
-    source = load(name="auto", dir="given", image_size=8)
+    make_tree(place, splits=("seg_train", "seg_test"), classes=CLASSES, nested=True)
+    source = load(name="auto", **given, image_size=8)
     assert source.name == "intel_scenes" and source.notice == ""
+
+
+def test_auto_calls_no_other_classes_intel_scenes(make_tree):
+    source = load(name="auto", dir=str(make_tree()), image_size=8)
+    assert source.name == "folder" and source.classes == ("cat", "dog") and source.notice == ""
+
+
+NAMED = [(name, key) for name in ("auto", "folder") for key in ("dir", "train", "test")]
+
+
+@pytest.mark.parametrize(("name", "key"), [*NAMED, ("intel_scenes", "dir")])
+@pytest.mark.parametrize("kind", ["missing", "empty", "file", "images", "no images", "$unset"])
+@pytest.mark.parametrize("others", ["data", "elsewhere"])
+def test_a_folder_that_was_named_and_does_not_do_is_an_error(
+    make_tree, tmp_path, monkeypatch, name, key, kind, others
+):
+    """Never a fallback to other images, or to drawn ones."""
+    monkeypatch.chdir(tmp_path)
+    make_tree(others, splits=("seg_train", "seg_test"))
+    named = "$NO_SUCH_VARIABLE/x" if kind == "$unset" else "named"
+    if kind == "file":
+        (tmp_path / "named").write_text("no archive")
+    elif kind not in ("missing", "$unset"):
+        (tmp_path / "named").mkdir()
+    if kind == "images":
+        Image.new("L", (9, 9)).save(tmp_path / "named" / "1.png")
+    elif kind == "no images":
+        (tmp_path / "named" / "train" / "cat").mkdir(parents=True)
+        (tmp_path / "named" / "train" / "cat" / "a.txt").touch()
+    given = {"train": f"{others}/seg_train", "test": named} if key == "test" else {key: named}
+    with pytest.raises(HpjaxError, match=r"named|NO_SUCH_VARIABLE") as caught:
+        load_dataset(parse_config({"data": {"name": name, **given, "image_size": 8}}).data, 0)
+    assert "expected" in str(caught.value) and "\n" not in str(caught.value)
+    assert f"data.{key}=" in str(caught.value) or name == "intel_scenes"
+
+
+def test_a_folder_that_is_not_read_is_said():
+    for name in ("digits", "synthetic_scenes"):
+        source = load(name=name, dir="images", image_size=8, max_train_examples=12, max_test_examples=6)
+        assert [f"data.name={name} has images of its own" in r for r in source.remarks] == [True]
+
+
+def test_splits_are_named_outright(make_tree):
+    root = make_tree(splits=("learn", "judge"), classes=("cat", "dog", "eel"))
+    source = load(name="folder", train=f"{root}/learn", test=f"{root}/judge", image_size=8)
+    both = load(name="auto", train=f"{root}/judge", test=f"{root}/learn", image_size=8)
+    assert source.classes == ("cat", "dog", "eel") and source.remarks == () == both.remarks
+    np.testing.assert_array_equal(source.train.images, both.test.images)
+    np.testing.assert_array_equal(source.test.images, both.train.images)
+
+
+def test_one_folder_is_not_both_splits(make_tree):
+    root = make_tree()
+    with pytest.raises(ConfigError, match=r"data\.test=.* another folder than data\.train"):
+        load(name="folder", train=f"{root}/train", test=f"{root}/test/../train")
+
+
+def test_a_folder_of_splits_is_no_folder_of_classes(make_tree):
+    root = make_tree()
+    with pytest.raises(
+        DataError, match=r"data\.train=.* holds test/, train/: expected a folder of images per class"
+    ):
+        load(name="folder", train=str(root))
 
 
 def test_intel_scenes_says_how_to_get_them(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -6,7 +7,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from hpjax.config import DataConfig
-from hpjax.data import prepare
+from hpjax.data import load_dataset, prepare
 from hpjax.data.sources import load_source
 from hpjax.errors import DataError
 
@@ -35,10 +36,34 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
             yield i, {"picture": encoded, "kind": i % 2}
 
 
+class TinyDeepPictures(TinyPictures):
+    """Pictures of 16 bits."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(50, 50, 1), dtype=np.uint16, encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self):
+        for i in range(20):
+            encoded = io.BytesIO()
+            Image.fromarray(np.full((50, 50), 100 * i, np.uint16)).save(encoded, "PNG")
+            encoded.seek(0)
+            yield i, {"image": encoded, "label": i % 2}
+
+
 class TinyPicturesTested(TinyPictures):
     """The same with a validation split."""
 
     SPLITS = ("train", "validation")
+
+
+class TinyPicturesWhole(TinyPictures):
+    """The same with both."""
+
+    SPLITS = ("test", "train", "validation")
 
 
 class TinyNumbers(tfds.core.GeneratorBasedBuilder):
@@ -70,11 +95,33 @@ def test_set_without_test_split(tmp_path):
     labels = np.concatenate([source.train.labels, source.test.labels])
     assert sorted(pixels.tolist()) == sorted(200 * (i % 2) + i for i in range(20))
     np.testing.assert_array_equal(labels, pixels % 2)
+    assert source.remarks == (
+        "tiny_pictures has no test split: every fifth training example is tested on instead",
+    )
 
 
 def test_validation_split_stands_in_for_a_test_split(tmp_path):
     source = load_source(prepare_set("tiny_pictures_tested", tmp_path))
-    assert len(source.train) == len(source.test) == 20
+    assert len(source.train) == len(source.test) == 20 and source.validation is None
+    assert "its validation split is tested on instead" in source.remarks[0]
+
+
+def test_a_validation_split_beside_a_test_split_selects_or_is_said_to_be_unused(tmp_path):
+    config = prepare_set("tiny_pictures_whole", tmp_path)
+    without = load_source(config)
+    assert without.validation is None and "validation split isn't used" in without.remarks[0]
+    config = dataclasses.replace(config, validation_fraction=0.1)
+    source, dataset = load_source(config), load_dataset(config, 0)
+    assert "none is held out of the training images" in source.remarks[0]
+    assert len(source.train) == len(source.test) == len(source.validation or ()) == 20
+    assert len(dataset.train) == len(dataset.validation or ()) == 20
+
+
+def test_deep_images_of_a_set_get_one_scale(tmp_path):
+    source = load_source(prepare_set("tiny_deep_pictures", tmp_path))
+    pixels = np.concatenate([source.train.images, source.test.images])[:, 0, 0, 0]
+    assert sorted(pixels.tolist()) == [round(100 * i * 255 / 1900) for i in range(20)]
+    assert "20 images of more than 8 bits: 0 to 1900 become 0 to 255" in source.remarks[-1]
 
 
 def test_second_start_uses_the_cache(tmp_path, cache):

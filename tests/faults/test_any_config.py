@@ -168,7 +168,8 @@ def _begin(given: dict[str, Any], folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HPJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")  # "../.." is a value, too
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -195,7 +196,8 @@ def test_any_config(request, tmp_path, counted):
 def test_a_refused_config_leaves_the_workdir_to_the_next(tmp_path):
     wrong = [
         {"data.name": "folder", "data.dir": "none"},
-        {"train.batch_size": 25},
+        {"data.max_train_examples": 1},
+        {"data.name": "auto", "data.dir": "none"},
         {"model.kernel_widths": (31,) * 3},
     ]
     for changes in wrong:

@@ -33,7 +33,8 @@ def get_config():
 SECTIONS = {name: value for name, value in to_dict(Config()).items() if isinstance(value, dict)}
 FIELDS = [f"{section}.{field}" for section, fields in SECTIONS.items() for field in fields]
 # Measuring layouts is tested elsewhere and takes long; so would images of a megapixel.
-LEFT_ALONE = {"lanes.strategy", "lanes.count", "lanes.tune", "data.image_size", "data.dir"}
+LEFT_ALONE = {"lanes.strategy", "lanes.count", "lanes.tune", "data.image_size"}
+LEFT_ALONE |= {"data.dir", "data.train", "data.test"}  # they are in the trees below
 NUMBERS = ("0", "1", "2", "3", "-1", "0.5", "1e-3", "1e-30", "1e30", "nan", "inf", "-inf", "1e999", "9" * 30)
 WORDS = (
     "", " ", "None", "True", "adam", "sgd", "cosine", "resnet18", "custom_cnn", "drop", "stream", "tpe", "gp",
@@ -169,11 +170,25 @@ CLASSES = st.dictionaries(
 )
 TREES = st.fixed_dictionaries(
     {},
-    optional={name: CLASSES for name in ("train", "test", "seg_train", "seg_test", "Train")},
-) | CLASSES.map(lambda classes: {"train": classes, "test": classes})
+    optional={
+        name: CLASSES for name in ("train", "test", "seg_train", "seg_test", "Train", "Val", "testing")
+    },
+) | CLASSES.flatmap(
+    lambda classes: st.sampled_from(
+        (
+            {"train": classes, "test": classes},
+            {"Training": classes, "valid_set": classes},
+            {"train": classes, "test": classes, "val": classes},
+            {"train": classes},
+            {"": classes},
+        )
+    )
+)
+PACKED = st.sampled_from(("", "", "tar", "zip"))
 
 
 def _plant(root: Path, tree: dict, nested: bool) -> None:
+    root.mkdir()
     for split, classes in tree.items():
         for name, files in classes.items():
             folder = (root / split / split / name) if nested else (root / split / name)
@@ -201,13 +216,16 @@ def _plant_file(path: Path, kind: str) -> None:
 @pytest.mark.exhaustive
 def test_any_folder_tree(base, request, counted):
     def check(drawn):
-        tree, nested, on_bad = drawn
+        tree, nested, packed, on_bad = drawn
         root = Path(tempfile.mkdtemp())
         try:
-            _plant(root, tree, nested)
+            _plant(root / "tree", tree, nested)
+            images = root / "tree"
+            if packed:
+                images = shutil.make_archive(str(root / "packed"), packed, images)
             flags = [
                 "--config.data.name=folder",
-                f"--config.data.dir={root}",
+                f"--config.data.dir={images}",
                 f"--config.data.on_bad_image={on_bad}",
             ]
             counted["bad inputs refused"] += _run_or_refuse([f"--config={base}", *flags, "--plan"]) == 2
@@ -217,14 +235,15 @@ def test_any_folder_tree(base, request, counted):
 
     fuzz(
         request.config.getoption("--inputs", 100),
-        st.tuples(TREES, st.booleans(), st.sampled_from(("skip", "fail"))),
+        st.tuples(TREES, st.booleans(), PACKED, st.sampled_from(("skip", "fail"))),
         check,
     )
 
 
 REFUSED = {
     "does not exist": ["--config.data.name=folder", "--config.data.dir=images"],
-    "train.batch_size=1000": ["--config.train.batch_size=1000"],
+    "train.batch_size=0": ["--config.train.batch_size=0"],
+    "data.dir='images'": ["--config.data.name=auto", "--config.data.dir=images"],
     "image_size": ["--config.data.image_size=8", "--config.model.kernel_widths=(7,7,7)"],
     "nowhere.safetensors": ["--config.model.pretrained=nowhere.safetensors"],
 }

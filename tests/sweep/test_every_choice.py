@@ -42,6 +42,8 @@ OTHER = {
     "model.kernel_widths": (3, 2, 3),
     "model.pretrained": "weights.safetensors",
     "data.dir": "tree",
+    "data.train": "tree/train",
+    "data.test": "tree/test",
     "data.image_size": 32,
     "data.validation_fraction": 0.25,
     "data.max_train_examples": 18,
@@ -94,7 +96,7 @@ BASE = {
 }
 # What a choice needs beside it.
 COMPANIONS = {
-    "data.name=auto": {"data.dir": "empty"},
+    "data.name=auto": {"data.dir": ""},
     "data.name=intel_scenes": {"data.dir": "tree"},
     "data.name=folder": {"data.dir": "tree"},
     "model.padding=reference": {"model.name": "custom_cnn"},
@@ -112,6 +114,8 @@ COMPANIONS = {
     "lanes.tune=True": {"model.name": "custom_cnn"},
     "model.kernel_widths=another": {"model.name": "custom_cnn"},
     "data.dir=another": {"data.name": "folder"},
+    "data.train=another": {"data.name": "folder", "data.dir": ""},
+    "data.test=another": {"data.name": "folder", "data.dir": "", "data.train": "tree/train"},
     "sweep.space=another": {"sweep.sampler": "random", "sweep.trials": 3},
     "sweep.pruner_options=another": {"sweep.pruner": "median"},
     "sweep.pbt=another": {"sweep.sampler": "random", "sweep.trials": 3, "sweep.pruner": "none"},
@@ -206,7 +210,6 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "own.py").write_text(MODEL + METRIC)
-    (tmp_path / "empty").mkdir()
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 6)):
         for label in ("cat", "dog"):

@@ -168,7 +168,6 @@ def test_models_of_the_space_are_looked_for():
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        ({"batch_size": (4, 100)}, "train.batch_size=100 .* at most the 24 training images"),
         ({"kernel_width": (3, 31)}, "data.image_size=30 .* at least"),
         ({"image_size": (30, 10)}, "data.image_size=10 .* at least"),
         ({"kernel_width": (3, 5), "image_size": (30, 20)}, "data.image_size=20 .* at least"),
@@ -179,6 +178,14 @@ def test_what_the_last_group_would_refuse_is_refused_at_once(space, expected):
     check_config(config)
     with pytest.raises(ConfigError, match=expected):
         check_groups(config, _load)
+
+
+def test_a_batch_of_a_later_group_larger_than_the_data_is_said_at_once(caplog):
+    check_groups(_config(sweep={"space": {"batch_size": {"low": 4, "high": 100, "step": 4}}}), _load)
+    assert "train.batch_size=100 is more than the 24 training images" in caplog.text
+    caplog.clear()
+    check_groups(_config(sweep={"space": {"batch_size": (4, 24)}}), _load)
+    assert not [record for record in caplog.records if "batch_size" in record.message]
 
 
 def test_even_kernels_are_allowed():

@@ -1,18 +1,22 @@
 """Whole sweeps, small ones: what they leave on disk, and that nothing depends on how they were run."""
 
 import csv
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
 from hpjax.sweep import load_result, plan_sweep, run_sweep
+from hpjax.trained.load import load_trial
 
 TINY = {
     "model": MODEL,
@@ -36,9 +40,11 @@ def _rows(path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "wd"
-    data = {"name": "auto", "dir": str(tmp_path_factory.mktemp("without_images"))}
-    config = _config(data=data, sweep={"space": {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}})
-    return config, run_sweep(config, path)
+    space = {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}
+    config = _config(data={"name": "auto"}, sweep={"space": space})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("without_images"))
+        return config, run_sweep(config, path)
 
 
 def test_tables_are_complete(finished):
@@ -106,6 +112,19 @@ def test_the_summary_names_the_data(finished):
     data = result.summary["data"]
     assert data["name"] == "synthetic_scenes" and "synthetic" in data["notice"].lower()
     assert data["images"] == {"train": 60, "validation": 0, "test": 24} and data["skipped_images"] == 0
+    assert data["remarks"] == [] and data["left_out"] == {}
+
+
+def test_the_summary_says_what_became_of_the_files(tmp_path):
+    for split, label, number in itertools.product(("train", "val"), ("cat", "dog"), range(4)):
+        folder = tmp_path / "images" / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 30), (60 * number, 0, 0)).save(folder / f"{number}.png")
+        (folder / "list.csv").touch()
+    data = {"name": "folder", "dir": f"{tmp_path}/images"}
+    summary = run_sweep(_config(data=data, train={"epochs": 1}), tmp_path / "wd").summary["data"]
+    assert summary["left_out"] == {".csv": 4}
+    assert ["val is tested on" in remark for remark in summary["remarks"]] == [True]
 
 
 def test_tensorboard_has_the_results_of_a_trial(finished):
@@ -197,9 +216,33 @@ def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
     assert all("not finite" in t.message for t in result.trials if t.status == "diverged")
 
 
-def test_a_batch_larger_than_the_data_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.batch_size=100 .* at most the 60 training images"):
-        run_sweep(_config(train={"batch_size": 100}), tmp_path / "big")
+@pytest.mark.parametrize("remainder", ["pad", "drop"])
+def test_a_batch_larger_than_the_data_is_all_of_it(remainder, tmp_path, caplog):
+    """A short batch, said; and the same results as with a batch of that very size."""
+    config = _config(data={"remainder": remainder}, sweep={"space": {"batch_size": (60, 100, 61)}})
+    result = run_sweep(config, tmp_path / "wd")
+    assert "train.batch_size=61, 100 is more than the 60 training images" in caplog.text
+    losses = [[e.train_loss for e in result.epochs if e.trial == trial.trial] for trial in result.trials]
+    assert losses[0] == losses[1] == losses[2] and len(losses[0]) == 2
+    plan = json.loads((result.workdir / "plan.json").read_text())
+    assert {group["steps_per_epoch"] for group in plan["groups"]} == {1}
+
+
+def test_a_workdir_may_begin_with_a_tilde(finished, tmp_path, monkeypatch):
+    config, result = finished
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(result.workdir.parent))
+    monkeypatch.setenv("NAME", result.workdir.name)
+    for written in ("~/wd", "~/$NAME", Path("~/wd")):
+        assert run_sweep(config, written, resume="must").workdir == result.workdir
+        assert load_result(written).workdir == result.workdir
+    assert load_trial("~/wd", 0) and not list(tmp_path.iterdir())
+
+
+def test_a_single_image_is_no_batch(tmp_path):
+    config = _config(data={"max_train_examples": 1})
+    with pytest.raises(ConfigError, match=r"train\.batch_size=\d+ .* at least 2 training images .*, not 1"):
+        run_sweep(config, tmp_path / "one")
 
 
 def test_a_search_leaves_the_test_set_alone_until_the_end(tmp_path):

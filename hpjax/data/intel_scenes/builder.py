@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from hpjax.data import intel_scenes
-from hpjax.data.folder import scan_tree
+from hpjax.data.folder import Tree, scan_tree
 from hpjax.data.images import Picture
 
 
@@ -35,10 +35,13 @@ class IntelScenes(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict:
         tree = scan_tree(Path(dl_manager.manual_dir))
-        return {"train": self._generate_examples(tree.train), "test": self._generate_examples(tree.test)}
+        splits = {"train": tree.train, "test": tree.test}
+        return {name: self._generate_examples(tree, pictures) for name, pictures in splits.items()}
 
-    def _generate_examples(self, pictures: tuple[Picture, ...]) -> Iterator:
+    def _generate_examples(self, tree: Tree, pictures: tuple[Picture, ...]) -> Iterator:
         for picture in pictures:
-            path = Path(picture.name)
-            filename = f"{path.parent.name}/{path.name}"
-            yield filename, {"image": path, "label": path.parent.name, "filename": filename}
+            path, label = Path(picture.name), tree.classes[picture.label]
+            inside = path.relative_to(tree.root).parts
+            # From the class on: an image in a folder of its own in there is no other class's.
+            filename = "/".join(inside[inside.index(label) :])
+            yield filename, {"image": path, "label": label, "filename": filename}
