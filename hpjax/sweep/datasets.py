@@ -60,7 +60,7 @@ class Datasets:
         validation = 0 if dataset.validation is None else len(dataset.validation)
         images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        return {"data": {**about, "images": images}}
+        return {"data": {**about, "images": images, "classes": list(dataset.classes)}}
 
 
 def _images(config: Config) -> DataConfig:
