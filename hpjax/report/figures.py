@@ -115,7 +115,7 @@ def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Pa
     if metric.endswith("accuracy"):
         draw_chance(axes, info)
         _draw_intervals(axes, curves, info.images_of(metric))
-    _set_axes(axes, drawn, metric, info.images_of(metric))
+    _set_axes(axes, drawn, metric, info)
     _draw_lost(axes, curves, metric)
     _draw_legend(figure, axes, curves)
     return save_figure(figure, path)
@@ -202,7 +202,7 @@ def _draw_intervals(axes: "Axes", curves: Sequence[Curve], images: int) -> None:
         axes.plot([], [], "_", color="#444444", label=f"at the end: 95 % interval of {images:,} images")
 
 
-def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, images: int = 0) -> None:
+def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, info: FigureInfo) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -210,7 +210,7 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, images: int = 
     margin = max(0.3, 0.02 * last)
     axes.set_xlim(1 - margin, last + margin)
     values = [value for curve in curves for value in (*curve.low, *curve.high)]
-    if wide := accuracy_range(values, images):
+    if wide := accuracy_range([*values, *info.chance], info.images_of(metric)):
         axes.set_ylim(*wide)
     if metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE:
         set_log_scale(axes.yaxis, values)

@@ -70,7 +70,7 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     for place, axes in enumerate(grid[: len(names)], 1):
         draw_chance(axes, info, word=place % across == 0 or place == len(names))
     shares = [share for trial in measured if (share := _accuracy(trial, column)) is not None]
-    if wide := accuracy_range(shares, info.images_of(column)):
+    if wide := accuracy_range([*shares, *info.chance], info.images_of(column)):
         grid[0].set_ylim(*wide)
     for axes in grid[len(names) :]:
         axes.remove()

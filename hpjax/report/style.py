@@ -68,6 +68,11 @@ class FigureInfo:
     own_metric: str = ""
     images: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def chance(self) -> tuple[float, ...]:
+        """The accuracy of guessing, which every axis of accuracies shows; empty where it isn't known."""
+        return (1 / self.classes,) if self.classes > 1 else ()
+
     def images_of(self, column: str) -> int:
         """Returns on how many images an accuracy's column was measured; 0 where that isn't known."""
         split = next((name for name in self.images if f"{name}_accuracy" in column), "")

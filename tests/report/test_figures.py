@@ -362,6 +362,7 @@ def test_every_axis_of_accuracies_has_the_line_of_guessing(tmp_path, drawn):
     for name in ("test_accuracy.png", "train_accuracy.png", "final_accuracy.png", "train_and_test.png"):
         axes = drawn[name].axes[-1]
         assert [(patch.get_y(), patch.get_height()) for patch in axes.patches] == [(0.1, 0.0)], name
+        assert axes.get_ylim()[0] < 0.1 < axes.get_ylim()[1], name
         assert "guessing" in [text.get_text() for text in axes.texts], name
 
 
