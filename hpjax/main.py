@@ -11,24 +11,31 @@ from hpjax.cli.host_memory import restart_with_kept_memory
 if TYPE_CHECKING:
     from hpjax.sweep.run import SweepResult
 
+NOTHING_ENDED_WELL = 3  # exit status of a sweep that is done, and has no best trial
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the sweep that the command line describes; returns the exit status (see `run_command`)."""
+    """Runs the sweep that the command line describes; returns the exit status (see `run_command`).
+
+    It is 3 where the sweep is done and every trial diverged.
+    """
     argv = sys.argv if argv is None else argv
     if text := find_help(argv):
         return run_command(lambda: print(text, end=""))
     return run_command(lambda: _run(parse_arguments(argv)))
 
 
-def _run(arguments: Arguments) -> None:
+def _run(arguments: Arguments) -> int:
     # Only now: a wrong command line is answered before jax is loaded.
     from hpjax import sweep
 
-    if arguments.plan:
-        print(sweep.plan_sweep(arguments.config))
-        return
-    result = sweep.run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
+    with arguments.naming_flags():
+        if arguments.plan:
+            print(sweep.plan_sweep(arguments.config))
+            return 0
+        result = sweep.run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
     print(_describe(result))
+    return 0 if result.best is not None else NOTHING_ENDED_WELL
 
 
 def _describe(result: "SweepResult") -> str:
@@ -40,7 +47,7 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
-    return "\n".join([*lines, result.outcome])
+    return "\n".join([*lines, *result.standings, result.outcome])
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hpjax.config.fields import FIELDS
+from hpjax.config.names import find_field, find_value
 from hpjax.config.paths import expand_path
 from hpjax.config.rules import MAX_INT, Field, Rule, is_int, list_fields
 from hpjax.errors import ConfigError
 
 _MAX_FLOAT = 3.4028234e38
 _MIN_FLOAT = 1.1754944e-38
+_LONGEST_RANGE = 1_000_000  # that is listed
 
 
 def check_value(key: str, value: Any, field: Field) -> Any:
@@ -24,7 +27,7 @@ def check_value(key: str, value: Any, field: Field) -> Any:
     Raises:
       ConfigError: The value is of another type or not allowed.
     """
-    rule = field.rule
+    value, rule = to_plain(value), field.rule
     if rule.path and isinstance(value, str):
         value = expand_path(value)
     value = _check_type(key, value, field.default)
@@ -34,7 +37,7 @@ def check_value(key: str, value: Any, field: Field) -> Any:
         return {name: _check_option(key, name, value[name], known) for name in value}
     if rule.choices:
         for name, item in items:
-            _check_choice(name, item, rule)
+            _check_choice(name, item, key, rule)
     if rule.check and not rule.check.holds(value):
         raise ConfigError(key, value, rule.check.allowed)
     for name, item in items:
@@ -48,8 +51,23 @@ def unknown_field(section: str, name: str, value: Any, known: Iterable[str]) -> 
     known = list(known)
     prefix = f"{section}." if section else ""
     near = difflib.get_close_matches(name.split(".")[0], known, 1)
-    allowed = f"a known field; did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(known)}"
+    meant = find_field(name.split(".")[0], FIELDS) or (f"{prefix}{near[0]}" if near else "")
+    meant = meant or find_field(name, FIELDS)
+    allowed = f"a known field; did you mean {meant}?" if meant else f"one of {', '.join(known)}"
     return ConfigError(f"{prefix}{name}", value, allowed)
+
+
+def to_plain(value: Any) -> Any:
+    """Returns scalars and arrays of NumPy, and ranges, as Python's own values; others as they are."""
+    if isinstance(value, range):
+        return value if value[_LONGEST_RANGE:] else tuple(value)
+    kind = getattr(value, "dtype", None)
+    if kind is None or not hasattr(value, "tolist"):
+        return value
+    if getattr(value, "shape", None) == ():
+        # The shortest number that reads back as the same: 0.1, not a float32's 0.10000000149011612.
+        return float(str(value)) if str(kind) in ("float16", "float32") else value.tolist()
+    return [to_plain(item) for item in value]
 
 
 def is_mapping(value: Any) -> bool:
@@ -64,11 +82,12 @@ def _list_items(key: str, value: Any) -> list[tuple[str, Any]]:
     return [(key, item) for item in value] if isinstance(value, tuple) else [(key, value)]
 
 
-def _check_choice(key: str, value: Any, rule: Rule) -> None:
+def _check_choice(name: str, value: Any, key: str, rule: Rule) -> None:
     matches = rule.form and isinstance(value, str) and re.fullmatch(rule.form.pattern, value)
     # A tuple's item may be of any type, even one that can't be looked up.
     if not matches and value not in list(rule.choices):
-        raise ConfigError(key, value, rule.allowed)
+        meant = find_value(key, value, rule.choices)
+        raise ConfigError(name, value, rule.allowed + (f"; did you mean {meant}?" if meant else ""))
 
 
 def _check_option(key: str, name: str, value: Any, known: Mapping[str, Field]) -> Any:
@@ -105,6 +124,7 @@ def _check_type(key: str, value: Any, default: Any) -> Any:
 
 def _check_plain(key: str, value: Any) -> Any:
     """Takes what JSON can hold, so that a workdir can; lists become tuples."""
+    value = to_plain(value)
     if is_mapping(value):
         if bad := [name for name in value if not isinstance(name, str)]:
             raise ConfigError(key, bad[0], "names that are text")

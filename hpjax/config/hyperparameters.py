@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpjax.config.fields import FIELDS, Config
+from hpjax.config.names import find_field
 from hpjax.config.parsing import check_field, to_dict
 from hpjax.errors import ConfigError
 
@@ -80,9 +81,17 @@ def unknown_hyperparameter(key: str, name: str, value: Any) -> ConfigError:
     """Returns the error for a name, given with `value` under `key`, that is no hyperparameter's."""
     if name == "seed":
         return ConfigError(key, value, "sweep.seeds=N, which runs each setting with N seeds")
-    near = difflib.get_close_matches(name, HYPERPARAMETERS, 1)
-    allowed = f"did you mean {near[0]}?" if near else f"{', '.join(HYPERPARAMETERS)}"
-    return ConfigError(key, value, f"a hyperparameter{'; ' if near else ': '}{allowed}")
+    meant = _find_meant(name)
+    allowed = f"; did you mean {meant}?" if meant else f": {', '.join(HYPERPARAMETERS)}"
+    return ConfigError(key, value, f"a hyperparameter{allowed}")
+
+
+def _find_meant(name: str) -> str:
+    """Returns the hyperparameter that sets the field that a name stands for, or is spelled almost so."""
+    keys = {h.key: h.name for h in HYPERPARAMETERS.values()}
+    if (meant := keys.get(name) or keys.get(find_field(name, FIELDS))) is not None:
+        return meant
+    return next(iter(difflib.get_close_matches(name, HYPERPARAMETERS, 1)), "")
 
 
 def _set(config: Config, name: str, value: Any) -> Config:

@@ -17,10 +17,13 @@ NAMED_FOLDERS = ("auto", "folder")  # values of data.name that take data.train a
 
 
 def get_default() -> Any:
-    """Returns the defaults as a `ConfigDict`, to be changed by a file in `configs/`."""
-    from ml_collections import ConfigDict
+    """Returns the defaults as a `ConfigDict`, to be changed by a file in `configs/`.
 
-    return ConfigDict(_plain(Config()))
+    It takes numbers and arrays of NumPy, and ranges, as Python's own.
+    """
+    from hpjax.config.defaults import create_defaults
+
+    return create_defaults(_plain(Config()))
 
 
 def parse_config(given: Mapping[str, Any]) -> Config:
@@ -33,13 +36,19 @@ def parse_config(given: Mapping[str, Any]) -> Config:
       ConfigError: A field is unknown, of the wrong type, or not allowed; names key, value, what is allowed.
     """
     try:
-        if is_mapping(given) and hasattr(given, "to_dict"):
-            given = given.to_dict()  # type: ignore[attr-defined]
+        given = as_mapping(given)
         config = _parse(Config, given, "")
     except RecursionError:
         raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
     _check_together(config)
     return _with_validation(config)
+
+
+def as_mapping(given: Any) -> Any:
+    """Returns a `ConfigDict`, frozen or not, or a `Config` as nested dicts; anything else as it is."""
+    if isinstance(given, Config):
+        return to_dict(given)
+    return given.to_dict() if is_mapping(given) and hasattr(given, "to_dict") else given
 
 
 def to_dict(config: Config) -> dict[str, Any]:

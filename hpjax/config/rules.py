@@ -119,7 +119,8 @@ def _describe_choices(choices: tuple[str, ...], form: Form | None) -> str:
 
 POSITIVE = Check("a number greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = Check("a number of at least 0", lambda x: x >= 0)
-FRACTION = Check("a number in [0, 1)", lambda x: 0 <= x < 1)
+# What lies between this and 1 is 1 once it is a float32, as in a program.
+FRACTION = Check("a number from 0 to 0.9999999", lambda x: 0 <= x <= 0.9999999)
 HALF = Check("a number in (0, 0.5]", lambda x: 0 < x <= 0.5)
 FACTOR = Check("a factor greater than 1", lambda x: x > 1)
 COUNT = Check("a whole number of at least 1", lambda x: x >= 1)

@@ -1,16 +1,19 @@
 """Code of the user's own, named `FILE.py:NAME` in a configuration."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hpjax.config.paths import expand_path
-from hpjax.errors import ConfigError, UserCodeError
+from hpjax.errors import ConfigError, HpjaxError, Signalled, UserCodeError, text_of
 
 
 def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
@@ -38,14 +41,43 @@ def absolute_name(name: str) -> str:
     return f"{Path(expand_path(file)).resolve()}:{attribute}" if file.endswith(".py") else name
 
 
+@contextlib.contextmanager
+def blaming(what: str, path: Path) -> Iterator[None]:
+    """Says in one line what code of the user's own raises: an exception, `sys.exit`, or anything else.
+
+    Args:
+      what: what failed, e.g. `model.name='net.py:Net' failed`.
+      path: the file of the code.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, HpjaxError) or is_interruption(error):
+            raise
+        raise UserCodeError(f"{what}: {describe_failure(error, path)}") from error
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Returns whether a person or the system wants the process to end, and not just the code that runs."""
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Signalled):
+        # A command's own handler raises `Signalled`; Python's can't be told from the user's code.
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, Signalled)
+
+
 def describe_failure(error: BaseException, path: Path) -> str:
     """Returns what the code in `path` raised, and where in it, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    if isinstance(error, SyntaxError):
-        lines = [error.lineno]
+    lines = failing_lines(error, path)
     place = f"line {lines[-1]}: " if lines else ""
-    return f"{place}{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{place}{type(error).__name__}: {text_of(error)}".removesuffix(": ")
+
+
+def failing_lines(error: BaseException, path: Path) -> list[int | None]:
+    """Returns the lines of the file `path` that an error passed through, the innermost last."""
+    if isinstance(error, SyntaxError):
+        return [error.lineno]
+    frames = traceback.walk_tb(error.__traceback__)
+    return [line for frame, line in frames if Path(frame.f_code.co_filename).absolute() == path.absolute()]
 
 
 def _find_file(key: str, name: str, file: str) -> Path:
@@ -67,8 +99,9 @@ def _load_module(path: Path, modified: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with blaming(f"{path} can't be imported", path):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise UserCodeError(f"{path} can't be imported: {describe_failure(error, path)}") from error
+        raise
     return module

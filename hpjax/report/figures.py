@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpjax.report.curves import Curve, create_curves
+from hpjax.report.intervals import accuracy_range, draw_interval
 from hpjax.report.lineage import draw_lineage
 from hpjax.report.response import draw_response
 from hpjax.report.style import (
@@ -16,6 +17,8 @@ from hpjax.report.style import (
     MOST_LABELLED,
     FigureInfo,
     create_figure,
+    create_folder,
+    draw_chance,
     format_value,
     is_log_like,
     is_number,
@@ -23,11 +26,12 @@ from hpjax.report.style import (
     place_texts,
     save_figure,
     set_log_scale,
+    sparing,
     spell,
     tidy_axes,
 )
+from hpjax.report.together import draw_train_and_test
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
-from hpjax.store.workdir import describe_os_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 METRICS = {
     "train_loss": ("Training loss", "nats per image", "train loss"),
+    "train_accuracy": ("Training accuracy", "share of images", "train accuracy"),
     "test_loss": ("Test loss", "nats per image", "test loss"),
     "test_accuracy": ("Test accuracy", "share of images", "test accuracy"),
     "validation_loss": ("Validation loss", "nats per image", "validation loss"),
@@ -67,27 +72,35 @@ def draw_figures(
       copies: PBT's copies.
 
     Returns:
-      The files: `train_loss.png`, `test_loss.png`, `test_accuracy.png` (and of validation), and where
-      useful `final_accuracy.png` (or `best_accuracy.png`, as trials are ranked) and `lineage.png`.
+      The files: `train_loss.png`, `train_accuracy.png`, `test_loss.png`, `test_accuracy.png` (and of
+      validation), `train_and_test.png`, and where useful `final_accuracy.png` (or `best_accuracy.png`, as
+      trials are ranked) and `lineage.png`. One that can't be drawn or written is left out, with a line in
+      the log.
 
     Raises:
-      WorkdirError: a file can't be written.
+      WorkdirError: the folder can't be created.
 
     """
-    folder = _create_folder(Path(out_dir))
+    folder = create_folder(Path(out_dir))
     files = []
     for metric in METRICS:
-        curves = create_curves(epochs, trials, labels, info.swept, metric, info.ranking.select)
-        if any(curve.mean for curve in curves):
-            files.append(draw_curves(curves, metric, info, folder / f"{metric}.png"))
-    files += draw_response(trials, info, folder / f"{info.ranking.select}_accuracy.png")
-    files += draw_lineage(trials, copies, info, folder / "lineage.png")
+        with sparing(f"figure {metric}.png"):
+            curves = create_curves(epochs, trials, labels, info.swept, metric, info.ranking.select)
+            if any(curve.mean for curve in curves):
+                files.append(draw_curves(curves, metric, info, folder / f"{metric}.png"))
+    with sparing("figure train_and_test.png"):
+        files += draw_train_and_test(epochs, trials, labels, info, folder / "train_and_test.png")
+    response = f"{info.ranking.select}_accuracy.png"
+    with sparing(f"figure {response}"):
+        files += draw_response(trials, info, folder / response)
+    with sparing("figure lineage.png"):
+        files += draw_lineage(trials, copies, info, folder / "lineage.png")
     return files
 
 
 def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Path) -> Path:
     """Draws one metric over epochs, a line per setting, and returns the file."""
-    title, unit, short = METRICS[metric]
+    title, unit, short = _name(metric, info)
     short = f"{info.ranking.select} {short}"
     figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
     axes = figure.add_subplot()
@@ -96,14 +109,24 @@ def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Pa
     if len(curves) <= MOST_LABELLED:
         _draw_labelled(axes, curves, short, info.winner)
     elif name := _find_scale(drawn, info.swept):
-        _draw_on_scale(axes, drawn, name, short, info.winner)
+        _draw_on_scale(axes, drawn, name, short, info)
     else:
         _draw_best_of_many(axes, drawn, metric, short, info)
-    _draw_chance(axes, metric, info)
-    _set_axes(axes, drawn, metric)
+    if metric.endswith("accuracy"):
+        draw_chance(axes, info)
+        _draw_intervals(axes, curves, info.images_of(metric))
+    _set_axes(axes, drawn, metric, info)
     _draw_lost(axes, curves, metric)
     _draw_legend(figure, axes, curves)
     return save_figure(figure, path)
+
+
+def _name(metric: str, info: FigureInfo) -> tuple[str, str, str]:
+    """Returns a metric's title, its unit, and its name in a label."""
+    if metric == OBJECTIVE and info.own_metric:
+        name = spell(info.own_metric)
+        return name[:1].upper() + name[1:], "as its function says", name
+    return METRICS[metric]
 
 
 def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str, winner: int | None) -> None:
@@ -119,18 +142,18 @@ def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str, winner: in
         _draw_curve(axes, curve, _describe(curve, short, wins, equal), **style)
 
 
-def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str, short: str, winner: int | None) -> None:
+def _draw_on_scale(axes: "Axes", curves: Sequence[Curve], name: str, short: str, info: FigureInfo) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
 
     values = [float(curve.values[name]) for curve in curves]  # pyright: ignore[reportArgumentType]
-    logarithmic = min(values) > 0 and is_log_like(values)
+    logarithmic = min(values) > 0 and (name in info.logs or is_log_like(values))
     norm = (LogNorm if logarithmic else Normalize)(min(values), max(values))
     scale = ScalarMappable(norm, _cut_colours(colormaps["viridis"]))
     for curve, value in zip(curves, values, strict=True):
         style = {"color": scale.cmap(norm(value)), "marker": "", "linestyle": "-"}
-        wins = curve.setting == winner
+        wins = curve.setting == info.winner
         style |= {"linewidth": 3.2, "zorder": 3, "marker": "o"} if wins else {}
         _draw_curve(axes, curve, _describe(curve, short, wins) if wins else None, **style)
     bar = axes.figure.colorbar(scale, ax=axes, label=spell(name), pad=0.02)
@@ -168,22 +191,18 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str | None, **style) -> None:
         axes.plot(curve.epochs[-1], curve.mean[-1], color=style["color"], alpha=style.get("alpha"), **end)
 
 
-def _draw_chance(axes: "Axes", metric: str, info: FigureInfo) -> None:
-    if metric.endswith("accuracy") and info.classes > 1:
-        axes.axhline(1 / info.classes, color="#666666", linestyle=(0, (1, 3)), linewidth=1.2, zorder=1)
-        axes.annotate(
-            "guessing",
-            (1, 1 / info.classes),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),  # beside the axes, where no curve passes
-            textcoords="offset points",
-            va="center",
-            size=8,
-            color="#666666",
-        )
+def _draw_intervals(axes: "Axes", curves: Sequence[Curve], images: int) -> None:
+    """Draws how sure the last accuracy of each labelled setting is, where no other seeds show it."""
+    if not images or len(curves) > MOST_LABELLED:
+        return
+    single = [(number, curve) for number, curve in enumerate(curves) if curve.mean and curve.seeds == 1]
+    for number, curve in single:
+        draw_interval(axes, curve.epochs[-1], curve.mean[-1], images, COLOURS[number % len(COLOURS)])
+    if single:
+        axes.plot([], [], "_", color="#444444", label=f"at the end: 95 % interval of {images:,} images")
 
 
-def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
+def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, info: FigureInfo) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -191,6 +210,8 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
     margin = max(0.3, 0.02 * last)
     axes.set_xlim(1 - margin, last + margin)
     values = [value for curve in curves for value in (*curve.low, *curve.high)]
+    if wide := accuracy_range([*values, *info.chance], info.images_of(metric)):
+        axes.set_ylim(*wide)
     if metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE:
         set_log_scale(axes.yaxis, values)
         axes.set_ylabel(f"{axes.get_ylabel()[:-1]}, log scale)")
@@ -276,13 +297,3 @@ def _rank(curves: Sequence[Curve], less_is_better: bool) -> list[Curve]:
         (curve for curve in curves if curve.result is not None),
         key=lambda curve: (bool(curve.ended), sign * (curve.result or 0.0)),
     )
-
-
-def _create_folder(path: Path) -> Path:
-    from hpjax.errors import WorkdirError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(describe_os_error("create", path, error)) from error
-    return path

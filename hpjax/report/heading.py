@@ -17,6 +17,24 @@ def describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> s
     return f"{name} ({len(dataset.train):,} training images), {size} px"
 
 
+def describe_start(device: str, config: Config, dataset: Dataset, trials: int) -> str:
+    """Returns what is about to be trained on what, in a line.
+
+    Args:
+      device: e.g. `cpu, 2 cores`.
+      config: the sweep's.
+      dataset: the first trials'.
+      trials: how many there will be.
+    """
+    size = dataset.train.images.shape[1]
+    parts = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = [f"{len(split):,} {name}" for name, split in parts.items() if split is not None]
+    images = f"{', '.join(counts[:-1])} and {counts[-1]} images"
+    epochs = config.train.epochs
+    todo = f"{trials:,} trial{'s' * (trials != 1)} of {epochs} epoch{'s' * (epochs != 1)}"
+    return f"{dataset.name}: {images} of {len(dataset.classes)} classes at {size} px; {todo}; on {device}"
+
+
 def join_values(trials: list[TrialRow], name: str, default: object) -> str:
     """Returns the values of a hyperparameter over all trials, in words."""
     values = [trial.hyperparameters.get(name) for trial in trials]

@@ -6,6 +6,9 @@ from typing import Any
 from hpjax.report.curves import ENDS, label_setting
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
+from hpjax.store.settings import SettingRow
+
+MOST_STANDINGS = 5
 
 
 def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
@@ -26,6 +29,30 @@ def describe_outcome(best: TrialRow | None, summary: Mapping[str, Any]) -> str:
     parts += [_describe_losses(summary.get("trials", {}))]
     parts += ["" if busy is None else f"lanes {100 * busy:.0f} % busy"]
     return ", ".join(part for part in parts if part)
+
+
+def describe_standings(
+    settings: Sequence[SettingRow], trials: Sequence[TrialRow], summary: Mapping[str, Any]
+) -> list[str]:
+    """Returns the best settings, a line each under a line of what ranks them; nothing where there is but one.
+
+    Args:
+      settings: all of them.
+      trials: all of them.
+      summary: the content of `summary.json`.
+    """
+    ranking = Ranking(summary["metric"], summary["select"])
+    sign = 1 if any(trial.prefers_small(ranking.metric) for trial in trials) else -1
+    ranked = [(row.lost > 0, sign * found.mean, row.setting, row, found)
+              for row in settings if (found := row.ranked(ranking))]  # fmt: skip
+    if len(ranked) < 2:
+        return []
+    lines = [f"the best of {len(settings)} settings, by {_name_metric(summary)}:"]
+    for place, (*_, row, found) in enumerate(sorted(ranked, key=lambda r: r[:3])[:MOST_STANDINGS], 1):
+        reach = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
+        label = label_setting(row.hyperparameters, summary.get("swept", ())) or f"trial {row.setting}"
+        lines.append(f"  {place}.  {found.mean:.4g}{reach}  {label}")
+    return lines
 
 
 def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str) -> str:

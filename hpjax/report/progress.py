@@ -1,5 +1,6 @@
 """How far a sweep is: one living line on a terminal, plain lines elsewhere."""
 
+import contextlib
 import math
 import shutil
 import sys
@@ -7,12 +8,14 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from hpjax.errors import one_line
+
 
 class Progress:
     """Shows a sweep's progress; a context manager that ends the line.
 
     On a terminal one line is rewritten; elsewhere (a log file) a line is written at most every
-    `interval` seconds, and one at the end.
+    `interval` seconds, and one at the end. Where nothing can be written (any more), it shows nothing.
 
     Args:
       total: epochs of all trials together, the measure of the bar; may be changed by `set_total`.
@@ -30,7 +33,7 @@ class Progress:
     ):
         self._total, self._stream = max(1, total), stream or sys.stderr
         self._interval, self._clock = interval, clock
-        self._terminal = self._stream.isatty()
+        self._terminal = _is_terminal(self._stream)
         self._done, self._first_done = 0, None
         self._start = self._clock()
         self._last = -math.inf
@@ -78,28 +81,27 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Writes a line that stays, above the living one."""
+        line = one_line(text)
         if self._terminal:
-            self._stream.write(f"\r\x1b[K{text}\n")
+            self._write(f"\r\x1b[K{line}\n")
             self._rewrite(self._line)
         else:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            self._write(f"{line}\n")
 
     def close(self) -> None:
         """Leaves the last state standing; a second call does nothing."""
         if self._terminal and self._line:
-            self._stream.write("\n")
+            self._write("\n")
         elif self._unwritten:
             self._print_line()
         self._line = ""
-        self._stream.flush()
 
     def _describe(self, running: int, images_per_second: float | None, best: str, detail: str) -> str:
         share = min(1.0, self._done / self._total)
         parts = [f"{share:4.0%} {self._done}/{self._total} trial epochs", detail]
         parts += [f"{running} running" if running else "", f"best: {best}" if best else ""]
         parts += [f"{images_per_second:,.0f} images/s" if images_per_second else "", self._describe_left()]
-        return " | ".join(part for part in parts if part)
+        return one_line(" | ".join(part for part in parts if part))
 
     def _describe_left(self) -> str:
         assert self._first_done is not None
@@ -113,13 +115,24 @@ class Progress:
 
     def _rewrite(self, line: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r\x1b[K{line[:width]}")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{line[:width]}")
 
     def _print_line(self) -> None:
         self._last, self._unwritten = self._clock(), False
-        self._stream.write(f"{self._line}\n")
-        self._stream.flush()
+        self._write(f"{self._line}\n")
+
+    def _write(self, text: str) -> None:
+        # None, closed, full, or a terminal that is gone: training goes on.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def format_seconds(seconds: float) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpjax.report.curves import ENDS
+from hpjax.report.intervals import accuracy_range, draw_interval
 from hpjax.report.style import (
     COLOURS,
     GREY,
     FigureInfo,
     create_figure,
+    draw_chance,
     format_value,
     is_log_like,
     is_number,
@@ -30,6 +32,7 @@ _MOST_PANELS = 6
 _COLUMNS = 3
 _MOST_TICKS = 8
 _LONG_TICK = 20
+_MOST_INTERVALS = 60  # more would hide the points
 _STYLES = {
     "early": {"marker": "x", "color": GREY, "s": 28},
     "whole": {"marker": "o", "color": COLOURS[0], "alpha": 0.7, "s": 28},
@@ -64,6 +67,11 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     grid = list(figure.subplots(rows, across, squeeze=False, sharey=True).flat)
     for axes, name in zip(grid, names, strict=False):
         _draw_panel(axes, shown, name, column, info, joined=len(names) == 1)
+    for place, axes in enumerate(grid[: len(names)], 1):
+        draw_chance(axes, info, word=place % across == 0 or place == len(names))
+    shares = [share for trial in measured if (share := _accuracy(trial, column)) is not None]
+    if wide := accuracy_range([*shares, *info.chance], info.images_of(column)):
+        grid[0].set_ylim(*wide)
     for axes in grid[len(names) :]:
         axes.remove()
     for axes in grid[: len(names) : across]:
@@ -93,9 +101,13 @@ def _draw_panel(
             axes.plot([place for place, _ in points], [0.0] * len(points), "x", color=style["color"], **edge)
         elif points:
             axes.scatter(*zip(*points, strict=True), **style)
+    shares = [(places[trial.hyperparameters[name]], _accuracy(trial, column)) for trial in trials]
+    if len(shares) <= _MOST_INTERVALS:
+        for place, share in shares:
+            draw_interval(axes, place, share, info.images_of(column), GREY)
     if joined and numeric and name in info.choices:
         _draw_mean(axes, trials, name, column)
-    _set_ticks(axes, name, values, numeric, name in info.choices)
+    _set_ticks(axes, name, values, numeric, info)
 
 
 def _kinds(trial: TrialRow, column: str, info: FigureInfo) -> tuple[str, ...]:
@@ -105,11 +117,12 @@ def _kinds(trial: TrialRow, column: str, info: FigureInfo) -> tuple[str, ...]:
     return (kind, "winner") if trial.setting == info.winner else (kind,)
 
 
-def _set_ticks(axes: "Axes", name: str, values: Sequence, numeric: bool, chosen: bool) -> None:
+def _set_ticks(axes: "Axes", name: str, values: Sequence, numeric: bool, info: FigureInfo) -> None:
+    chosen = name in info.choices
     texts = [_shorten(format_value(value)) for value in values]
     if not numeric:
         axes.set_xticks(range(len(values)), texts)
-    elif min(values) >= 0 and is_log_like(values):
+    elif (min(values) > 0 and name in info.logs) or (min(values) >= 0 and is_log_like(values)):
         set_log_scale(axes.xaxis, values)
         axes.set_xlabel(f"{spell(name)}, log scale")
     if numeric and chosen and len(values) <= _MOST_TICKS:

@@ -1,12 +1,16 @@
 """How figures look: colours told apart by everyone, plain numbers, titles that stand alone."""
 
+import contextlib
+import logging
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpjax.errors import HpjaxError, WorkdirError, one_line, text_of
 from hpjax.store.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -20,6 +24,11 @@ LINES = ("-", "--", "-.", ":")
 GREY = "#9a9a9a"
 NOTICE_COLOUR = "#9c2f00"
 MOST_LABELLED = 10
+_DPI = 120
+_MOST_PIXELS = 8_000  # of a figure's height
+_LONGEST_VALUE, _LONGEST_LINE = 80, 600  # characters
+
+log = logging.getLogger("hpjax")
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,12 @@ class FigureInfo:
       classes: how many; draws the accuracy of guessing. 0: unknown.
       winner: number of the setting that the metric selects; None: not marked.
       choices: those of the swept hyperparameters whose values were listed, not drawn from a range.
+      logs: those that were searched in the logarithm.
       ranking: what ranks trials and settings.
       ranked_by: the same in words, as it is said on figures; empty: not said.
       minimize: whether less is better of a metric of the user's own.
+      own_metric: the name of its function; empty: there is none.
+      images: of each split that is measured, by `test` and `validation`; draws intervals of accuracies.
 
     """
 
@@ -49,9 +61,22 @@ class FigureInfo:
     classes: int = 0
     winner: int | None = None
     choices: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
     ranking: Ranking = Ranking("test_accuracy")
     ranked_by: str = ""
     minimize: bool = False
+    own_metric: str = ""
+    images: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def chance(self) -> tuple[float, ...]:
+        """The accuracy of guessing, which every axis of accuracies shows; empty where it isn't known."""
+        return (1 / self.classes,) if self.classes > 1 else ()
+
+    def images_of(self, column: str) -> int:
+        """Returns on how many images an accuracy's column was measured; 0 where that isn't known."""
+        split = next((name for name in self.images if f"{name}_accuracy" in column), "")
+        return self.images.get(split, 0)
 
 
 def spell(name: str) -> str:
@@ -71,8 +96,9 @@ def format_value(value: object) -> str:
             mantissa, _, exponent = f"{value:.3e}".partition("e")
             mantissa = mantissa.rstrip("0").rstrip(".")
         return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-    text = str(value)
-    return text.rpartition("/")[2] if ".py:" in text else text
+    text = text_of(value, most=0)
+    text = text.rpartition("/")[2] if ".py:" in text else text
+    return one_line(text, _LONGEST_VALUE)
 
 
 def is_number(value: object) -> bool:
@@ -94,20 +120,47 @@ def join_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(map(spell, names)) if len(names) <= most else f"{len(names)} hyperparameters"
 
 
+@contextlib.contextmanager
+def sparing(what: str) -> Iterator[None]:
+    """Lets what only shows results fail, with one line: a sweep is worth more than a picture of it.
+
+    Args:
+      what: what is left out then, e.g. `figures/test_loss.png`.
+    """
+    try:
+        with _plain_drawing():
+            yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, HpjaxError) else f"{type(error).__name__}: {text_of(error)}"
+        log.warning("%s is left out: %s", what, reason)
+
+
+@contextlib.contextmanager
+def _plain_drawing() -> Iterator[None]:
+    """Draws texts as they are, and as on every machine: no formulas between dollar signs, no settings."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a letter that the font lacks, once for each
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False
+        yield
+
+
 def create_figure(title: str, info: FigureInfo, width: float = 10.0, height: float = 5.0) -> "Figure":
     """Returns an empty figure with title, subtitle and notice; drawn without any global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120)
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
     ranked = f"ranked by {info.ranked_by}" if info.ranked_by else ""
     subtitle = ", ".join(part for part in (f"{info.model} on {info.dataset}", info.details, ranked) if part)
+    subtitle = textwrap.fill(one_line(subtitle, _LONGEST_LINE), int(width * 13))
+    notice = textwrap.fill(one_line(info.notice, _LONGEST_LINE), int(width * 15))
     figure.text(0.02, 1, title, va="top", size=13, weight="bold")
-    figure.text(0.02, 1, textwrap.fill(subtitle, int(width * 13)), va="top", size=9, color="#444444")
-    figure.text(
-        0.02, 0, textwrap.fill(info.notice, int(width * 15)), va="bottom", size=8, color=NOTICE_COLOUR
-    )
+    figure.text(0.02, 1, subtitle, va="top", size=9, color="#444444")
+    figure.text(0.02, 0, notice, va="bottom", size=8, color=NOTICE_COLOUR)
     place_texts(figure)
     return figure
 
@@ -145,6 +198,24 @@ def tidy_axes(axes: "Axes", xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def draw_chance(axes: "Axes", info: FigureInfo, word: bool = True) -> None:
+    """Draws the accuracy of guessing on an axis of accuracies, and what it is beside it."""
+    if info.classes > 1:
+        style = {"color": "#666666", "linestyle": (0, (1, 3)), "linewidth": 1.2, "zorder": 1}
+        axes.axhspan(1 / info.classes, 1 / info.classes, fill=False, **style)
+    if info.classes > 1 and word:
+        axes.annotate(
+            "guessing",
+            (1, 1 / info.classes),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),  # beside the axes, where no curve passes
+            textcoords="offset points",
+            va="center",
+            size=8,
+            color="#666666",
+        )
+
+
 def set_log_scale(axis: Any, values: Sequence[float]) -> None:
     """Makes an axis (`axes.xaxis` or `axes.yaxis`) logarithmic with plain labels; zero keeps its place."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -160,6 +231,17 @@ def set_log_scale(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def create_folder(path: Path) -> Path:
+    """Creates the folder of figures; raises WorkdirError where that can't be."""
+    from hpjax.store.workdir import describe_os_error
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(describe_os_error("create", path, error)) from error
+    return path
+
+
 def save_figure(figure: "Figure", path: Path) -> Path:
     """Writes a figure as PNG at once, and returns its path."""
     import io
@@ -167,6 +249,6 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     from hpjax.store.workdir import atomic_write
 
     image = io.BytesIO()
-    figure.savefig(image, format="png")
+    figure.savefig(image, format="png", dpi=min(_DPI, _MOST_PIXELS / figure.get_figheight()))
     atomic_write(path, image.getvalue())
     return path

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpjax.config import check_field, list_choices
-from hpjax.config.user_files import describe_failure, load_from_file
-from hpjax.errors import ConfigError, UserCodeError
+from hpjax.config.user_files import blaming, load_from_file
+from hpjax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,17 @@ class Objective:
 
     name: str
     maximize: bool
-    function: Callable[[Mapping[str, float | None]], float] = dataclasses.field(compare=False)
+    function: Callable[[Mapping[str, float | None]], float | None] = dataclasses.field(compare=False)
 
     def value(self, epoch: Mapping[str, float | None]) -> float:
-        """Returns the metric of an epoch; NaN where it isn't a finite number."""
+        """Returns the metric of an epoch; NaN where it isn't a finite number, or where there is none."""
+        value = self.measure(epoch)
+        return math.nan if value is None else value
+
+    def measure(self, epoch: Mapping[str, float | None]) -> float | None:
+        """Returns the metric of an epoch, NaN where it isn't finite; None where it has no value then."""
         value = self.function(epoch)
-        return float(value) if value is not None and math.isfinite(value) else math.nan
+        return value if value is None or math.isfinite(value) else math.nan
 
     def score(self, value: float) -> float:
         """Returns the value so that higher is better; -inf for NaN."""
@@ -44,6 +49,7 @@ def create_objective(metric: str, has_validation: bool) -> Objective:
       metric: auto (accuracy on the validation split if there is one, else on the test split), a column, or
         FILE.py:FUNCTION, where FUNCTION takes a mapping of the epoch's columns (`epoch`, `train_loss`,
         `validation_loss`, …) to a number; larger is better unless it has an attribute `maximize = False`.
+        It may give None for all epochs of a trial but its last one.
       has_validation: whether training images are held out.
 
     Raises:
@@ -56,7 +62,7 @@ def create_objective(metric: str, has_validation: bool) -> Objective:
         return _load_objective(metric)
     if metric.startswith("validation_") and not has_validation:
         raise ConfigError("sweep.metric", metric, "data.validation_fraction greater than 0 with this metric")
-    return Objective(metric, metric.endswith("accuracy"), lambda epoch: epoch.get(metric))  # type: ignore[arg-type, return-value]
+    return Objective(metric, metric.endswith("accuracy"), lambda epoch: epoch.get(metric))
 
 
 def _load_objective(metric: str) -> Objective:
@@ -67,11 +73,9 @@ def _load_objective(metric: str) -> Objective:
 
     own: Callable[..., Any] = function
 
-    def value(epoch: Mapping[str, float | None]) -> float:
-        try:
+    def value(epoch: Mapping[str, float | None]) -> float | None:
+        with blaming(f"sweep.metric={metric!r} failed", path):
             found = own(epoch)
-            return math.nan if found is None else float(found)
-        except Exception as error:
-            raise UserCodeError(f"sweep.metric={metric!r} failed: {describe_failure(error, path)}") from error
+            return None if found is None else float(found)
 
     return Objective(metric, bool(getattr(function, "maximize", True)), value)

@@ -45,6 +45,7 @@ class GroupPlan:
       lane_step_seconds: one step of one lane, all threads at work; 0 where it wasn't measured.
       speedup: over one lane at a time; 0 where it wasn't measured.
       trained_lane_step_seconds: what training then took, as the group began; 0 where it can't be compared.
+      available_bytes: of the device when it was planned; 0 where it isn't known.
       changes: layouts that training changed to, since it was slower than planned, each with both figures.
     """
 
@@ -64,6 +65,7 @@ class GroupPlan:
     lane_step_seconds: float = 0.0
     speedup: float = 0.0
     trained_lane_step_seconds: float = 0.0
+    available_bytes: int = 0
     changes: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -162,7 +164,16 @@ class Plan:
             f"checkpoints up to {_size(self.disk_bytes)}",
             f"logs and tables up to {_size(self.logs_bytes)}",
         )
-        return "\n".join([*lines, ", ".join(parts)])
+        return "\n".join([*lines, ", ".join(parts), *self._list_too_large()])
+
+    def _list_too_large(self) -> list[str]:
+        """Returns a line for each group that needs more memory than there was."""
+        return [
+            f"beyond this machine: {_describe_static(group)} needs {_size(group.memory_bytes)} of memory, and"
+            f" {_size(group.available_bytes)} are free: lower lanes.count, train.batch_size, data.image_size"
+            for group in self.groups
+            if 0 < group.available_bytes < group.memory_bytes
+        ]
 
     def _describe_time(self) -> str:
         known = len({tuple(group.static.items()) for group in self.groups})
@@ -176,9 +187,8 @@ class Plan:
 
 
 def _row(group: GroupPlan) -> tuple[str, ...]:
-    static = ", ".join(f"{name}={value}" for name, value in group.static.items()) or "all"
     return (
-        static,
+        _describe_static(group),
         f"≤ {group.most_trials}" if group.trials is None else str(group.trials),
         str(group.lanes),
         _describe_call(group),
@@ -189,6 +199,10 @@ def _row(group: GroupPlan) -> tuple[str, ...]:
         f"{group.speedup:.2f}x" if group.speedup else "?",
         _duration(group.seconds, group.may_end_early),
     )
+
+
+def _describe_static(group: GroupPlan) -> str:
+    return ", ".join(f"{name}={value}" for name, value in group.static.items()) or "all"
 
 
 def _describe_call(group: GroupPlan) -> str:

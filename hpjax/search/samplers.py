@@ -1,6 +1,7 @@
 """Optuna's samplers and pruners, by the names that a configuration uses."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import logging
@@ -13,7 +14,7 @@ import numpy as np
 
 from hpjax.config.checks import unknown_field
 from hpjax.config.fields import SweepConfig
-from hpjax.errors import ConfigError, HpjaxError
+from hpjax.errors import ConfigError, HpjaxError, text_of
 
 if TYPE_CHECKING:
     import optuna
@@ -24,6 +25,28 @@ UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the 
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 _INSTALL = {"torch": "pip install -e '.[torch]'", "cmaes": "pip install cmaes"}
 _MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
+
+
+@contextlib.contextmanager
+def relaying_warnings() -> Iterator[None]:
+    """Says what Optuna warns of in a line each, once; that a part of it is experimental is no news."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = text_of(warning.message)
+        known = isinstance(warning.message, ExperimentalWarning) or "not divisible by `step`" in text
+        if (
+            issubclass(warning.category, UserWarning) and not known
+        ):  # that of the step is ours: `check_config`
+            _relay(text)
+
+
+@functools.cache
+def _relay(text: str) -> None:
+    log.warning("Optuna: %s", text)
 
 
 def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.samplers.BaseSampler":

@@ -2,81 +2,17 @@
 
 import itertools
 import math
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hpjax.config.hyperparameters import HYPERPARAMETERS, check_value, unknown_hyperparameter
 from hpjax.errors import ConfigError
+from hpjax.search.axis import Axis, parse_value
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
 FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One hyperparameter's values.
-
-    Attributes:
-      name: the hyperparameter.
-      choices: its values; empty for a range.
-      low: smallest value of a range.
-      high: largest value of a range.
-      log: the range is even in the logarithm.
-      step: distance of a range's values; None: any value in it.
-      when: other choices under which it exists, by name; empty: always.
-    """
-
-    name: str
-    choices: tuple = ()
-    low: float | int = 0
-    high: float | int = 0
-    log: bool = False
-    step: float | int | None = None
-    when: dict[str, tuple] = field(default_factory=dict)
-
-    @property
-    def values(self) -> tuple:
-        """All values in order; of a range with a step, or of whole numbers."""
-        if self.choices:
-            return self.choices
-        return tuple(self.low + i * (self.step or 1) for i in range(self.count))
-
-    @property
-    def count(self) -> int:
-        """How many values there are; of a range with a step, or of whole numbers."""
-        if self.choices:
-            return len(self.choices)
-        return int(min((self.high - self.low) / (self.step or 1) + 1e-9, sys.maxsize // 2)) + 1
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether there is an end of values."""
-        return bool(self.choices) or self.step is not None or HYPERPARAMETERS[self.name].type is int
-
-    def require_step(self) -> None:
-        """Raises ConfigError where there is no end of values."""
-        if not self.is_finite:
-            allowed = "a step, or choices, in a grid; or sweep.sampler=random and sweep.trials=N"
-            raise ConfigError(f"sweep.space.{self.name}", f"{self.low}:{self.high}", allowed)
-
-    def check(self, key: str, value: Any) -> None:
-        """Raises ConfigError where `value`, given under `key`, isn't among the values."""
-        _parse_value(key, self.name, value)
-        if self.choices:
-            held, allowed = value in self.choices, f"one of {', '.join(map(str, self.choices))}"
-        else:
-            steps = (value - self.low) / self.step if self.step else 0
-            held = self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8  # as Optuna rounds
-            allowed = f"{self.low} to {self.high}" + (f" in steps of {self.step}" if self.step else "")
-        if not held:
-            raise ConfigError(key, value, f"{allowed}, as in sweep.space.{self.name}")
-
-    def applies(self, values: Mapping[str, Any]) -> bool:
-        """Returns whether the hyperparameter exists beside these values."""
-        return all(values.get(name) in allowed for name, allowed in self.when.items())
 
 
 @dataclass(frozen=True)
@@ -155,32 +91,56 @@ def parse_space(spec: Mapping[str, Any]) -> Space:
         ordered.update({axis.name: axis for axis in ready})
     for axis in ordered.values():
         for name, values in axis.when.items():
-            for value in values:
-                ordered[name].check(f"sweep.space.{axis.name}.when.{name}", value)
+            _check_condition(f"sweep.space.{axis.name}.when.{name}", ordered[name], values)
     return Space(tuple(ordered.values()))
+
+
+def _check_condition(key: str, axis: Axis, values: tuple) -> None:
+    """Raises ConfigError where a condition never holds; it may name values that the space leaves out."""
+    for value in values:
+        parse_value(key, axis.name, value)
+    refused = ConfigError(key, values, "at least one value")
+    for value in reversed(values):
+        try:
+            return axis.check(key, value)
+        except ConfigError as error:
+            refused = error
+    raise refused
 
 
 def parse_space_flag(flag: str) -> tuple[str, Any]:
     """Returns name and specification of `NAME=a,b,…`, `NAME=low:high[:log]` or `NAME=low:high:step`.
 
+    Blanks, brackets around all of it, quotation marks around a value and a comma after the last one are
+    allowed.
+
     Raises:
       ConfigError: The flag has another form.
     """
     name, equals, text = flag.partition("=")
+    name, text = name.strip(), _unwrap(text)
     if not equals or not name or not text:
         raise ConfigError("--space", flag, "NAME=a,b,… or NAME=low:high[:log|:step]")
     if name not in HYPERPARAMETERS:
-        raise unknown_hyperparameter("--space", name, name)
+        raise unknown_hyperparameter("--space", name, flag)
     kind = HYPERPARAMETERS[name].type
     if ":" not in text or kind is str:  # FILE.py:CLASS is a choice
         return name, tuple(_number(flag, part, kind) for part in text.split(","))
-    parts = text.split(":")
+    parts = [part.strip() for part in text.split(":")]
     if len(parts) not in (2, 3):
         raise ConfigError("--space", flag, "NAME=low:high[:log|:step]")
     spec: dict[str, Any] = {"low": _number(flag, parts[0], kind), "high": _number(flag, parts[1], kind)}
     if len(parts) == 3:
         spec |= {"log": True} if parts[2] == "log" else {"step": _step(flag, parts[2], kind)}
     return name, spec
+
+
+def _unwrap(text: str) -> str:
+    """Returns a specification without brackets around it and without a comma at its end."""
+    text = text.strip()
+    while text[:1] + text[-1:] in ("[]", "()", "{}"):
+        text = text[1:-1].strip()
+    return text.removesuffix(",").rstrip()
 
 
 def _step(flag: str, text: str, kind: type) -> Any:
@@ -192,6 +152,9 @@ def _step(flag: str, text: str, kind: type) -> Any:
 
 
 def _number(flag: str, text: str, kind: type) -> Any:
+    text = text.strip()
+    if text[:1] == text[-1:] and text[:1] in ("'", '"') and len(text) > 1:
+        text = text[1:-1]
     try:
         return kind(text)
     except ValueError:
@@ -224,7 +187,7 @@ def _parse_axis(name: str, spec: Any) -> Axis:
 def _parse_choices(key: str, name: str, spec: Any) -> tuple:
     if not isinstance(spec, list | tuple) or not spec:
         raise ConfigError(key, spec, "at least one value")
-    values = tuple(_parse_value(key, name, value) for value in spec)
+    values = tuple(parse_value(key, name, value) for value in spec)
     if len(set(values)) < len(values):
         raise ConfigError(key, spec, "each value once")
     return values
@@ -233,12 +196,14 @@ def _parse_choices(key: str, name: str, spec: Any) -> tuple:
 def _parse_range(key: str, name: str, spec: Mapping, when: dict) -> Axis:
     if HYPERPARAMETERS[name].type is str or "low" not in spec or "high" not in spec:
         raise ConfigError(key, dict(spec), FORMS)
-    low, high = (_parse_value(key, name, spec[end]) for end in ("low", "high"))
+    low, high = (parse_value(key, name, spec[end]) for end in ("low", "high"))
     log, step = spec.get("log", False), spec.get("step")
-    if low >= high:
-        raise ConfigError(key, dict(spec), "low less than high")
+    if low > high:
+        raise ConfigError(key, dict(spec), "low of at most high")
     if not isinstance(log, bool) or (log and (low <= 0 or step)):
         raise ConfigError(key, dict(spec), "log true or false; with log, low greater than 0 and no step")
+    if low == high:
+        return Axis(name, choices=(low,), when=when)
     _check_step(f"{key}.step", step, high - low, HYPERPARAMETERS[name].type)
     axis = Axis(name, (), low, high, log, step, when)
     if isinstance(low, int):
@@ -261,14 +226,6 @@ def _check_step(key: str, step: Any, most: float, kind: type) -> None:
     right = isinstance(step, kind if kind is int else int | float) and not isinstance(step, bool)
     if step is not None and not (right and 0 < step <= most):
         raise ConfigError(key, step, f"a {word} greater than 0 and at most {most}")
-
-
-def _parse_value(key: str, name: str, value: Any) -> Any:
-    try:
-        checked = check_value(name, value)
-    except ConfigError as error:
-        raise ConfigError(key, value, error.allowed) from None
-    return value if name == "kernel_width" else checked
 
 
 def _parse_condition(key: str, when: Any) -> dict[str, tuple]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from hpjax.config.fields import Config
 from hpjax.errors import WorkdirError
 from hpjax.search.journal import create_journal, sync_journal
 from hpjax.search.objective import Objective
-from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler
+from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler, relaying_warnings
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 from hpjax.store.lock import check_held
@@ -111,7 +110,7 @@ class Study:
         """
         if value != value:
             return False
-        with _writing(self._path):
+        with relaying_warnings(), _writing(self._path):
             handle = self._handle(trial.number)
             handle.report(value, epoch)
             pruned = self._pruner is not None and handle.should_prune()  # successive halving writes, too
@@ -156,12 +155,10 @@ class Study:
         return self._planned[setting] if setting < len(self._planned) else None
 
     def _ask(self, number: int, fixed: dict[str, Any] | None) -> "optuna.Trial":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a part of Optuna is experimental is no news for users
+        with relaying_warnings(), _writing(self._path):
             sampler = create_sampler(self._config.sweep, self._config.seed, number)
-        self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
-        always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
-        with _writing(self._path):
+            self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
+            always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
             trial = self._study.ask(always)
             for axis in self._space.axes:
                 if axis.when and axis.applies(trial.params):
@@ -215,7 +212,7 @@ def open_study(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
-    with _writing(path):
+    with relaying_warnings(), _writing(path):
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(create_journal(path, written)),
             study_name=STUDY_NAME,

@@ -24,6 +24,7 @@ class EpochRow:
       lanes: trials that shared those seconds.
       images_per_second: training images of all lanes together per second; None if unknown.
       objective: value of a metric of the user's own; None without one.
+      train_accuracy: share of the epoch's examples, in training mode, as the weights moved.
 
     """
 
@@ -38,6 +39,7 @@ class EpochRow:
     lanes: int = 1
     images_per_second: float | None = None
     objective: float | None = None
+    train_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class TrialRow:
       best_train_loss: the best of its epochs, as every `best_*`.
       final_objective: of a metric of the user's own; None without one.
       average_epoch_seconds: mean wall time of its epochs.
+      lanes: mean number of trials that shared its epochs.
+      amortised_seconds: its share of the wall time: of each epoch's, divided by the trials that shared it.
       setting: replicates of one setting share this number.
       seed_index: which replicate it is, from 0.
       group: the compiled program it ran in.
@@ -89,6 +93,8 @@ class TrialRow:
     epochs: int = 0
     final_train_loss: float | None = None
     best_train_loss: float | None = None
+    final_train_accuracy: float | None = None
+    best_train_accuracy: float | None = None
     final_test_loss: float | None = None
     final_test_accuracy: float | None = None
     best_test_loss: float | None = None
@@ -100,6 +106,8 @@ class TrialRow:
     final_objective: float | None = None
     best_objective: float | None = None
     average_epoch_seconds: float | None = None
+    lanes: float | None = None
+    amortised_seconds: float | None = None
     setting: int = 0
     seed_index: int = 0
     group: int = 0

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
+from hpjax.errors import one_line
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import SettingRow
 
 ALWAYS = ("learning_rate", "weight_decay")
 _FIRST = ("trial", "status", "seed")
+_FORMULA_STARTS = ("=", "+", "-", "@")
 _NOT_COLUMNS = ("hyperparameters", "initial", "minimize")
 
 
@@ -160,4 +162,10 @@ def _format_cell(value: Value | object) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)  # the shortest text that reads back to the same number
-    return value if isinstance(value, str) else json.dumps(value)
+    return _format_text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _format_text(text: str) -> str:
+    """Returns a name or message as one line; behind an apostrophe where a spreadsheet would compute it."""
+    line = one_line(text)
+    return f"'{line}" if line.lstrip()[:1] in _FORMULA_STARTS and line.strip() else line

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hpjax.errors import ConfigError
+from hpjax.errors import ConfigError, text_of
 from hpjax.store.mlflow import MLflow
 from hpjax.store.tensorboard import TensorBoard
 from hpjax.store.wandb import WandB
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("hpjax")
 
 
 class Tracker(Protocol):
@@ -59,9 +59,9 @@ class Trackers:
         for name, tracker in list(self._trackers.items()):
             try:
                 getattr(tracker, method)(*args)
-            except Exception as error:  # whatever a tracker raises, the sweep is worth more
+            except (Exception, SystemExit) as error:  # whatever a tracker raises, the sweep is worth more
                 del self._trackers[name]
-                _log.warning("tracker %s failed and is left out from now on: %s", name, error)
+                _warn(name, error)
 
 
 # Name, the package it needs, and what makes it for a workdir.
@@ -79,16 +79,25 @@ def make_trackers(names: Sequence[str], workdir: str | Path) -> Trackers:
       ConfigError: a name isn't known, or its package isn't installed.
 
     """
-    return Trackers({name: _make_tracker(name, Path(workdir)) for name in names})
+    made = {name: _make_tracker(name, Path(workdir)) for name in names}
+    return Trackers({name: tracker for name, tracker in made.items() if tracker is not None})
 
 
-def _make_tracker(name: str, workdir: Path) -> Tracker:
+def _make_tracker(name: str, workdir: Path) -> Tracker | None:
     if name not in TRACKERS:
         raise ConfigError("trackers", name, f"among {', '.join(TRACKERS)}")
     package, create = TRACKERS[name]
     if importlib.util.find_spec(package) is None:  # to be said before hours of training
         raise ConfigError("trackers", name, f"a tracker whose package is installed (pip install {package})")
-    return create(workdir)
+    try:
+        return create(workdir)
+    except (Exception, SystemExit) as error:
+        return _warn(name, error)
+
+
+def _warn(name: str, error: BaseException) -> None:
+    reason = text_of(error) or type(error).__name__
+    _log.warning("tracker %s failed and is left out from now on: %s", name, reason)
 
 
 def _measured(values: Mapping[str, float | None]) -> dict[str, float]:

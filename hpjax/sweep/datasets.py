@@ -60,8 +60,8 @@ class Datasets:
         validation = 0 if dataset.validation is None else len(dataset.validation)
         images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        decided = {"remarks": list(dataset.remarks), "left_out": dict(dataset.left_out)}
-        return {"data": {**about, "images": images, **decided}}
+        about |= {"classes": list(dataset.classes), "remarks": list(dataset.remarks)}
+        return {"data": {**about, "images": images, "left_out": dict(dataset.left_out)}}
 
 
 def _images(config: Config) -> DataConfig:

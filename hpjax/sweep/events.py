@@ -26,6 +26,7 @@ CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving, what a thread do
 
 _SCALARS = (
     "train_loss",
+    "train_accuracy",
     "test_loss",
     "test_accuracy",
     "validation_loss",

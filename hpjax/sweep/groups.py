@@ -16,7 +16,7 @@ from hpjax.search.pbt import make_plan_copies
 from hpjax.search.trial import Trial
 from hpjax.sweep.events import TrialEvents, Upkeep
 from hpjax.sweep.loop import GroupRun
-from hpjax.sweep.planning import choose_lanes, limit_lanes, write_plan
+from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, write_plan
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.selection import forget_weights, read_test, select_winner
 from hpjax.sweep.session import Group, Interrupted, LaneLimit, RunState, Session
@@ -33,14 +33,16 @@ def run_groups(session: Session) -> None:
       Interrupted: A signal arrived; everything is saved.
     """
     if not session.workdir.resumed:
-        check_groups(session.spec.config, session.datasets.load)
+        with session.interruptible():
+            check_groups(session.spec.config, session.datasets.load)
     found, session.found = session.found, None
     if found is not None:
         _run_group(session, found.group.key, found)
     _run_waiting(session)
     select_winner(session)
     _run_waiting(session)
-    read_test(session)
+    with session.interruptible():
+        read_test(session)
     forget_weights(session)
     session.stores.checkpoints.wait()
 
@@ -51,16 +53,8 @@ def _run_waiting(session: Session) -> None:
 
 
 def _run_group(session: Session, key: str, found: RunState | None = None) -> None:
-    session.lanes_in_use = LaneLimit(1, 1)  # what memory is needed for now has nothing to do with lanes
-    first = found.group.first if found else session.stores.queue.first(key)
-    config = apply_hyperparameters(session.spec.config, first.hyperparameters)
-    _release_datasets(session, config)
-    dataset = session.datasets.load(config)
-    tuning.enable(config.lanes.tune)
-    program = _find_program(session, key, config, dataset)
-    task = create_task(config, dataset, session.spec.tests_each_epoch)
-    run = _resume(session, found, config, program, task) if found else None
-    run = run or _begin(session, key, first, config, program, task)
+    with session.interruptible():  # measuring may take a minute
+        run = _open_run(session, key, found)
     try:
         run.run()
     except Stopped:
@@ -68,6 +62,22 @@ def _run_group(session: Session, key: str, found: RunState | None = None) -> Non
         session.write_tables()  # as new as the history: an epoch that was left unfinished is in neither
         raise Interrupted(session.signals.received, session.workdir.path) from None
     _close_group(session, run)
+
+
+def _open_run(session: Session, key: str, found: RunState | None) -> GroupRun:
+    session.lanes_in_use = LaneLimit(1, 1)  # what memory is needed for now has nothing to do with lanes
+    first = found.group.first if found else session.stores.queue.first(key)
+    config = apply_hyperparameters(session.spec.config, first.hyperparameters)
+    _release_datasets(session, config)
+    dataset = session.datasets.load(config)
+    if not session.programs:
+        introduce(session, dataset)
+    tuning.enable(config.lanes.tune)
+    program = _find_program(session, key, config, dataset)
+    task = create_task(config, dataset, session.spec.tests_each_epoch)
+    if found:
+        return _resume(session, found, config, program, task)
+    return _begin(session, key, first, config, program, task)
 
 
 def _release_datasets(session: Session, config: Config) -> None:

@@ -186,26 +186,30 @@ class GroupRun:
         busy = len(self.busy)
         self.images_per_second = busy * len(self.engine.task.train) / seconds
         scores = np.full(len(self.slots), -np.inf)
-        pruned = {}
+        pruned, unmeasured = {}, set()
         for lane, slot in enumerate(self.slots):
             if slot is None or result.diverged_step[lane] >= 0:
                 continue
             slot.epoch += 1
             row = _epoch_row(slot, lane, result, seconds, busy, len(self.engine.task.train))
-            slot.value = self.objective.value(_columns(row))
+            value = self.objective.measure(_columns(row))
+            if value is None:
+                unmeasured.add(lane)
+            slot.value = math.nan if value is None else value
             score = self.objective.score(slot.value)
             slot.best = max(slot.best, score)
             slot.score = self.ranking.pick(score, slot.best)
             scores[lane] = self.ranking.weights_score(slot.epoch, score)
             pruned[lane] = self.events.record(slot.trial, row, slot.value, slot.score)
         self.engine.keep_best(scores)
-        self._free(result, pruned)
+        self._free(result, pruned, unmeasured)
 
-    def _free(self, result: EpochResult, pruned: dict[int, bool]) -> None:
+    def _free(self, result: EpochResult, pruned: dict[int, bool], unmeasured: set[int]) -> None:
         for lane, slot in enumerate(self.slots):
             if slot is None:
                 continue
-            status, message = self._status(slot, int(result.diverged_step[lane]), pruned.get(lane, False))
+            ends = int(result.diverged_step[lane]), pruned.get(lane, False), lane in unmeasured
+            status, message = self._status(slot, *ends)
             if status == "running":
                 continue
             if status == "diverged":
@@ -214,12 +218,15 @@ class GroupRun:
             self.events.finish(slot, status, message, self.engine.weights(lane) if wanted else None)
             self.slots[lane] = None
 
-    def _status(self, slot: Slot, diverged_step: int, pruned: bool) -> tuple[str, str]:
+    def _status(self, slot: Slot, diverged_step: int, pruned: bool, unmeasured: bool) -> tuple[str, str]:
+        ends = slot.epoch >= self.config.train.epochs
         if diverged_step >= 0:
             return "diverged", f"loss or gradient not finite at step {diverged_step}"
-        if math.isnan(slot.value):
+        if unmeasured and ends:
+            return "diverged", f"{self.objective.name} has no value after the last epoch"
+        if math.isnan(slot.value) and not unmeasured:
             return "diverged", f"{self.objective.name} not finite after epoch {slot.epoch}"
-        if slot.epoch >= self.config.train.epochs:
+        if ends:
             return "complete", ""
         return ("pruned", f"after epoch {slot.epoch}") if pruned else ("running", "")
 
@@ -232,7 +239,9 @@ class GroupRun:
 def _epoch_row(
     slot: Slot, lane: int, result: EpochResult, seconds: float, busy: int, images: int
 ) -> EpochRow:
-    columns = {"train_loss": _mean(result.train.loss[lane], result.train.count[lane])}
+    train = result.train
+    columns = {"train_loss": _mean(train.loss[lane], train.count[lane])}
+    columns["train_accuracy"] = _mean(train.correct[lane], train.count[lane])
     for name, sums in result.evaluated.items():
         columns[f"{name}_loss"] = _mean(sums.loss[lane], sums.count[lane])
         columns[f"{name}_accuracy"] = _mean(sums.correct[lane], sums.count[lane])

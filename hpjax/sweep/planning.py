@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import logging
+import os
+
+import jax
 
 from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
+from hpjax.data.dataset import Dataset
 from hpjax.errors import OutOfMemory
-from hpjax.lanes.capacity import Choice, choose_layout, count_devices, fixed_choice
+from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops import tuning
+from hpjax.report.heading import describe_start
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import most_unfinished
 from hpjax.search.space import list_static
@@ -43,6 +48,16 @@ def plan_groups(session: Session) -> Plan:
     return session.plan
 
 
+def introduce(session: Session, dataset: Dataset) -> None:
+    """Says, before the first group of a process, what is trained on what."""
+    devices = session.spec.config.lanes.devices or len(jax.devices())
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() == "cpu":
+        kind = f"{kind} ({os.cpu_count()} cores)"
+    device = kind if devices == 1 else f"{devices} devices ({kind})"
+    log.info("%s", describe_start(device, session.spec.config, dataset, session.num_trials))
+
+
 def _list_first(session: Session) -> list[Trial]:
     """Returns a trial of each group that a search may have, or of the first one where that isn't known."""
     known = list_static(session.spec.space, MOST_PLANNED)
@@ -56,6 +71,8 @@ def _list_first(session: Session) -> list[Trial]:
 def _plan_one(session: Session, first: Trial, trials: int) -> None:
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)
     dataset = session.datasets.load(config)
+    if not session.plans:
+        introduce(session, dataset)
     task = create_task(config, dataset, session.spec.tests_each_epoch)
     tuning.enable(config.lanes.tune)
     choose_lanes(session, first, trials, create_program(config, dataset), task)
@@ -155,6 +172,7 @@ def _describe_group(session: Session, first: Trial, trials: int, task: Task, cho
         steps_per_epoch=task.steps_per_epoch,
         epochs=apply_hyperparameters(session.spec.config, swept).train.epochs,
         memory_bytes=choice.memory_bytes,
+        available_bytes=device_memory_limit(),
         lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
         speedup=choice.speedup,
     )

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,29 @@ from flax import nnx
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
-from hpjax.config.user_files import describe_failure
+from hpjax.config.user_files import blaming, describe_failure, failing_lines, is_interruption
+from hpjax.data.augment import make_augment
 from hpjax.data.dataset import Dataset
-from hpjax.errors import ConfigError, HpjaxError, UserCodeError
+from hpjax.errors import ConfigError, HpjaxError, UserCodeError, text_of
+from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.lanes.group import fit_batch_size, model_arguments, optimizer_rule, trial_hparams
+from hpjax.lanes.program import Program
+from hpjax.lanes.residents import Examples
+from hpjax.lanes.shuffle import draw
+from hpjax.lanes.task import Task
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
 from hpjax.store.rows import EpochRow
+from hpjax.train.metrics import zero_sums
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
 
 log = logging.getLogger("hpjax")
 
+LATE = 1_000_000  # an epoch by which every metric has a value
 SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
 
 
@@ -43,15 +52,17 @@ def check_config(config: Config) -> None:
     space = parse_space(config.sweep.space)
     if config.sweep.sampler == "grid":
         space.grid()
+    for axis in space.axes:
+        if axis.step and axis.high - axis.last > 1e-6 * axis.step:
+            told = "sweep.space.%s ends at %g: its step of %g doesn't lead to %g"
+            log.warning(told, axis.name, axis.last, axis.step, axis.high)
     for setting in config.sweep.enqueue:
         space.check("sweep.enqueue", setting)
     _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
-    for setting in _extremes(space, ("model",)):
-        name = apply_hyperparameters(config, setting).model.name
-        if name not in MODEL_NAMES:
-            load_model_class(name)
+    for name in _own_models(config):
+        load_model_class(name)
     if config.lanes.devices > (there := len(jax.devices())):
         raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
 
@@ -70,7 +81,7 @@ def _check_objective(config: Config) -> None:
     }
     there, missing = ("validation", "test") if validates else ("test", "validation")
     row = EpochRow(trial=0, epoch=1, train_loss=1.0, epoch_seconds=1.0, images_per_second=1.0)
-    epoch = dataclasses.asdict(row) | columns[there]
+    epoch = dataclasses.asdict(row) | {"train_accuracy": 0.5} | columns[there]
     problem = _failure(objective, epoch)
     if problem is None:
         return
@@ -85,9 +96,19 @@ def _check_objective(config: Config) -> None:
 def _failure(objective: Objective, epoch: dict[str, Any]) -> HpjaxError | str | None:
     """Returns what is wrong with the objective's value of an epoch; None if nothing is."""
     try:
-        return "no finite number" if math.isnan(objective.value(epoch)) else None
+        value = objective.measure(epoch)
     except HpjaxError as error:
         return error
+    if value is None and _has_no_value(objective, {**epoch, "epoch": LATE}):
+        return UserCodeError(f"sweep.metric={objective.name!r} gives None: expected a number")
+    return None if value is None or math.isfinite(value) else "no finite number"
+
+
+def _has_no_value(objective: Objective, epoch: dict[str, Any]) -> bool:
+    try:
+        return objective.measure(epoch) is None
+    except HpjaxError:  # no sweep has so many epochs
+        return False
 
 
 def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
@@ -108,9 +129,10 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
     for trial in trials:
         size = trial.data.image_size or load(trial).train.images.shape[1]
         arguments = {**model_arguments(trial, dataset), "image_size": size}
-        if arguments not in checked:
-            checked.append(arguments)
-            _check_model(trial, arguments)
+        batch_size = trial.train.batch_size if trial.model.name not in MODEL_NAMES else 0
+        if (arguments, batch_size) not in checked:
+            checked.append((arguments, batch_size))
+            _check_model(trial, arguments, dataset)
 
 
 def _check_batch_sizes(batch_sizes: list[int], num_examples: int) -> None:
@@ -130,13 +152,35 @@ def _extremes(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:
     return Space(tuple(ends)).grid()
 
 
-def _check_model(config: Config, arguments: dict[str, Any]) -> None:
+def _check_model(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
     with _blaming(config.model.name):
-        nnx.eval_shape(lambda: create_model(rngs=init_rngs(0), **arguments))
+        model = _create_twice(config.model.name, lambda: create_model(rngs=init_rngs(0), **arguments))
         if config.model.name not in MODEL_NAMES:
+            if not jax.tree.leaves(nnx.state(model, nnx.Param)):
+                raise UserCodeError(f"model.name={config.model.name!r} has no nnx.Param: nothing to train")
             _trace(config, arguments)
+            _trace_program(config, arguments, dataset)
     if config.model.pretrained:
         from_torch(create_model(rngs=init_rngs(0), **arguments), config.model.pretrained)
+
+
+def _create_twice(name: str, create: Callable[[], nnx.Module]) -> nnx.Module:
+    """Returns the model's shapes; twice, since jax compares what isn't an array of the model's with itself.
+
+    Raises:
+      UserCodeError: That can't be compared.
+    """
+    model = nnx.eval_shape(create)
+    try:
+        nnx.eval_shape(create)
+    except ValueError as error:
+        found = re.search(r"was created on line .*?:(\d+):", text_of(error.__cause__, most=0))
+        line = f"line {found[1]}: " if found else ""
+        allowed = "expected nnx.Variable (or nnx.Param, nnx.BatchStat) around it"
+        raise UserCodeError(
+            f"model.name={name!r} failed: {line}an array is a plain attribute: {allowed}"
+        ) from error
+    return model
 
 
 def _trace(config: Config, arguments: dict[str, Any]) -> None:
@@ -162,15 +206,58 @@ def _trace(config: Config, arguments: dict[str, Any]) -> None:
     jax.eval_shape(train_step, state, hparams, batch)
 
 
+def _trace_program(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
+    """Lowers evaluating and training two lanes at the shapes that a sweep has; computes nothing."""
+
+    def create(seed: Any) -> nnx.Module:
+        return create_model(rngs=init_rngs(seed), **arguments)
+
+    num, size, batch_size = len(dataset.train), arguments["image_size"], config.train.batch_size
+    rule, augment = optimizer_rule(config, num), config.data.augment
+    recipe = create_recipe(nnx.eval_shape(lambda: create(0)), rule, config.train.precision)
+    init = lambda hparams: create_state(create(hparams.seed), recipe, hparams)  # noqa: E731
+    program = Program(recipe, init, None if augment == "none" else make_augment(augment))
+    lanes = 1 if config.lanes.count == 1 or config.lanes.strategy == "sequential" else 2
+    population = program.shapes(trial_hparams(config, config.seed), lanes)
+    images = jax.ShapeDtypeStruct((num, size, size, 3), jnp.uint8)
+    data: Any = Examples(images, jax.ShapeDtypeStruct((num,), jnp.int32))  # type: ignore[arg-type]
+    sums, drawn = zero_sums((lanes,)), jax.eval_shape(lambda: tuple(draw(0, 0, num, batch_size)))
+    program.train_one.lower(population.state, sums, population.hparams, data, *drawn, 0)
+    program.evaluate_one.lower(population.state, sums, data, 0, Task.eval_batch_size)
+
+
 @contextlib.contextmanager
 def _blaming(name: str) -> Iterator[None]:
     """Says in one line what a model of the user's own raises."""
+    own = name not in MODEL_NAMES
+    with blaming(f"model.name={name!r} failed", _file_of(name)) if own else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def blaming_models(config: Config) -> Iterator[None]:
+    """Says in one line what a sweep meets in a model of the user's own that was fine until then.
+
+    Raises:
+      UserCodeError: An exception of any kind passed through its file.
+    """
     try:
         yield
-    except HpjaxError:
-        raise
-    except Exception as error:
-        if name in MODEL_NAMES:
+    except BaseException as error:
+        if isinstance(error, HpjaxError) or is_interruption(error) or is_out_of_memory(error):
             raise
-        file = inspect.getfile(load_model_class(name))
-        raise UserCodeError(f"model.name={name!r} failed: {describe_failure(error, Path(file))}") from error
+        for name in _own_models(config):
+            if failing_lines(error, file := _file_of(name)):
+                raise UserCodeError(f"model.name={name!r} failed: {describe_failure(error, file)}") from error
+        raise
+
+
+def _own_models(config: Config) -> list[str]:
+    """Returns the models of the user's own that trials may have."""
+    settings = _extremes(parse_space(config.sweep.space), ("model",))
+    names = (apply_hyperparameters(config, setting).model.name for setting in settings)
+    return [name for name in dict.fromkeys(names) if name not in MODEL_NAMES]
+
+
+def _file_of(name: str) -> Path:
+    return Path(inspect.getfile(load_model_class(name)))

@@ -19,8 +19,8 @@ from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.heading import describe_data, describe_fixed, join_values
-from hpjax.report.outcome import describe_outcome
-from hpjax.report.style import FigureInfo
+from hpjax.report.outcome import describe_outcome, describe_standings
+from hpjax.report.style import FigureInfo, sparing
 from hpjax.search.plan import Plan
 from hpjax.store.ranking import Ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
@@ -29,7 +29,7 @@ from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
 from hpjax.sweep.groups import run_groups
 from hpjax.sweep.planning import halve_lanes, plan_groups
-from hpjax.sweep.preflight import check_config
+from hpjax.sweep.preflight import blaming_models, check_config
 from hpjax.sweep.selection import find_setting
 from hpjax.sweep.session import Interrupted, LaneLimit, Session
 
@@ -57,6 +57,11 @@ class SweepResult:
     best: TrialRow | None
     summary: dict[str, Any] = field(default_factory=dict, repr=False)
     settings: list[SettingRow] = field(default_factory=list, repr=False)
+
+    @property
+    def standings(self) -> list[str]:
+        """The up to five best settings, a line each; nothing where there is but one."""
+        return describe_standings(self.settings, self.trials, self.summary)
 
     @property
     def outcome(self) -> str:
@@ -102,7 +107,8 @@ def run_sweep(
     check_config(config)
     use_compilation_cache()
     advise()
-    with open_workdir(expand_path(str(workdir)), to_dict(config), resume) as opened:
+    where = expand_path(str(workdir))
+    with blaming_models(config), open_workdir(where, to_dict(config), resume) as opened:
         if opened.finished:
             log.info("the sweep in %s is finished already", opened.path)
         else:
@@ -124,7 +130,8 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
     try:
         with Session(config, workdir, progress, limit) as session:
             run_groups(session)
-            _draw(session)
+            with sparing("every figure"):
+                _draw(session)
             session.write_tables(finished=True)
     except Exception as error:
         if session is None or not is_out_of_memory(error):
@@ -147,9 +154,11 @@ def plan_sweep(config: Config) -> Plan:
     use_compilation_cache()
     config = dataclasses.replace(config, trackers=())
     with (
+        blaming_models(config),
         tempfile.TemporaryDirectory() as scratch,
         open_workdir(scratch, to_dict(config)) as opened,
         Session(config, opened) as session,
+        session.signals.at_once(),  # there is nothing to save
     ):
         return plan_groups(session)
 
@@ -179,9 +188,12 @@ def _draw(session: Session) -> None:
         classes=len(dataset.classes),
         winner=winner and winner.setting,
         choices=tuple(axis.name for axis in spec.space.axes if axis.choices),
+        logs=tuple(axis.name for axis in spec.space.axes if axis.log),
         ranking=spec.ranking,
         ranked_by=spec.ranked_by,
         minimize=not spec.objective.maximize,
+        own_metric=spec.own_name,
+        images={"test": len(dataset.test), "validation": len(dataset.validation or ())},
     )
     draw_figures(
         load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)

@@ -6,6 +6,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from hpjax.config.fields import Config
-from hpjax.errors import HpjaxError
+from hpjax.errors import HpjaxError, Signalled
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.program import Program
 from hpjax.report.progress import Progress
@@ -216,6 +217,19 @@ class Session:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Has a signal end the sweep at once: for what the same command does again, and nothing else is on.
+
+        Raises:
+          Interrupted: A signal arrived.
+        """
+        try:
+            with self.signals.at_once():
+                yield
+        except Signalled as error:
+            raise Interrupted(error.signum, self.workdir.path) from None
 
     def save(self, run: RunState | None = None, block: bool = False) -> None:
         """Saves a run's lanes (None: between two groups) and where the logs stand."""

@@ -29,8 +29,12 @@ class Spec:
     @property
     def ranked_by(self) -> str:
         """What ranks trials, in words; the function's name where the metric is the user's own."""
-        own = self.objective.name.rpartition(":")[2] if self.ranking.metric == OBJECTIVE else ""
-        return self.ranking.describe(own)
+        return self.ranking.describe(self.own_name)
+
+    @property
+    def own_name(self) -> str:
+        """The name of the metric's function where it is the user's own; else nothing."""
+        return self.objective.name.rpartition(":")[2] if self.ranking.metric == OBJECTIVE else ""
 
     @property
     def tests_each_epoch(self) -> bool:

@@ -28,7 +28,8 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
       trial: the trial's number, as in `trials.csv`.
 
     Returns:
-      The model, in evaluation mode, and its variables: `{"params", "batch_stats"}` as nested dicts of arrays.
+      The model, in evaluation mode and with its logits' names as `class_names`, and its variables:
+      `{"params", "batch_stats"}` as nested dicts of arrays.
 
     Raises:
       WorkdirError: There is no sweep in `workdir`.
@@ -47,6 +48,7 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
+    model.class_names = tuple(metadata["classes"])  # type: ignore[attr-defined]
     return model, variables
 
 

@@ -15,15 +15,12 @@ from hpjax.config.fields import FIELDS, PbtOptions
 from hpjax.config.rules import list_fields
 from hpjax.errors import HpjaxError
 from hpjax.main import main
+from hpjax.search.space import parse_space
+from hpjax.sweep.preflight import check_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"--config={ROOT}/configs/wd.py"
-
-
-@pytest.fixture(autouse=True)
-def unloaded(monkeypatch):
-    """Config files are loaded anew, as in a process of their own."""
-    monkeypatch.delitem(sys.modules, "config_config", raising=False)
+NOTHING = 77  # seed of a sweep in which every trial diverges
 
 
 @pytest.fixture
@@ -33,7 +30,10 @@ def sweep(monkeypatch, tmp_path):
 
     def run_sweep(config, workdir, resume, progress):
         calls.append((config, workdir, resume, progress))
-        return types.SimpleNamespace(workdir=tmp_path, outcome="best: trial 0")
+        best, standings = None if config.seed == NOTHING else 0, ["the best of 2 settings:", "  1.  0.9"]
+        return types.SimpleNamespace(
+            workdir=tmp_path, outcome="best: trial 0", best=best, standings=standings
+        )
 
     monkeypatch.setattr(package, "run_sweep", run_sweep)
     monkeypatch.setattr(package, "plan_sweep", lambda config: "the plan")
@@ -59,7 +59,11 @@ def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys)
     assert config.sweep.space == {"weight_decay": (0.01, 1.0)}
     out = capsys.readouterr().out
     assert f"{tmp_path}/trials.csv" in out and f"{tmp_path}/figures/" in out
-    assert out.endswith("\nbest: trial 0\n")
+    assert out.endswith("\nthe best of 2 settings:\n  1.  0.9\nbest: trial 0\n")
+
+
+def test_a_sweep_in_which_every_trial_diverges_has_a_status_of_its_own(sweep):
+    assert main(["main", CONFIG, f"--config.seed={NOTHING}"]) == 3
 
 
 @pytest.mark.parametrize("place", ["~", "$PLACE", "${PLACE}"])
@@ -159,7 +163,6 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--workdir=a\nb"], "--workdir"),
         ([CONFIG, "--plan=perhaps"], "plan"),
         ([CONFIG, "--flagfile=none"], "flagfile"),
-        (["--config.seed=1", CONFIG], "--config.seed"),
         ([CONFIG, "--config.optimizer.learningrate=1"], "did you mean optimizer.learning_rate?"),
         ([CONFIG, "--config.optimzer.name=sgd"], "did you mean optimizer?"),
         ([CONFIG, "--config.zzz.a.b=1"], "zzz.a.b='1'"),
@@ -187,6 +190,10 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--space=weight_decay=1:2:lg"], "expected log or a step"),
         ([CONFIG, "--space=batch_size=8:16:2.5"], "expected log or a step (one of the whole numbers)"),
         ([CONFIG, "--space=weight_decay=1", "--space=weight_decay=0.1"], "weight_decay once"),
+        ([CONFIG, "--config.sweep.space.weight_decay.low=1"], "weight_decay is (0.01, 1.0) in the config"),
+        ([CONFIG, "--lr=0.1"], "--lr is no flag; did you mean --config.optimizer.learning_rate=…?"),
+        ([CONFIG, "--noconfig.seed"], "--noconfig.seed"),
+        ([CONFIG, "--config.train.epochs"], "--config.train.epochs has no value"),
     ],
 )
 def test_a_misuse_is_one_line_and_status_2(args, expected, sweep, capsys):
@@ -268,9 +275,64 @@ def test_the_restart_for_huge_pages_keeps_the_arguments():
 def test_a_locale_without_our_characters_ends_nothing():
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
     done = _run("--helpfull", env=os.environ | ascii_only)
-    assert (done.returncode, done.stderr) == (0, "") and "?" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii() and "[--config.SECTION.FIELD=VALUE ...] [options]" in done.stdout
+
+
+FLAGS = [
+    "--config.sweep.space.weight_decay=(-1.0,)",
+    "--config.optimizer.learning_rate=-1",
+    "--config.sweep.pruner=asha",
+    "--config.optimizer.lr=1",
+    "--config.learning_rate=1",
+    "--config.train.wd=1",
+    "--config.model=resnet18",
+    "--space=batch_size=8:4",
+    "--space=batch_size=8:16:100",
+    "--space=optimizer=sgdm",
+    "--space=lr=0.1",
+]
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_an_error_names_the_flag_as_it_is_typed(flag, monkeypatch, capsys):
+    package = importlib.import_module("hpjax.sweep")
+    monkeypatch.setattr(package, "run_sweep", lambda config, *_, **__: parse_space(config.sweep.space))
+    assert main(["main", CONFIG, flag]) == 2
+    name, _, value = flag.partition("=")
+    said = capsys.readouterr().err
+    assert said.startswith(f"hpjax: error: {name}")
+    assert value.strip("()") in said or value.strip("()-,") in said
+
+
+QUEUED = """
+def get_config():
+    return {"sweep": {"space": {"momentum": (0.1, 0.2)}, "enqueue": ({"momentum": 0.1},)}}
+"""
+
+
+def test_a_queued_setting_outside_the_new_space_is_answered_with_the_cure(monkeypatch, tmp_path, capsys):
+    package, flags = importlib.import_module("hpjax.sweep"), ["--space=learning_rate=0.1"]
+    monkeypatch.setattr(package, "run_sweep", lambda config, *_, **__: check_config(config))
+    command = ["main", f"--config={_write(tmp_path, QUEUED)}", *flags]
+    assert main(command) == 2
+    assert "--config.sweep.enqueue=() leaves out" in capsys.readouterr().err
+    monkeypatch.setattr(package, "run_sweep", lambda config, *_, **__: _raise(HpjaxError(str(config.sweep))))
+    assert main([*command, "--config.sweep.enqueue=()"]) == 2
+    assert "enqueue=()" in capsys.readouterr().err
+
+
+def _raise(error):
+    raise error
 
 
 def test_the_package_is_light_and_its_names_are_lazy():
     code = "import sys, hpjax; assert 'jax' not in sys.modules; hpjax.run_sweep; assert 'jax' in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_package_lists_its_names_and_has_each():
+    import hpjax
+
+    assert {"run_sweep", "plan_sweep", "load_result", "load_trial", "to_torch"} <= set(dir(hpjax))
+    assert all(getattr(hpjax, name) is not None for name in hpjax.__all__)

@@ -16,7 +16,7 @@ import numpy as np
 from hpjax.store.checkpoints import load_trial_checkpoint
 
 ROOT = Path(__file__).parents[2]
-TIMINGS = ("epoch_seconds", "images_per_second", "average_epoch_seconds")
+TIMINGS = ("epoch_seconds", "images_per_second", "average_epoch_seconds", "amortised_seconds")
 PATIENCE = 600  # seconds; a sweep that takes longer hangs, even on a busy machine
 
 Condition = Callable[[], bool]

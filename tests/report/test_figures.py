@@ -44,7 +44,7 @@ def drawn(monkeypatch):
         caught[path.name] = figure
         return path
 
-    for module in ("figures", "response", "lineage"):
+    for module in ("figures", "response", "lineage", "together"):
         monkeypatch.setattr(sys.modules[f"hpjax.report.{module}"], "save_figure", save)
     return caught
 
@@ -317,3 +317,80 @@ def test_every_number_says_which_epoch_it_is_of(tmp_path, drawn):
         assert response.axes[0].get_ylabel() == f"{select} test accuracy (share of images)"
         heights = response.axes[0].collections[0].get_offsets()[:, 1].tolist()
         assert heights[0] == float(number)
+
+
+def _measured(count, images, tmp_path, drawn, seeds=1, swept=("learning_rate",), **about):
+    rows, trials = _sweep("learning_rate", [10.0**-n for n in range(count)], seeds)
+    rows = [dataclasses.replace(row, train_accuracy=row.test_accuracy + 0.1) for row in rows]
+    info = FigureInfo("digits", "net", swept, classes=10, images={"test": images}, **about)
+    draw_figures(rows, trials, label_trials(trials, swept), info, tmp_path)
+    return drawn
+
+
+def test_training_and_test_are_together_in_one_figure(tmp_path, drawn):
+    figure = _measured(3, 100, tmp_path, drawn)["train_and_test.png"]
+    assert "train_accuracy.png" in drawn
+    loss, accuracy = figure.axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == (
+        "loss (nats per image)",
+        "accuracy (share of images)",
+    )
+    for axes in figure.axes:
+        styles = [line.get_linestyle() for line in axes.get_lines() if len(line.get_xdata()) == 4]
+        assert sorted(styles) == ["-"] * 3 + ["--"] * 3
+    assert len(_legend(figure)) == 3
+
+
+def test_of_many_settings_as_many_as_there_are_colours_are_together(tmp_path, drawn):
+    figure = _measured(12, 100, tmp_path, drawn, winner=11)["train_and_test.png"]
+    labels = _legend(figure)
+    assert len(labels) == len({line.get_color() for line in figure.axes[0].get_lines()}) == 7
+    assert "learning rate = 1e-11" in labels
+
+
+@pytest.mark.parametrize(("images", "seeds", "bars"), [(0, 1, 0), (100, 1, 3), (100, 2, 0)])
+def test_an_accuracy_without_seeds_has_its_interval(images, seeds, bars, tmp_path, drawn):
+    axes = _measured(3, images, tmp_path, drawn, seeds)["test_accuracy.png"].axes[0]
+    assert len(axes.containers) == bars
+    assert any("95 % interval" in text for text in _legend(axes.figure)) == bool(bars)
+    low, high = axes.get_ylim()
+    assert not images or high - low > 3 * (0.1 if images == 100 else 0.01)
+
+
+def test_every_axis_of_accuracies_has_the_line_of_guessing(tmp_path, drawn):
+    _measured(3, 100, tmp_path, drawn)
+    for name in ("test_accuracy.png", "train_accuracy.png", "final_accuracy.png", "train_and_test.png"):
+        axes = drawn[name].axes[-1]
+        assert [(patch.get_y(), patch.get_height()) for patch in axes.patches] == [(0.1, 0.0)], name
+        assert axes.get_ylim()[0] < 0.1 < axes.get_ylim()[1], name
+        assert "guessing" in [text.get_text() for text in axes.texts], name
+
+
+def test_a_metric_of_ones_own_has_its_name(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", [0.1, 0.2])
+    rows = [dataclasses.replace(row, objective=row.test_loss) for row in rows]
+    info = FigureInfo(
+        "digits", "net", ("learning_rate",), ranking=Ranking("objective"), own_metric="my_score"
+    )
+    draw_figures(rows, trials, label_trials(trials, info.swept), info, tmp_path)
+    figure = drawn["objective.png"]
+    assert figure.texts[0].get_text().startswith("My score per epoch")
+    assert figure.axes[0].get_ylabel().startswith("my score") and "final my score" in _legend(figure)[0]
+
+
+@pytest.mark.parametrize("logs", [(), ("learning_rate",)])
+def test_what_was_searched_in_the_logarithm_is_drawn_so(logs, tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", [0.01 * 1.2**n for n in range(12)])
+    info = FigureInfo("digits", "net", ("learning_rate",), logs=logs)
+    draw_figures(rows, trials, label_trials(trials, info.swept), info, tmp_path)
+    scale = "log" if logs else "linear"
+    assert drawn["final_accuracy.png"].axes[0].get_xscale() == scale
+    assert drawn["test_accuracy.png"].axes[1].get_yscale() == scale  # of the colours
+
+
+def test_ten_settings_are_told_apart(tmp_path, drawn):
+    rows, trials = _sweep("learning_rate", [0.1 * n for n in range(10)])
+    _draw(rows, trials, ("learning_rate",), tmp_path)
+    lines = [line for line in drawn["test_accuracy.png"].axes[0].get_lines() if len(line.get_xdata()) == 4]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(lines) == len(looks) == 10 and len({line.get_marker() for line in lines}) == 10

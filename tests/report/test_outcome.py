@@ -1,6 +1,6 @@
 """The last line of a sweep."""
 
-from hpjax.report.outcome import describe_outcome
+from hpjax.report.outcome import describe_outcome, describe_standings
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import TrialRow
 from hpjax.store.settings import describe_winner, summarize_settings
@@ -66,3 +66,29 @@ def test_what_ranks_is_said():
     assert line == (
         "best: trial 3, learning rate = 1e-4, best test accuracy 0.91 (final 0.9), lanes 93 % busy"
     )
+
+
+def test_the_best_settings_are_listed():
+    trials = [_trial(number, 10.0**-number, 0.5 + 0.05 * number) for number in range(8)]
+    trials.append(TrialRow(8, "diverged", 0, {"learning_rate": 1.0}, setting=8))
+    lines = describe_standings(summarize_settings(trials, Ranking("test_accuracy")), trials, SUMMARY)
+    assert lines[0] == "the best of 9 settings, by final test accuracy:" and len(lines) == 6
+    assert lines[1] == "  1.  0.85  learning rate = 1e-7" and lines[5].endswith("learning rate = 0.001")
+
+
+def test_settings_of_several_seeds_and_losses_are_listed_as_they_are_ranked():
+    trials = [_trial(seed, 0.1, 0.5 + 0.02 * seed, seed) for seed in range(3)]
+    trials += [_trial(3 + seed, 0.2, 0.7 + 0.02 * seed, seed) for seed in range(3)]
+    lines = describe_standings(summarize_settings(trials, Ranking("test_accuracy")), trials, SUMMARY)
+    assert lines[1:] == ["  1.  0.72 ± 0.05  learning rate = 0.2", "  2.  0.52 ± 0.05  learning rate = 0.1"]
+    losses = [
+        TrialRow(n, "complete", 0, {"learning_rate": n}, final_test_loss=1.0 + n, setting=n) for n in range(2)
+    ]
+    summary = {**SUMMARY, "metric": "test_loss"}
+    lines = describe_standings(summarize_settings(losses, Ranking("test_loss")), losses, summary)
+    assert lines[1:] == ["  1.  1  learning rate = 0", "  2.  2  learning rate = 1"]
+
+
+def test_one_setting_has_no_list():
+    trials = [_trial(0, 0.1, 0.5)]
+    assert describe_standings(summarize_settings(trials, Ranking("test_accuracy")), trials, SUMMARY) == []

@@ -65,3 +65,53 @@ def test_resumed_epochs_do_not_count_as_speed():
 )
 def test_format_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+class _Gone(io.StringIO):
+    """A stream that fails at each write, as a pipe without a reader or a full disk does."""
+
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def write(self, text):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(),
+        OSError(28, "full"),
+        ValueError("closed"),
+        UnicodeEncodeError("ascii", "±", 0, 1, ""),
+    ],
+)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stream_that_takes_nothing_ends_nothing(error, terminal):
+    stream = _Gone(error)
+    stream.isatty = lambda: terminal
+    with Progress(2, stream, interval=0) as progress:
+        progress.update(1, 1)
+        progress.message("note")
+        progress.update(2, 1)
+
+
+def test_no_stream_at_all_ends_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        with Progress(2, stream, interval=0) as progress:
+            progress.update(1, 1)
+            progress.message("note")
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for stream in (_Terminal(), io.StringIO()):
+        with Progress(2, stream, interval=0) as progress:
+            progress.update(1, 1, best="trial 0 (\x1b[31mred\x07\r\n)")
+            progress.message("diverged: \x1b]0;title\x07")
+        written = stream.getvalue().replace("\r\x1b[K", "").replace("\n", "")
+        assert written.isprintable() and "\\x1b[31mred\\x07" in written

@@ -78,3 +78,12 @@ def test_what_was_not_measured_is_left_out():
 def test_a_time_that_was_not_measured_is_unknown():
     assert Plan((_group(lane_step_seconds=0.0),), 8).seconds is None
     assert "8 trials, time unknown" in str(Plan((_group(lane_step_seconds=0.0),), 8))
+
+
+def test_a_plan_beyond_the_memory_says_so():
+    large = _group(static={"batch_size": 64}, memory_bytes=9 << 30, available_bytes=4 << 30)
+    fits = _group(memory_bytes=1 << 30, available_bytes=4 << 30)
+    last = str(Plan((fits, large), 8)).splitlines()[-1]
+    assert last.startswith("beyond this machine: batch_size=64 needs 9.0 GiB of memory, and 4.0 GiB are free")
+    for group in (fits, _group(memory_bytes=9 << 30), _group(available_bytes=1)):  # unknown is not beyond
+        assert "beyond" not in str(Plan((group,), 8))

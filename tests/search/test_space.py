@@ -86,3 +86,53 @@ def test_conditions_thin_out_the_grid():
         {"optimizer": "sgd", "momentum": 0.9},
         {"optimizer": "adam"},
     ]
+
+
+SPECS = {
+    "weight_decay": ((0.01, 1.0), ["0.01,1.0"]),
+    "batch_size": ((8, 16), ["8,16"]),
+    "optimizer": (("sgd", "adam"), ["sgd,adam", "'sgd','adam'", '"sgd", "adam"']),
+    "learning_rate": ({"low": 1e-5, "high": 0.1, "log": True}, ["1e-5:1e-1:log"]),
+    "epochs": ({"low": 1, "high": 9, "step": 2}, ["1:9:2"]),
+}
+
+
+@given(
+    st.sampled_from([(name, text) for name in SPECS for text in SPECS[name][1]]),
+    st.sampled_from(["{}", "[{}]", "({})", "{{{}}}", "[({})]", "{},", "[{},]", "( {} , )", " {} "]),
+    st.sampled_from(["", " ", "  "]),
+)
+def test_blanks_brackets_and_a_comma_at_the_end_change_nothing(spec, form, blank):
+    name, text = spec
+    spaced = text.replace(",", f"{blank},{blank}").replace(":", f"{blank}:{blank}")
+    assert parse_space_flag(f"{blank}{name}{blank}={form.format(spaced)}") == (name, SPECS[name][0])
+
+
+@given(st.text(alphabet="[](){},.:'\"0123456789e- ablog", max_size=12), st.sampled_from([*SPECS]))
+def test_any_specification_is_an_axis_or_one_line(text, name):
+    try:
+        name, spec = parse_space_flag(f"{name}={text}")
+        assert parse_space({name: spec}).axes
+    except ConfigError as error:
+        assert error.allowed
+
+
+@pytest.mark.parametrize("more", [{}, {"log": True}, {"step": 0.1}, {"when": {"optimizer": "adam"}}])
+def test_a_range_of_one_value_is_a_choice(more):
+    space = parse_space({"learning_rate": {"low": 0.1, "high": 0.1, **more}, "optimizer": ("adam",)})
+    assert space.axes[-1 if "when" in more else 0].values == (0.1,)
+    assert [setting["learning_rate"] for setting in space.grid()] == [0.1]
+
+
+def test_a_condition_may_name_values_that_the_space_leaves_out():
+    when = {"optimizer": ("sgd", "momentum", "nesterov")}
+    space = parse_space({"momentum": {"choices": (0.5,), "when": when}, "optimizer": ("adam", "momentum")})
+    assert space.grid() == [{"optimizer": "adam"}, {"optimizer": "momentum", "momentum": 0.5}]
+
+
+@pytest.mark.parametrize("values", [("sgd", "nothing"), ("momentum", 3), ()])
+def test_a_condition_that_never_holds_or_names_no_value_is_refused(values):
+    spec = {"momentum": {"choices": (0.5,), "when": {"optimizer": values}}, "optimizer": ("adam", "sgd")}
+    with pytest.raises(ConfigError) as caught:
+        parse_space(spec)
+    assert caught.value.key == "sweep.space.momentum.when.optimizer"

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from hpjax.config import SweepConfig, parse_config
 from hpjax.errors import ConfigError, HpjaxError, WorkdirError
 from hpjax.search.objective import create_objective
-from hpjax.search.samplers import check_sampler
+from hpjax.search.samplers import check_sampler, relaying_warnings
 from hpjax.search.space import parse_space
 from hpjax.search.study import STUDY_NAME, open_study
 
@@ -197,3 +197,21 @@ def test_a_journal_that_cannot_grow_is_one_line_wherever_it_stops(tmp_path, full
             failed.append(path.stat().st_size - size)
     assert len(set(failed)) > 4  # stopped after each of the entries
     assert _open(path, study.mark(), sampler="random", trials=40).left == 0
+
+
+def test_what_optuna_warns_of_is_a_line_of_ours_once(tmp_path, caplog, recwarn):
+    space = {"learning_rate": {"low": 0.1, "high": 1.0, "step": 0.4}, "optimizer": ("sgd", "adam")}
+    for sampler in ("cmaes", "gp", "tpe", "qmc"):
+        _run(_open(tmp_path / sampler, space=space, sampler=sampler, trials=12, pruner="wilcoxon"))
+    assert not recwarn.list
+    said = [message for message in caplog.messages if not message.startswith("data.validation_fraction")]
+    assert len(set(said)) == len(said) and all(m.isprintable() and m.startswith("Optuna: ") for m in said)
+
+
+def test_a_warning_is_relayed_and_what_is_experimental_is_not(caplog, recwarn):
+    for _ in range(2):
+        with relaying_warnings():
+            warnings.warn("a\x1b[1m\nwarning", UserWarning, stacklevel=1)
+            warnings.warn("new", optuna.exceptions.ExperimentalWarning, stacklevel=1)
+            warnings.warn("old", FutureWarning, stacklevel=1)
+    assert caplog.messages == ["Optuna: a\\x1b[1m warning"] and not recwarn.list

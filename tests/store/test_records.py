@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -9,6 +10,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpjax.errors import WorkdirError
 from hpjax.store.ranking import Ranking
@@ -20,6 +23,8 @@ from hpjax.store.records import (
     load_trials,
     open_records,
 )
+from hpjax.store.rows import TrialRow
+from hpjax.store.tables import format_trials
 
 HPARAMS = {"weight_decay": 0.01, "learning_rate": 1e-4, "optimizer": "adam", "nesterov": True}
 
@@ -237,3 +242,31 @@ def test_thousands_of_trials_stay_cheap(tmp_path):
         _fill(records, trials=range(2000), epochs=10)
         records.write_tables()
     assert len(load_epochs(tmp_path)) == 20_000
+
+
+TEXTS = st.text() | st.builds(
+    str.__add__, st.sampled_from(["=", "+", "-", "@", " =", "\t=", "\r@"]), st.text()
+)
+
+
+@given(TEXTS)
+def test_no_name_or_message_is_a_formula_or_breaks_a_row(text):
+    row = TrialRow(0, "diverged", 0, {"model": text, "momentum": -0.5}, final_train_loss=-1.0, message=text)
+    header, found = list(csv.reader(io.StringIO(format_trials([row], ("model", "momentum")))))
+    cells = dict(zip(header, found, strict=True))
+    for cell in (cells["model"], cells["message"]):
+        assert cell.isprintable() and cell.strip()[:1] not in ("=", "+", "-", "@")
+    assert (cells["momentum"], cells["final_train_loss"]) == ("-0.5", "-1.0")
+
+
+def test_a_trial_has_its_share_of_the_time(tmp_path):
+    with open_records(tmp_path) as records:
+        records.start_trial(0, HPARAMS, seed=7)
+        for epoch, lanes in enumerate((4, 4, 1), 1):
+            records.add_epoch(EpochRow(0, epoch, 1.0, epoch_seconds=2.0, lanes=lanes))
+        records.start_trial(1, HPARAMS, seed=7)
+        records.write_tables()
+        assert (records.trial(0).lanes, records.trial(0).amortised_seconds) == (3.0, 3.0)
+        assert (records.trial(1).lanes, records.trial(1).amortised_seconds) == (None, None)
+    rows = _read(tmp_path / "trials.csv")
+    assert [(row["lanes"], row["amortised_seconds"]) for row in rows] == [("3.0", "3.0"), ("", "")]

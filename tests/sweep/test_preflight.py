@@ -1,5 +1,6 @@
 """What is wrong is said before anything is trained, and before a workdir is touched."""
 
+import contextlib
 import textwrap
 
 import pytest
@@ -277,3 +278,70 @@ def test_values_are_shown_within_a_line():
         with pytest.raises(HpjaxError) as caught:
             parse_config({"sweep": {"trials": 1, "enqueue": value}})
         assert len(str(caught.value)) < 400
+
+
+def _net(tmp_path, init="", call="", **more):
+    text = MODEL.replace("rngs=rngs)\n", f"rngs=rngs)\n        {init}\n", 1)
+    text = text.replace("        return", f"        {call}\n        return", 1)
+    for old, new in more.items():
+        text = text.replace(old, new)
+    return _config(model={"name": f"{_own(tmp_path, text)}:Net"})
+
+
+@pytest.mark.parametrize(
+    ("init", "call"),
+    [
+        ("", "assert images.shape[0] == 2"),  # holds for the two images that are tried first
+        ("", "images = images.reshape(2, -1, *images.shape[1:])[0]"),
+        ("", "images = images[:2] if images.shape[0] > 100 else images"),
+        ("self.scale = nnx.Param(jnp.ones((), jnp.complex64))", "images = images * self.scale[...]"),
+        ("self.scale = nnx.Param(jnp.ones((), jnp.int32))", "images = images * self.scale[...]"),
+        ("self.last = nnx.BatchStat(jnp.zeros(2))", "self.last[...] = images.mean((1, 2, 3))"),
+    ],
+)
+def test_a_model_that_fails_at_the_shapes_of_the_sweep_alone_is_refused(init, call, tmp_path):
+    with pytest.raises(UserCodeError, match="Net' (failed|gives)"):
+        check_groups(_net(tmp_path, init, call), _load)
+
+
+def test_a_model_without_parameters_is_refused(tmp_path):
+    text = MODEL.replace("self.out = nnx.Linear(3, num_classes, rngs=rngs)", "self.classes = num_classes")
+    text = text.replace("self.out(images.mean((1, 2)))", "jnp.zeros((images.shape[0], self.classes))")
+    with pytest.raises(UserCodeError, match="no nnx.Param: nothing to train"):
+        check_groups(_config(model={"name": f"{_own(tmp_path, text)}:Net"}), _load)
+
+
+def test_where_a_range_ends_is_said_in_a_line_of_ours(caplog, recwarn):
+    space = {"learning_rate": {"low": 0.1, "high": 1.0, "step": 0.4}}
+    check_config(_config(sweep={"space": space}))
+    assert caplog.messages == ["sweep.space.learning_rate ends at 0.9: its step of 0.4 doesn't lead to 1"]
+    assert not recwarn.list
+
+
+def test_a_model_is_tried_at_every_batch_size(tmp_path):
+    call = "assert images.shape[0] in (2, 4, 250)"
+    path = _own(tmp_path, MODEL.replace("        return", f"        {call}\n        return", 1))
+    for sizes, fits in (((4,), True), ((4, 5), False)):
+        config = _config(model={"name": f"{path}:Net"}, sweep={"space": {"batch_size": sizes}})
+        with contextlib.nullcontext() if fits else pytest.raises(UserCodeError, match="AssertionError"):
+            check_groups(config, _load)
+
+
+@pytest.mark.parametrize("epoch", [1, 5])
+def test_a_metric_that_looks_its_epoch_up_is_no_error(epoch, tmp_path):
+    body = f"None if epoch['epoch'] < {epoch} else [0, 1, 2, 3, 4, 5][epoch['epoch']]"
+    check_config(_config(sweep={"metric": f"{_own(tmp_path, SELECTS.format(body))}:metric"}))
+
+
+@pytest.mark.parametrize("attribute", ["jnp.ones(3)", "nnx.List([jnp.ones(3)])", "jnp.arange(3)"])
+def test_an_array_as_a_plain_attribute_is_refused_with_the_cure(attribute, tmp_path):
+    config = _net(tmp_path, f"self.scale = {attribute}", "images = images * jnp.asarray(self.scale[0])")
+    with pytest.raises(UserCodeError, match="failed: line 8: an array is a plain attribute: .*nnx.Variable"):
+        check_groups(config, _load)
+
+
+@pytest.mark.parametrize(
+    "attribute", ["np.ones(3, np.float32)", "lambda x: x", "{'a': 1}", "nnx.Variable(jnp.ones(3))"]
+)
+def test_other_attributes_are_fine(attribute, tmp_path):
+    check_groups(_net(tmp_path, f"import numpy as np; self.scale = {attribute}"), _load)

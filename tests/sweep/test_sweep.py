@@ -127,6 +127,34 @@ def test_the_summary_says_what_became_of_the_files(tmp_path):
     assert ["val is tested on" in remark for remark in summary["remarks"]] == [True]
 
 
+def test_classes_are_named_in_the_summary_and_by_the_model(finished):
+    _, result = finished
+    classes = ["buildings", "forest", "glacier", "mountain", "sea", "street"]
+    assert result.summary["data"]["classes"] == classes
+    assert load_trial(result.workdir, result.best.trial)[0].class_names == tuple(classes)
+
+
+def test_training_accuracy_lanes_and_each_trials_share_of_the_time_are_there(finished):
+    _, result = finished
+    for row in result.epochs:
+        assert row.train_accuracy == round(row.train_accuracy * 60) / 60
+    for trial in result.trials:
+        epochs = [row for row in result.epochs if row.trial == trial.trial]
+        assert trial.final_train_accuracy == epochs[-1].train_accuracy
+        assert trial.lanes == sum(row.lanes for row in epochs) / len(epochs)
+        assert trial.amortised_seconds == pytest.approx(sum(row.epoch_seconds / row.lanes for row in epochs))
+    assert "train_and_test.png" in {path.name for path in (result.workdir / "figures").iterdir()}
+
+
+def test_the_best_settings_are_listed_in_their_order(finished):
+    _, result = finished
+    head, *lines = result.standings
+    assert head.startswith(f"the best of {len(result.trials)} settings") and 2 <= len(lines) <= 5
+    shares = [float(line.split()[1]) for line in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == pytest.approx(result.best.final_test_accuracy, abs=1e-4)
+
+
 def test_tensorboard_has_the_results_of_a_trial(finished):
     _, result = finished
     for row in result.trials:

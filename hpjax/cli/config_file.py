@@ -1,0 +1,93 @@
+"""A configuration's file: Python with `get_config()`, YAML or JSON."""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hpjax.config.checks import is_mapping
+from hpjax.config.parsing import as_mapping
+from hpjax.config.user_files import blaming
+from hpjax.errors import ConfigError, UsageError, text_of
+
+ALLOWED = (
+    "a Python file whose get_config() returns get_default(), changed; or a YAML or JSON file of (some of) its"
+    " fields"
+)
+_NAME = "hpjax_config_file"
+_EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+
+
+def load_config_file(name: str) -> dict[str, Any]:
+    """Returns what a configuration's file gives, as nested dicts; not yet checked.
+
+    Args:
+      name: its path; `FILE.py:TEXT` calls `get_config(TEXT)`.
+
+    Raises:
+      HpjaxError: There is no such file, it fails, or it gives something else.
+    """
+    file, argument = (name, "") if Path(name).is_file() else name.partition(":")[::2]
+    path = Path(file)
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or text_of(error)
+        raise ConfigError("--config", name, f"{ALLOWED} ({reason})") from error
+    read = _READERS.get(path.suffix.lower())
+    given = read(name, content) if read else _run_python(name, path.absolute(), content, argument)
+    given = {} if given is None and read else as_mapping(given)  # a YAML file of comments alone
+    if not is_mapping(given):
+        raise ConfigError("--config", name, f"{ALLOWED}; it gives {type(given).__name__}")
+    return dict(given.items())
+
+
+def _run_python(name: str, path: Path, content: bytes, argument: str) -> Any:
+    module = ModuleType(_NAME)
+    module.__file__ = str(path)
+    sys.modules[_NAME] = module  # dataclasses in it look it up
+    with blaming(f"--config={name} failed", path), _neighbours(path.parent):
+        exec(compile(content, str(path), "exec"), vars(module))
+        get_config = getattr(module, "get_config", None)
+        if callable(get_config):
+            given = get_config(argument) if argument else get_config()
+            return as_mapping(given)
+    raise ConfigError("--config", name, f"{ALLOWED}; it has no get_config()")
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Has modules in a folder found, as those beside a script are."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _read_json(name: str, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--config={name} is no JSON: {text_of(error)}") from error
+
+
+def _read_yaml(name: str, content: bytes) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2 in one point: 1e-4 is a number without a dot, too."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    try:
+        return yaml.load(content, Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"--config={name} is no YAML: {text_of(error)}") from error
+
+
+_READERS = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}

@@ -1,0 +1,50 @@
+"""A signal is noted where there is something to save, and interrupts at once where there isn't."""
+
+import os
+import signal
+
+import pytest
+
+from hpjax.errors import Signalled
+from hpjax.sweep.signals import Signals
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_first_is_noted_and_the_second_ends_at_once(number):
+    before = [signal.getsignal(n) for n in NUMBERS]
+    with Signals() as signals:
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+        with pytest.raises(Signalled) as caught:
+            os.kill(os.getpid(), number)
+    assert caught.value.signum == number and [signal.getsignal(n) for n in NUMBERS] == before
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_work_of_which_nothing_is_saved_is_interrupted(number):
+    with Signals() as signals:
+        with pytest.raises(Signalled) as caught, signals.at_once():
+            os.kill(os.getpid(), number)
+        assert caught.value.signum == signals.received == number
+        with pytest.raises(Signalled), signals.at_once():  # one that arrived before
+            raise AssertionError
+
+
+def test_after_such_work_signals_are_noted_again():
+    with Signals() as signals:
+        with signals.at_once():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+
+
+def test_a_hangup_stays_ignored_where_it_is():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
