@@ -32,6 +32,8 @@ def _run(arguments: Arguments) -> None:
 
 
 def _describe(result: "SweepResult") -> str:
+    from hpjax.report.diagnosis import describe_findings
+
     path = result.workdir
     lines = [
         f"tables       {path}/trials.csv  {path}/epochs.csv  {path}/summary.json",
@@ -40,7 +42,7 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
-    return "\n".join([*lines, result.outcome])
+    return "\n".join([*lines, result.outcome, *describe_findings(result.diagnosis)])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.config.fields import Config, DataConfig
+from hpjax.data.copies import count_classes, count_copies
 from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import WorkdirError
 
@@ -57,10 +58,18 @@ class Datasets:
         if not self._loaded:
             return {}
         dataset = self.any()
-        validation = 0 if dataset.validation is None else len(dataset.validation)
-        images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
+        splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+        classes = len(dataset.classes)
+        images = {name: 0 if split is None else len(split) for name, split in splits.items()}
+        counts = {name: count_classes(split, classes) for name, split in splits.items() if split is not None}
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        return {"data": {**about, "images": images}}
+        return {"data": {**about, "images": images, "classes": classes, "class_counts": counts}}
+
+    def count_copies(self) -> int:
+        """Returns how many test images are among the others as well, to the last pixel."""
+        dataset = self.any()
+        others = [dataset.train] if dataset.validation is None else [dataset.train, dataset.validation]
+        return count_copies(dataset.test, others)
 
 
 def _images(config: Config) -> DataConfig:

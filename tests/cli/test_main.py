@@ -33,7 +33,7 @@ def sweep(monkeypatch, tmp_path):
 
     def run_sweep(config, workdir, resume, progress):
         calls.append((config, workdir, resume, progress))
-        return types.SimpleNamespace(workdir=tmp_path, outcome="best: trial 0")
+        return types.SimpleNamespace(workdir=tmp_path, outcome="best: trial 0", diagnosis=[])
 
     monkeypatch.setattr(package, "run_sweep", run_sweep)
     monkeypatch.setattr(package, "plan_sweep", lambda config: "the plan")
