@@ -35,15 +35,18 @@ class Simulator:
 
     def __init__(self, rng, split="test", noisy=True):
         self.rng, self.split, self.noisy, self.history = rng, split, noisy, History()
+        self._count = 0
+        self.errors = {}  # of the last epoch by trial, on infinitely many images
         self._images = TEST_IMAGES if split == "test" else VALIDATION_IMAGES
 
     def add(self, hyperparameters, train, loss, error, status="complete", seconds=10.0, setting=None, seed=0,
-            calm=1.0):  # fmt: skip
+            calm=1.0, prunes=None):  # fmt: skip
         """Records one trial; returns its number. `error` is one minus the accuracy, by epoch.
 
-        `calm` is a factor on the scatter between epochs.
+        `calm` is a factor on the scatter between epochs; `prunes` says after each epoch, by its accuracy,
+        whether the trial ends.
         """
-        number = len(self.history.trials())
+        number, self._count = self._count, self._count + 1
         start = {"trial": number, "seed": seed, "hyperparameters": {**hyperparameters}, "seed_index": seed}
         start |= {"setting": number if setting is None else setting, "group": 0, "order_offset": 0}
         self.history.apply({"kind": "start", **start})
@@ -53,11 +56,15 @@ class Simulator:
             error = np.asarray(error, float)
             share = 1 - (error / (1 - 1 / CLASSES)) ** 4  # guessing stays guessing, whatever the seed
             error = error + share * (self._disturb(error, calm * EPOCH_NOISE) - error)
+            self.errors[number] = float(error[-1])
             error = self.rng.binomial(self._images, np.clip(error, 0, 1)) / self._images
         for epoch, values in enumerate(zip(train, loss, error, strict=True), 1):
             row = {"trial": number, "epoch": epoch, "train_loss": values[0], "epoch_seconds": seconds}
             row |= {f"{self.split}_loss": values[1], f"{self.split}_accuracy": 1 - values[2]}
             self.history.apply({"kind": "epoch", **row})
+            if prunes and prunes(epoch, 1 - values[2]):
+                status = "pruned"
+                break
         self.history.apply({"kind": "finish", "trial": number, "status": status, "message": ""})
         return number
 

@@ -16,7 +16,7 @@ from simulated_sweeps import (
 
 from hpjax.search.space import Axis, parse_space, parse_space_flag
 
-SWEEPS = 12
+SWEEPS = 40
 SLOW = 0.25  # of the scatter: the recorded run at 1e-7 has that much
 RATE, DECAY = log_axis("learning_rate", 1e-5, 1e-1), log_axis("weight_decay", 1e-6, 1.0)
 DROPOUT = Axis("dropout_rate", low=0.1, high=0.6)

@@ -1,8 +1,10 @@
 """Where nothing but seeds differs, at most one sweep in twenty raises a false alarm."""
 
+import warnings
 from collections import Counter
 
 import numpy as np
+import optuna
 import pytest
 from simulated_sweeps import FIXED, Simulator, curves_of, draw, log_axis, recorded
 
@@ -36,19 +38,29 @@ def _random(simulator, curves, trials):
     return simulator.diagnose(RATE, DECAY, sampler="random")
 
 
-def _pruned(simulator, curves, trials=40):
-    """Successive halving by chance: three of four end after 2 epochs, three of four of the others after 5."""
-    start = len(simulator.history.trials())
-    for number in range(trials):
-        epochs = 10 if number % 16 == 0 else 5 if number % 4 == 0 else 2
-        values = (draw(simulator.rng, RATE), draw(simulator.rng, DECAY))
-        setting = {**FIXED, "learning_rate": values[0], "weight_decay": values[1]}
-        status = "complete" if epochs == 10 else "pruned"
-        simulator.add(setting, *(curve[:epochs] for curve in curves), status=status)
-    whole = [t for t in simulator.history.trials()[start:] if t.status == "complete"]
-    best = max(whole, key=lambda trial: trial.final_validation_accuracy)
-    simulator.test(best.trial, 1 - curves[2][-1])
-    return simulator.diagnose(RATE, DECAY, sampler="random")
+def _searched(simulator, curves, trials=30):
+    """TPE finds its favourites in the noise, and successive halving ends most trials for it."""
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    seed = int(simulator.rng.integers(2**31))
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    for _ in range(trials):
+        trial = study.ask()
+        setting = {axis.name: trial.suggest_float(axis.name, axis.low, axis.high, log=True)
+                   for axis in (RATE, DECAY)}  # fmt: skip
+
+        def prunes(epoch, accuracy, trial=trial):
+            trial.report(accuracy, epoch)
+            return trial.should_prune()
+
+        number = simulator.add({**FIXED, **setting}, *curves, prunes=prunes)
+        row = simulator.history.trial(number)
+        pruned = row.status == "pruned"
+        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        study.tell(trial, None if pruned else row.final_validation_accuracy, state=state)
+    best = study.best_trial.number
+    simulator.test(best, 1 - simulator.errors[best])
+    return simulator.diagnose(RATE, DECAY, sampler="tpe")
 
 
 KINDS = {
@@ -59,18 +71,20 @@ KINDS = {
     "seeds": lambda s, c: _grid(s, c, "weight_decay", (0.0, 0.01, 0.1), seeds=5),
     "random": lambda s, c: _random(s, c, 30),
     "long": lambda s, c: _random(s, c, 60),
-    "pruned": _pruned,
+    "searched": _searched,
 }
 
 
 @pytest.fixture(scope="module")
 def alarms():
     """Returns, of each sweep, its kind and the names of what is false."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     rng, found = np.random.default_rng(2718), []
     for number in range(SWEEPS):
         kind = list(KINDS)[number % len(KINDS)]
         base = list(BASES)[number // len(KINDS) % len(BASES)]
-        simulator = Simulator(rng, "validation" if kind in ("random", "pruned") else "test")
+        simulator = Simulator(rng, "validation" if kind in ("random", "searched") else "test")
         names = KINDS[kind](simulator, curves_of(recorded(*base)))
         found.append((kind, base, set(names) - BASES[base] - TRUE))
     return found

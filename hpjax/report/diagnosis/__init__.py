@@ -4,7 +4,10 @@ Each rule is a function of a `Sweep`, and abstains (None) where the evidence is 
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from hpjax.report.diagnosis import choice, edges, fit, images, learning_rate, values
 from hpjax.report.diagnosis.facts import SweepFacts, create_facts
@@ -52,7 +55,9 @@ def diagnose(trials: Sequence[TrialRow], epochs: Sequence[EpochRow], facts: Swee
     sweep, found = Sweep(trials, epochs, facts), []
     for rule in RULES:
         try:
-            result = rule(sweep)
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # where a number comes to nothing, the rule abstains
+                result = rule(sweep)
         except Exception as error:  # a rule that fails on odd rows must not cost a sweep its end
             log.warning("the rule %s failed and is left out: %s", rule.__name__, error)
             continue

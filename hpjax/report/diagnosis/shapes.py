@@ -22,6 +22,7 @@ STRAIGHT = (
     0.6  # the second half falls as fast as this share of the first: 0.78 at 1e-7, at most 0.3 elsewhere
 )
 HIGH = 0.5  # of ln K: half of what guessing costs is still to be learned
+TOGETHER = 1.25  # held-out over training loss: beyond, the training images are learned by heart
 FALLS = 0.03  # of the loss in the second half: what is called falling
 FLAT = 0.05  # the training loss changes by less in its second half
 
@@ -146,7 +147,7 @@ def is_underfit(run: Run, classes: int) -> bool:
     """Returns whether both losses were still falling side by side, far from having been learned."""
     if len(run) < LEAST_EPOCHS or not is_high(run, classes):
         return False
-    together = bool(run.loss[-1] <= 1.15 * run.train_loss[-1])
+    together = bool(run.loss[-1] <= TOGETHER * run.train_loss[-1])
     return together and falls_steadily(run.train_loss) and falls_steadily(run.loss)
 
 
