@@ -62,7 +62,7 @@ class Trackers:
     def _call(self, method: str, *args: object) -> None:
         for name, tracker in list(self._trackers.items()):
             if method == "log_text" and not hasattr(tracker, method):
-                continue
+                continue  # not every tracker has a place for texts
             try:
                 getattr(tracker, method)(*args)
             except Exception as error:  # whatever a tracker raises, the sweep is worth more

@@ -238,7 +238,7 @@ class Session:
         stores.checkpoints.save(tally.saves, arrays, ledger, block)
 
     def write_tables(self, finished: bool = False, more: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Writes every table and the summary, with `more` in it at the end."""
+        """Writes every table and the summary; `more` are further entries of it."""
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
         entries = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **more}

@@ -145,6 +145,20 @@ def test_populations_are_judged_by_no_value():
     assert "weight_decay_too_strong" not in simulator.diagnose(axis, population=True)
 
 
+def test_values_without_an_order_count_as_well():
+    """The best run of each optimizer is looked at, and failures are put down to one."""
+    simulator = Simulator(np.random.default_rng(0))
+    train, loss, error = learn(10, 0.9, 0.1)
+    loss = loss[2] * np.linspace(1, 1.8, 10)
+    simulator.add({**FIXED, "optimizer": "adam"}, train, loss, error)
+    for name in ("adam", "sgd", "sgd", "sgd", "lion", "lion"):
+        simulator.add({**FIXED, "optimizer": name}, *learn(10, 0.0 if name == "sgd" else 0.7))
+    found = simulator.diagnose(Axis("optimizer", choices=("adam", "sgd", "lion")))
+    assert found["overfitting"][0].evidence["trials"] == [0]
+    (entry,) = found["failed_trials"][0].evidence["by_value"]
+    assert entry["label"] == "optimizer = sgd" and (entry["failed"], entry["others_failed"]) == (3, 0)
+
+
 def test_noise():
     rng = np.random.default_rng(0)
     assert image_sd(0.8, 3000) == pytest.approx(np.sqrt(0.16 / 3000), rel=0.01)

@@ -29,13 +29,12 @@ def best_at_edge(sweep: Sweep) -> list[Finding]:
     for axis in sweep.axes:
         listed = _is_short(sweep, axis)
         side, evidence = (_edge_of_list if listed else _edge_of_range)(sweep, axis)
-        space = _extend_list(sweep, axis, side) if listed and side else _extend_range(axis, side)
-        if side and space:
-            found.append(_describe(sweep, axis, side, evidence, space))
+        if side and (space := _extend_list(sweep, axis, side) if listed else _extend_range(axis, side)):
+            found.append(_describe(axis, side, evidence, space))
     return found
 
 
-def _describe(sweep: Sweep, axis: Axis, side: int, evidence: dict[str, Any], space: str) -> Finding:
+def _describe(axis: Axis, side: int, evidence: dict[str, Any], space: str) -> Finding:
     end = "low" if side < 0 else "high"
     best = format_value(evidence["best_value"])
     if "top_share" in evidence:

@@ -15,7 +15,7 @@ from hpjax.report.style import format_value
 LAGS = 1 / 3
 WORSE_LOSS = 0.1  # of ln K, in training loss: what a value costs that can't learn what another can
 SEPARATES = 0.9  # the area under the curve with which a rate tells trials that diverged from the others
-NEAR_BOUND = 10.0  # a winner within this factor of the lowest rate that diverges
+NEAR_BOUND = 10.5  # a winner within this factor, a decade, of the lowest rate that diverges
 STRONG_DECAY = 0.05  # coupled, under Adam: the article's 0.01 learns, its 1.0 doesn't
 
 

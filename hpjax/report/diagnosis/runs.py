@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -52,13 +53,11 @@ class Bucket:
 
     Attributes:
       label: in words, e.g. `learning rate = 1e-4`.
-      place: its middle, for ordering.
       runs: in it.
       best: the one that ranks first; one that diverged only where all did. None without runs.
     """
 
     label: str
-    place: float
     runs: Sequence[Run]
     best: Run | None
 
@@ -111,19 +110,23 @@ class Sweep:
         return [self._run_of[number] for number in setting.trials]
 
     @cached_property
-    def axes(self) -> tuple[Axis, ...]:
-        """The hyperparameters with a place on a line, of which at least two values were tried."""
+    def varied(self) -> tuple[Axis, ...]:
+        """The hyperparameters of which at least two values were tried."""
         if self.facts.population:  # its values change on the way: an epoch belongs to none of them
             return ()
         return tuple(axis for axis in self.facts.axes if len(self._values(axis)) > 1)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """Of these, those whose values have a place on a line."""
+        return tuple(axis for axis in self.varied if all(map(is_number, self._values(axis))))
 
     def axis(self, name: str) -> Axis | None:
         """Returns a hyperparameter's axis; None where it wasn't varied."""
         return next((axis for axis in self.axes if axis.name == name), None)
 
     def _values(self, axis: Axis) -> set:
-        found = {run.trial.hyperparameters.get(axis.name) for run in self.runs} - {None}
-        return found if all(is_number(value) for value in found) else set()
+        return {run.trial.hyperparameters.get(axis.name) for run in self.runs} - {None}
 
     def score(self, run: Run) -> float:
         """Returns what ranks a run, higher is better; -inf for one that is lost."""
@@ -192,30 +195,29 @@ class Sweep:
 
     def buckets(self, axis: Axis) -> list[Bucket]:
         """Returns the runs by value of one hyperparameter, from low to high; empty ones are left out."""
-        groups: dict[float, list[Run]] = defaultdict(list)
+        groups: dict[Any, list[Run]] = defaultdict(list)
         for run in self.runs:
-            value = run.trial.hyperparameters.get(axis.name)
-            if is_number(value):
+            if (value := run.trial.hyperparameters.get(axis.name)) is not None:
                 groups[value if _is_listed(axis) else _part(axis, value)].append(run)  # pyright: ignore
         return [self._create_bucket(axis, key, groups[key]) for key in sorted(groups)]
 
     def judged_buckets(self, axis: Axis) -> list[Bucket]:
         """Returns those whose best run speaks for the value: other hyperparameters had their chance."""
-        enough = 1 if len(self.axes) == 1 or self.facts.sampler == "grid" else LEAST_IN_BUCKET
+        enough = 1 if len(self.varied) == 1 or self.facts.sampler == "grid" else LEAST_IN_BUCKET
         return [bucket for bucket in self.buckets(axis) if len(bucket.runs) >= enough]
 
-    def _create_bucket(self, axis: Axis, key: float, runs: Sequence[Run]) -> Bucket:
+    def _create_bucket(self, axis: Axis, key: Any, runs: Sequence[Run]) -> Bucket:
         if _is_listed(axis):
-            return Bucket(f"{spell(axis.name)} = {format_value(key)}", key, runs, self.best(runs))
+            return Bucket(f"{spell(axis.name)} = {format_value(key)}", runs, self.best(runs))
         low, high = (value_at(axis, (key + side) / BUCKETS) for side in (0, 1))
         span = f"{format_value(float(f'{low:.2g}'))} to {format_value(float(f'{high:.2g}'))}"
-        return Bucket(f"{spell(axis.name)} {span}", (low + high) / 2, runs, self.best(runs))
+        return Bucket(f"{spell(axis.name)} {span}", runs, self.best(runs))
 
     @cached_property
     def candidates(self) -> list[Run]:
         """The winner and the best run of every value, once each; none that was cut short."""
         best = [self.winner]
-        best += [bucket.best for axis in self.axes for bucket in self.judged_buckets(axis)]
+        best += [bucket.best for axis in self.varied for bucket in self.judged_buckets(axis)]
         whole = [run for run in best if run is not None and run.trial.status not in ("pruned", "diverged")]
         return list({run.trial.trial: run for run in whole}.values())
 

@@ -18,9 +18,8 @@ ACCURACY_DROP = 0.03  # in one epoch, and beyond the images' noise: a spike of t
 RISE = 0.10  # of the held-out loss over its lowest: of the recorded runs one rises by more than 7 %
 STARTED = 0.05  # so much over the lowest, overfitting has begun
 STEADY = 0.6  # Kendall's tau, negative: of two epochs the later one has the smaller loss 4 times of 5
-STRAIGHT = (
-    0.6  # the second half falls as fast as this share of the first: 0.78 at 1e-7, at most 0.3 elsewhere
-)
+# The second half falls as fast as this share of the first: 0.78 in the run at 1e-7, at most 0.3 elsewhere.
+STRAIGHT = 0.6
 HIGH = 0.5  # of ln K: half of what guessing costs is still to be learned
 TOGETHER = 1.25  # held-out over training loss: beyond, the training images are learned by heart
 FALLS = 0.03  # of the loss in the second half: what is called falling

@@ -25,7 +25,7 @@ def failed_trials(sweep: Sweep) -> Finding | None:
     share = len(failed) / len(began) if began else 0.0
     if not failed or (len(failed) < min(LEAST_FAILED, len(began)) or share < FAILED_SHARE):
         return None
-    blamed = [entry for axis in sweep.axes if (entry := _blame(sweep.buckets(axis), failed))]
+    blamed = [entry for axis in sweep.varied if (entry := _blame(sweep.buckets(axis), failed))]
     lost = sum(run.trial.diverged for run in failed)
     where = "".join(f"; {e['failed']} of {e['trials']} with {e['label']}" for e in blamed)
     level = "severe" if len(failed) == len(began) else "warning" if share >= MOST_FAILED else "info"
@@ -85,7 +85,7 @@ def _blame(buckets: Sequence[Bucket], failed: Sequence[Run]) -> dict[str, Any] |
 def batch_size(sweep: Sweep) -> Finding | None:
     """Compares batch sizes after as many epochs and after as many seconds; only where little else differs."""
     axis = sweep.axis("batch_size")
-    if axis is None or (len(sweep.axes) > 1 and sweep.facts.sampler != "grid") or not sweep.images:
+    if axis is None or (len(sweep.varied) > 1 and sweep.facts.sampler != "grid") or not sweep.images:
         return None
     best = [bucket.best for bucket in sweep.judged_buckets(axis)]
     runs = [run for run in best if run is not None and run.trial.status == "complete"]
