@@ -56,7 +56,7 @@ class Simulator:
             error = np.asarray(error, float)
             share = 1 - (error / (1 - 1 / CLASSES)) ** 4  # guessing stays guessing, whatever the seed
             error = error + share * (self._disturb(error, calm * EPOCH_NOISE) - error)
-            self.errors[number] = float(error[-1])
+            self.errors[number] = float(error[-1]) if len(error) else 1.0
             error = self.rng.binomial(self._images, np.clip(error, 0, 1)) / self._images
         for epoch, values in enumerate(zip(train, loss, error, strict=True), 1):
             row = {"trial": number, "epoch": epoch, "train_loss": values[0], "epoch_seconds": seconds}

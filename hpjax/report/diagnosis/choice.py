@@ -14,6 +14,7 @@ LEAST_TRIALS = 10  # fewer say nothing about what another search would find
 LUCKY_LEAD = 0.01  # of accuracy, between the best trial and the fourth: less is no matter
 AHEAD_SHARE = 0.2  # of the pruned trials: some are ahead by chance, or pruned when few had come so far
 LEAST_AHEAD = 3
+AHEAD = 1.28  # errors of the difference: each trial alone is ahead with 90 % confidence
 MOST_SEEDS = 20  # that are worth running to tell two settings apart
 
 
@@ -182,7 +183,7 @@ def unfair_pruning(sweep: Sweep) -> Finding | None:
 
 def _is_ahead(sweep: Sweep, run: Run, winner: Run) -> bool:
     """Returns whether a run was beyond noise more accurate than the winner was at the same epoch."""
-    return len(run) < len(winner) and sweep.lead(run, winner) > noise.CONFIDENCE_Z
+    return len(run) < len(winner) and sweep.lead(run, winner) > AHEAD
 
 
 def selection_not_confirmed(sweep: Sweep) -> Finding | None:
