@@ -148,11 +148,10 @@ def test_populations_are_judged_by_no_value():
 def test_values_without_an_order_count_as_well():
     """The best run of each optimizer is looked at, and failures are put down to one."""
     simulator = Simulator(np.random.default_rng(0))
-    train, loss, error = learn(10, 0.9, 0.1)
-    loss = loss[2] * np.linspace(1, 1.8, 10)
-    simulator.add({**FIXED, "optimizer": "adam"}, train, loss, error)
-    for name in ("adam", "sgd", "sgd", "sgd", "lion", "lion"):
-        simulator.add({**FIXED, "optimizer": name}, *learn(10, 0.0 if name == "sgd" else 0.7))
+    train, loss, error = learn(10, 0.75, 0.1)
+    simulator.add({**FIXED, "optimizer": "adam"}, train, loss[2] * np.linspace(1, 1.8, 10), error)
+    for name, quality in (("adam", 0.5), *[("sgd", 0.0)] * 3, *[("lion", 0.9)] * 2):
+        simulator.add({**FIXED, "optimizer": name}, *learn(10, quality))
     found = simulator.diagnose(Axis("optimizer", choices=("adam", "sgd", "lion")))
     assert found["overfitting"][0].evidence["trials"] == [0]
     (entry,) = found["failed_trials"][0].evidence["by_value"]
