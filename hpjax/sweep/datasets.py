@@ -59,11 +59,14 @@ class Datasets:
             return {}
         dataset = self.any()
         splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-        classes = len(dataset.classes)
         images = {name: 0 if split is None else len(split) for name, split in splits.items()}
-        counts = {name: count_classes(split, classes) for name, split in splits.items() if split is not None}
+        counts = {
+            name: count_classes(split, len(dataset.classes))
+            for name, split in splits.items()
+            if split is not None
+        }
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        return {"data": {**about, "images": images, "classes": classes, "class_counts": counts}}
+        return {"data": {**about, "images": images, "classes": list(dataset.classes), "class_counts": counts}}
 
     def count_copies(self) -> int:
         """Returns how many test images are among the others as well, to the last pixel."""

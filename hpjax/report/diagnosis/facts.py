@@ -65,7 +65,7 @@ def create_facts(
         ranking=ranking,
         axes=(space or parse_space(config["sweep"]["space"])).axes,
         fixed={name: config[section][key] for name, (section, key) in keys.items()},
-        classes=data.get("classes", 0),
+        classes=len(data.get("classes", ())),
         images=data.get("images", {}),
         class_counts=data.get("class_counts", {}),
         copies_of_train=data.get("copies_of_train"),
