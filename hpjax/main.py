@@ -39,6 +39,8 @@ def _run(arguments: Arguments) -> int:
 
 
 def _describe(result: "SweepResult") -> str:
+    from hpjax.report.diagnosis import describe_findings
+
     path = result.workdir
     lines = [
         f"tables       {path}/trials.csv  {path}/epochs.csv  {path}/summary.json",
@@ -47,7 +49,8 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
-    return "\n".join([*lines, *result.standings, result.outcome])
+    answers = [*result.standings, result.outcome, *describe_findings(result.diagnosis)]
+    return "\n".join([*lines, *answers])
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Allocator:
 
 
 _THRESHOLD = 1 << 34  # more than any temporary has
-# The first that can be loaded is taken: mimalloc comes with the installation, so that machines differ less, and
+# The first that can be loaded is taken. mimalloc comes with the installation, so that machines differ less;
 # jemalloc is no faster (benchmarks/allocators.py measures the order and the settings).
 ALLOCATORS = (
     # Not -1, which is for ever: `available_bytes` couldn't have it given back either.

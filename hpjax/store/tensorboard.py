@@ -56,6 +56,14 @@ class TensorBoard:
         ]
         _append(self._file(trial), events)
 
+    def log_text(self, title: str, text: str) -> None:
+        """Puts a text on the whole sweep in the place of the one before, in a run of its own."""
+        file = self._directory / "sweep" / "events.out.tfevents.0.hpjax"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        summary = self._summary.text(title, text)
+        _append(file, [_event(file_version="brain.Event:2"), _event(summary=summary)])
+
     def close(self) -> None:
         """Does nothing: no file stays open."""
 

@@ -51,12 +51,18 @@ class Trackers:
         """Adds a finished trial's hyperparameters and final numbers; None and not finite are left out."""
         self._call("log_hparams", trial, hyperparameters, _measured(metrics))
 
+    def log_text(self, title: str, text: str) -> None:
+        """Adds a text (Markdown) on the whole sweep, where a tracker has a place for one."""
+        self._call("log_text", title, text)
+
     def close(self) -> None:
         """Closes every tracker."""
         self._call("close")
 
     def _call(self, method: str, *args: object) -> None:
         for name, tracker in list(self._trackers.items()):
+            if method == "log_text" and not hasattr(tracker, method):
+                continue  # not every tracker has a place for texts
             try:
                 getattr(tracker, method)(*args)
             except (Exception, SystemExit) as error:  # whatever a tracker raises, the sweep is worth more

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.config.fields import Config, DataConfig
+from hpjax.data.copies import count_classes, count_copies
 from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import WorkdirError
 
@@ -57,11 +58,23 @@ class Datasets:
         if not self._loaded:
             return {}
         dataset = self.any()
-        validation = 0 if dataset.validation is None else len(dataset.validation)
-        images = {"train": len(dataset.train), "validation": validation, "test": len(dataset.test)}
+        splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+        images = {name: 0 if split is None else len(split) for name, split in splits.items()}
+        counts = {
+            name: count_classes(split, len(dataset.classes))
+            for name, split in splits.items()
+            if split is not None
+        }
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        about |= {"classes": list(dataset.classes), "remarks": list(dataset.remarks)}
-        return {"data": {**about, "images": images, "left_out": dict(dataset.left_out)}}
+        about |= {"classes": list(dataset.classes), "class_counts": counts}
+        decided = {"remarks": list(dataset.remarks), "left_out": dict(dataset.left_out)}
+        return {"data": {**about, "images": images, **decided}}
+
+    def count_copies(self) -> int:
+        """Returns how many test images are among the others as well, to the last pixel."""
+        dataset = self.any()
+        others = [dataset.train] if dataset.validation is None else [dataset.train, dataset.validation]
+        return count_copies(dataset.test, others)
 
 
 def _images(config: Config) -> DataConfig:

@@ -212,7 +212,8 @@ def _trace_program(config: Config, arguments: dict[str, Any], dataset: Dataset) 
     def create(seed: Any) -> nnx.Module:
         return create_model(rngs=init_rngs(seed), **arguments)
 
-    num, size, batch_size = len(dataset.train), arguments["image_size"], config.train.batch_size
+    num, size = len(dataset.train), arguments["image_size"]
+    batch_size = fit_batch_size(config.train.batch_size, num)
     rule, augment = optimizer_rule(config, num), config.data.augment
     recipe = create_recipe(nnx.eval_shape(lambda: create(0)), rule, config.train.precision)
     init = lambda hparams: create_state(create(hparams.seed), recipe, hparams)  # noqa: E731

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import logging
 import tempfile
@@ -17,6 +18,7 @@ from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
+from hpjax.report.diagnosis import Finding, create_facts, diagnose, format_findings
 from hpjax.report.figures import draw_figures
 from hpjax.report.heading import describe_data, describe_fixed, join_values
 from hpjax.report.outcome import describe_outcome, describe_standings
@@ -26,7 +28,7 @@ from hpjax.store.ranking import Ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
+from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
 from hpjax.sweep.groups import run_groups
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.preflight import blaming_models, check_config
@@ -67,6 +69,15 @@ class SweepResult:
     def outcome(self) -> str:
         """The best trial, its setting, and how busy lanes were, in a line."""
         return describe_outcome(self.best, self.summary)
+
+    @functools.cached_property
+    def diagnosis(self) -> list[Finding]:
+        """What stands out, the most severe first; also of a sweep that isn't finished."""
+        if "findings" in self.summary:
+            return [Finding(**entry) for entry in self.summary["findings"]]
+        ranking = Ranking(self.summary["metric"], self.summary["select"])
+        facts = create_facts(read_json(self.workdir / CONFIG_NAME), ranking, self.summary.get("data", {}))
+        return diagnose(self.trials, self.epochs, facts)
 
 
 @contextlib.contextmanager
@@ -132,7 +143,7 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
             run_groups(session)
             with sparing("every figure"):
                 _draw(session)
-            session.write_tables(finished=True)
+            session.write_tables(finished=True, more=_diagnose(session))
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise
@@ -174,6 +185,17 @@ def load_result(workdir: str | Path) -> SweepResult:
     ranking = Ranking(summary["metric"], summary["select"])
     settings, best = summarize_settings(trials, ranking), ranking.find_best(trials)
     return SweepResult(path, trials, load_epochs(path), best, summary, settings)
+
+
+def _diagnose(session: Session) -> dict[str, Any]:
+    """Tells trackers what stands out; returns it with what is known of the data, for the summary."""
+    spec, stores = session.spec, session.stores
+    session.datasets.any()  # is loaded, and described from now on
+    data = session.datasets.describe()["data"] | {"copies_of_train": session.datasets.count_copies()}
+    facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space)
+    findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
+    stores.trackers.log_text("diagnosis", format_findings(findings))
+    return {"data": data, "findings": [finding.to_dict() for finding in findings]}
 
 
 def _draw(session: Session) -> None:

@@ -6,8 +6,9 @@ history and the study's journal) were at that moment. Going on means cutting the
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -249,11 +250,11 @@ class Session:
         arrays = run.arrays if run else {"none": np.zeros(1)}
         stores.checkpoints.save(tally.saves, arrays, ledger, block)
 
-    def write_tables(self, finished: bool = False) -> None:
-        """Writes every table and the summary."""
+    def write_tables(self, finished: bool = False, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Writes every table and the summary; `more` are further entries of it."""
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
-        entries = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares}
+        entries = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **more}
         self.stores.records.write_tables(self.spec.ranking, finished, entries)
 
     @property

@@ -32,7 +32,7 @@ def sweep(monkeypatch, tmp_path):
         calls.append((config, workdir, resume, progress))
         best, standings = None if config.seed == NOTHING else 0, ["the best of 2 settings:", "  1.  0.9"]
         return types.SimpleNamespace(
-            workdir=tmp_path, outcome="best: trial 0", best=best, standings=standings
+            workdir=tmp_path, outcome="best: trial 0", best=best, standings=standings, diagnosis=[]
         )
 
     monkeypatch.setattr(package, "run_sweep", run_sweep)

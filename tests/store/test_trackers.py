@@ -97,6 +97,16 @@ def test_a_resumed_trial_that_ends_at_once_keeps_its_epochs(tmp_path):
     assert _hparams(events, "session_start_info").HasField("session_start_info")
 
 
+def test_a_text_on_the_whole_sweep_replaces_the_one_before(tmp_path, caplog):
+    for text in ("**first**", "**second**"):
+        with make_trackers(("tensorboard", "mlflow"), tmp_path) as trackers:
+            trackers.log_text("diagnosis", text)
+    assert not caplog.text  # MLflow has no place for it, and isn't left out for that
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "sweep")).Reload()
+    (found,) = events.Tensors("diagnosis/text_summary")
+    assert found.tensor_proto.string_val[0] == b"**second**"
+
+
 def test_mlflow_has_a_run_per_trial_that_goes_on(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
