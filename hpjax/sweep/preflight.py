@@ -104,7 +104,7 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
         check_batch_size(batch_size, dataset)
     checked = []
     for trial in trials:
-        size = trial.data.image_size or load(trial).train.images.shape[1]
+        size = load(trial).train.images.shape[1]  # its fingerprint is known from now on
         arguments = {**model_arguments(trial, dataset), "image_size": size}
         if arguments not in checked:
             checked.append(arguments)
