@@ -143,10 +143,8 @@ def _forget_modules() -> None:
     """Has what came from a folder of the user's own imported anew: there may be others of these names."""
     for name, module in tuple(sys.modules.items()):
         spec = getattr(module, "__dict__", {}).get("__spec__")  # to ask a lazy module would load it
-        own = (
-            isinstance(getattr(spec, "loader", None), _AsRead) or getattr(spec, "loader_state", None) is _OWN
-        )
-        if own and not name.startswith(RUN_NAME):
+        loader, state = getattr(spec, "loader", None), getattr(spec, "loader_state", None)
+        if (isinstance(loader, _AsRead) or state is _OWN) and not name.startswith(RUN_NAME):
             del sys.modules[name]
 
 

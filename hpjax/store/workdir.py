@@ -10,7 +10,7 @@ from typing import Literal
 
 from hpjax.errors import WorkdirError
 from hpjax.store.changes import compared, may_differ
-from hpjax.store.files import check_file, check_folder, describe_os_error, parse_json, read_file, read_json
+from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
 from hpjax.store.lock import check_held, release_lock, take_lock
 
 Resume = Literal["auto", "never", "must"]
@@ -222,7 +222,7 @@ def _has_content(path: Path) -> bool:
 
 def _check_same_config(path: Path, config: Mapping) -> None:
     old = _flatten(read_json(path / CONFIG_NAME))
-    new = _flatten(parse_json(json.dumps(config)))
+    new = _flatten(json.loads(json.dumps(config)))
     keys = sorted(
         key
         for key in old.keys() | new.keys()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpjax.store.typed import is_dict_of, read_as
@@ -87,6 +87,7 @@ _ANY = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*asdict(GOOD), "more"]), _ANY))
 def test_whatever_is_there_is_taken_with_its_types_or_refused(changes):
     try:
