@@ -111,12 +111,16 @@ class Steps:
           WorkdirError: the disk refuses.
 
         """
+        folder = self.folder(number)
         check_held(self.directory)
         self._remove_leftovers()
         try:
-            self._manager.delete(number)
+            if os.path.lexists(folder) and not folder.is_dir():
+                os.unlink(folder)  # a file, a pipe, a link to nothing: Orbax sees none of them
+            else:
+                self._manager.delete(number)
         except OSError as error:
-            raise WorkdirError(describe_os_error("move", self.folder(number), error)) from error
+            raise WorkdirError(describe_os_error("move", folder, error)) from error
         sync_folder(self.directory)
 
     @functools.cached_property
@@ -147,7 +151,7 @@ class Steps:
         items: dict[str, Any] = {ITEM: ocp.args.JsonSave(content)}
         if filled:
             items[ARRAYS] = ocp.args.PyTreeSave(filled)
-        if number in self._manager.all_steps():
+        if number in self._manager.all_steps() or os.path.lexists(self.folder(number)):
             self.set_aside(number)
         self._manager.save(number, args=ocp.args.Composite(**items), force=True)
 

@@ -49,6 +49,19 @@ def hash_files(config: Config) -> Files:
     return files
 
 
+def check_changed(workdir: Path, now: Files, config: Config) -> None:
+    """Checks, before anything of it is run, the files that the sweep in a workdir was begun with, if any.
+
+    Whether it is that sweep's config at all isn't known yet: what it doesn't name is left out.
+
+    Raises:
+      WorkdirError: As `check_files` does.
+    """
+    if begun := find_inputs(workdir):
+        common = {place: hashes for place, hashes in now.items() if place in begun.files}
+        check_files(workdir, begun.files, common, config)
+
+
 def check_files(workdir: Path, begun: Files, now: Files, config: Config) -> None:
     """Checks that a sweep's code and weights are those that it was begun with.
 
@@ -61,8 +74,8 @@ def check_files(workdir: Path, begun: Files, now: Files, config: Config) -> None
     Raises:
       WorkdirError: A file differs, or isn't imported any more; names it.
     """
-    for place in sorted(begun.keys() & now.keys()):
-        then, today = begun[place], now[place]
+    for place, today in now.items():
+        then = begun.get(place, {})
         for name in sorted(then.keys() | today.keys()):
             if then.get(name) != today.get(name):
                 raise WorkdirError(

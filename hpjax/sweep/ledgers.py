@@ -8,7 +8,8 @@ from hpjax.lanes.engine import Layout
 from hpjax.store.typed import read_as
 from hpjax.sweep.protocol import Slot
 
-MOST_IN_LAYOUT = 1 << 20  # of lanes, steps, devices or threads
+MOST_AT_ONCE = 1 << 12  # lanes, devices or threads of a layout
+MOST_COUNTED = 1 << 31  # epochs, or steps of a call
 
 
 @dataclass
@@ -77,15 +78,16 @@ def check_run(values: dict[str, Any]) -> dict[str, Any]:
     run = read_as(RunLedger, values)
     parse_layout(run.layout)
     read_as(Correction, run.correction)
-    for slot in run.slots:
-        if slot is not None:
-            read_as(Slot, slot)
+    slots = [read_as(Slot, slot) for slot in run.slots if slot is not None]
+    if not all(0 <= epoch < MOST_COUNTED for epoch in (run.epoch, *(slot.epoch for slot in slots))):
+        raise ValueError("no run is at such an epoch")
     return values
 
 
 def parse_layout(values: dict[str, Any]) -> Layout:
     """Returns a layout; raises ValueError where it can't be one."""
     layout = read_as(Layout, values)
-    if not all(1 <= number <= MOST_IN_LAYOUT for number in vars(layout).values()):
+    at_once = (layout.lanes_per_shard, layout.devices, layout.threads)
+    if not all(1 <= n <= MOST_AT_ONCE for n in at_once) or not 1 <= layout.steps_per_call < MOST_COUNTED:
         raise ValueError(f"no layout has {values}")
     return layout

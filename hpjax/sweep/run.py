@@ -30,7 +30,7 @@ from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.workdir import SUMMARY_NAME, Resume, Workdir, open_workdir
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.groups import run_groups
-from hpjax.sweep.inputs import Files, Inputs, check_files, find_inputs, hash_files
+from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.preflight import check_config
 from hpjax.sweep.selection import find_setting
@@ -104,8 +104,7 @@ def run_sweep(
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
     files = hash_files(config)
-    if begun := find_inputs(Path(workdir)):
-        check_files(Path(workdir), begun.files, files, config)  # before any of them is run
+    check_changed(Path(workdir), files, config)
     check_config(config)
     use_compilation_cache()
     advise()

@@ -193,6 +193,8 @@ class Session:
         self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints)
         run = ledger.get("run")
         slots = check_run(run["ledger"])["slots"] if run else []
+        if run and not (self.plans and {len(array) for array in arrays.values()} == {len(slots)}):
+            raise ValueError("the lanes aren't those of the arrays")
         for trial in [*ledger.get("queue", ()), *(slot["trial"] for slot in slots if slot)]:
             self._parse_trial(trial)
         self.found = run and RunState(self._parse_group(run["group"]), run["ledger"], arrays)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -219,6 +220,15 @@ def test_a_summary_that_says_nothing_of_inputs_is_not_believed(place):
         run_sweep(_config(place / "ok"), place / "finished")
     _draw(place / "ok/images/train/cat/3.png", 60)
     assert "inputs" in run_sweep(_config(place / "ok"), place / "finished").summary
+
+
+def test_a_summary_without_a_hash_does_not_pass(place):
+    summary = place / "finished/summary.json"
+    content = json.loads(summary.read_text())
+    del content["inputs"]["files"]["sweep.metric"]
+    summary.write_text(json.dumps(content))
+    with pytest.raises(WorkdirError, match=r"another content of .*metric.py \(sweep.metric\)"):
+        run_sweep(_config(place / "ok"), place / "finished")
 
 
 def _at_the_end_of_the_first_group(monkeypatch, change):
