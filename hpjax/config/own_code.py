@@ -134,7 +134,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _find_importer() -> str | None:
     """Returns the file whose import is under way."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith((__name__, "importlib")):
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith((__name__, "importlib")):
         frame = frame.f_back
     return frame and frame.f_globals.get("__file__")
 

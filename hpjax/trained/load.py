@@ -103,8 +103,8 @@ def _choose_model(
     file, _, attribute = arguments.name.rpartition(":")
     if model_file is None:
         raise UserCodeError(
-            f"{whose} has a model of your own, {attribute} of {file}: pass load_trial(…, model_file=PATH) "
-            "if you trust that file; nothing is run unasked"
+            f"{whose} has a model of your own, {attribute[:99]} of {file[:999]}: "
+            "pass load_trial(…, model_file=PATH) if you trust that file; nothing is run unasked"
         )
     code, hashes = _read_file(os.fspath(model_file), attribute), metadata.get("code")
     if not is_dict_of(str, hashes) or not hashes:

@@ -60,18 +60,18 @@ def test_what_cannot_be_loaded_is_named(result, tmp_path):
         hpjax.load_trial(tmp_path, 0)
 
 
-def test_weights_under_another_name_and_damaged_ones_are_refused(result):
-    kept = _kept(result)
-    one, other = (result.workdir / "checkpoints" / "trials" / f"trial_{n:05d}" for n in kept)
+def test_weights_under_another_name_and_damaged_ones_are_refused(result, tmp_path):
+    kept, workdir = _kept(result), shutil.copytree(result.workdir, tmp_path / "copy")
+    one, other = (workdir / "checkpoints" / "trials" / f"trial_{n:05d}" for n in kept)
     swap = one.with_name("trial_99999")
     for source, target in ((one, swap), (other, one), (swap, other)):
         source.rename(target)
     for trial in kept:
         with pytest.raises(CheckpointError, match="under another name"):
-            hpjax.load_trial(result.workdir, trial)
+            hpjax.load_trial(workdir, trial)
     os.truncate(one / "ledger" / "ledger.json", 10)
     with pytest.raises(CheckpointError, match="is damaged"):
-        hpjax.load_trial(result.workdir, kept[0])
+        hpjax.load_trial(workdir, kept[0])
 
 
 OWN = """
@@ -206,7 +206,7 @@ def test_hostile_metadata_is_one_line(result, tmp_path, key):
         try:
             hpjax.load_trial(place, trial)
         except HpjaxError as error:
-            assert str(error).isprintable() and len(str(error)) < 2000, error
+            assert str(error).isprintable() and len(str(error)) < 10_000, error  # arrays are listed
         else:
             pytest.fail(f"{key}={value!r} was taken") if key in ("model", "more") else None
 
