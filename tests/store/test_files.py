@@ -1,5 +1,6 @@
 """Only files are opened as files, and JSON is taken only as deep and as large as it can have been written."""
 
+import contextlib
 import os
 import socket
 
@@ -11,8 +12,8 @@ from hpjax.store.files import DEEPEST, WrongKind, check_file, check_folder, open
 
 
 def _listen(path):
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(path))
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # names of sockets are short
+        server.bind(path.name)
 
 
 KINDS = {
@@ -36,8 +37,7 @@ KINDS = {
     ],
     ids=["check", "read", "open", "create", "append"],
 )
-def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch, kind, use):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, kind, use):
     path = tmp_path / "history.jsonl"
     KINDS.get(kind, os.mkdir)(path)
     with pytest.raises(WrongKind, match=f"history.jsonl is {kind}, not .*: remove it, or choose") as caught:
@@ -47,8 +47,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch, ki
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "a file"])
-def test_what_is_no_folder_is_named(tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_no_folder_is_named(tmp_path, kind):
     KINDS.get(kind, lambda path: path.touch())(tmp_path / "figures")
     with pytest.raises(WrongKind, match=f"figures is {kind}, not "):
         check_folder(tmp_path / "figures")
