@@ -93,12 +93,12 @@ def find_inputs(workdir: Path) -> Inputs | None:
 
 def parse_inputs(values: Any) -> Inputs | None:
     """Returns the inputs that a ledger or a summary holds; None where it holds none."""
-    if not isinstance(values, Mapping):
+    if not isinstance(values, Mapping) or not values.keys() >= {*Inputs._fields}:
         return None
-    fingerprints, files = values.get("fingerprints"), values.get("files")
-    if not is_dict_of(str, fingerprints) or not is_dict_of(dict[str, str], files):
+    found = Inputs(values["fingerprints"], values["files"])
+    if not is_dict_of(str, found.fingerprints) or not is_dict_of(dict[str, str], found.files):
         return None
-    return Inputs(dict(fingerprints), dict(files))
+    return found
 
 
 def _list_code(config: Config) -> Iterator[tuple[str, str, str]]:
