@@ -168,35 +168,18 @@ def _change_metadata(workdir, trial, change):
 
 
 HOSTILE = (
-    *(
-        -1,
-        0,
-        1,
-        3,
-        4097,
-        2**31,
-        10**12,
-        10**30,
-        1.5,
-        float("nan"),
-        True,
-        None,
-        "",
-        "6",
-        "resnet18",
-        "x" * 10_000,
-    ),
-    *("\x1b[31m", "a\nb", "/etc/passwd", "nowhere.py:Net", [], [3], [3] * 100_000, [-3, 3, 3], {}, {"a": 1}),
+    *(-1, 0, 1, 3, 4097, 2**31, 10**12, 10**30, 1.5, float("nan"), True, None, "", "6"),
+    *("resnet18", "x" * 10_000, "\x1b[31m", "a\nb", "/etc/passwd", "nowhere.py:Net"),
+    *([], [3], [3] * 100_000, [-3, 3, 3], {}, {"a": 1}),
 )
+KEYS = ("name", "num_classes", "image_size", "kernel_widths", "padding", "more", "model")
 
 
-@pytest.mark.parametrize(
-    "key", ["name", "num_classes", "image_size", "kernel_widths", "padding", "more", "model"]
-)
-def test_hostile_metadata_is_one_line(result, tmp_path, key):
-    trial = _kept(result)[0]
-    for number, value in enumerate(HOSTILE):
-        place = shutil.copytree(result.workdir, tmp_path / str(number))
+@pytest.mark.parametrize("number", range(len(KEYS)))
+def test_hostile_metadata_is_one_line(result, tmp_path, number):
+    trial, key = _kept(result)[0], KEYS[number]
+    place = shutil.copytree(result.workdir, tmp_path / "place")
+    for value in HOSTILE[number % 3 :: 3]:
 
         def change(metadata, value=value):
             inside = metadata if key == "model" else metadata["model"]
@@ -208,7 +191,7 @@ def test_hostile_metadata_is_one_line(result, tmp_path, key):
         except HpjaxError as error:
             assert str(error).isprintable() and len(str(error)) < 10_000, error  # arrays are listed
         else:
-            pytest.fail(f"{key}={value!r} was taken") if key in ("model", "more") else None
+            assert key not in ("model", "more"), value
 
 
 @pytest.mark.parametrize("value", [None, 3, "a", [], {"shape": 1}])
