@@ -18,12 +18,13 @@ LEVELS = {
     6: {"main", "launch"},
 }
 SWEEP = {
-    0: {"datasets", "leader", "pacing", "protocol", "signals", "spec"},
-    1: {"session", "preflight"},
-    2: {"loop", "events"},
-    3: {"planning", "selection"},
-    4: {"groups"},
-    5: {"run"},
+    0: {"datasets", "inputs", "leader", "pacing", "protocol", "signals", "spec"},
+    1: {"ledgers", "preflight"},
+    2: {"session"},
+    3: {"loop", "events"},
+    4: {"planning", "selection"},
+    5: {"groups"},
+    6: {"run"},
 }
 SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}

@@ -1,19 +1,31 @@
 """Code of the user's own, named `FILE.py:NAME` in a configuration."""
 
 import contextlib
-import functools
 import hashlib
-import importlib.util
 import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hpjax.config.own_code import RUN_NAME, OwnCode, read_own_code, run_own_code
 from hpjax.config.paths import expand_path
 from hpjax.errors import ConfigError, HpjaxError, Signalled, UserCodeError, text_of
+
+_kept: dict[Path, OwnCode] | None = None
+_modules: dict[tuple[Path, str], ModuleType] = {}
+
+
+@contextlib.contextmanager
+def keep_own_code() -> Iterator[None]:
+    """While it lasts, a file counts as it was when it was first read: no run mixes two states of it."""
+    global _kept
+    before, _kept = _kept, {} if _kept is None else _kept
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
@@ -31,8 +43,36 @@ def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:
     file, _, attribute = name.rpartition(":")
     if not file.endswith(".py"):
         raise ConfigError(key, name, form)
-    path = _find_file(key, name, file)
-    return path, getattr(_load_module(path, path.stat().st_mtime_ns), attribute, None)
+    code = read_code(key, name)
+    return code.path, getattr(_load_module(code), attribute, None)
+
+
+def read_code(key: str, name: str) -> OwnCode:
+    """Returns the file of `FILE.py:NAME` and what it imports from its folder, without running any of it.
+
+    Args:
+      key: of the configuration, for messages.
+      name: its value.
+
+    Raises:
+      ConfigError: There is no such file.
+      UserCodeError: It, or a file that it imports, can't be read.
+    """
+    path = _find_file(key, name, name.rpartition(":")[0])
+    if _kept is not None and path in _kept:
+        return _kept[path]
+    try:
+        code = read_own_code(path)
+    except OSError as error:
+        raise UserCodeError(f"{error.filename or path} can't be read: {error.strerror or error}") from error
+    if _kept is not None:
+        _kept[path] = code
+    return code
+
+
+def is_own(name: object) -> bool:
+    """Returns whether a value has the form `FILE.py:NAME`."""
+    return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
 
 
 def absolute_name(name: str) -> str:
@@ -85,23 +125,16 @@ def _find_file(key: str, name: str, file: str) -> Path:
         path = Path(expand_path(file)).resolve()
         if path.is_file():
             return path
-    except (OSError, RuntimeError):  # a name too long, links in a circle
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, no such user, a null
         path = Path(file)
     raise ConfigError(key, name, f"a Python file that exists before the colon; {path} doesn't")
 
 
-@functools.cache
-def _load_module(path: Path, modified: int) -> ModuleType:
+def _load_module(code: OwnCode) -> ModuleType:
     # Cached, since two loads of one file would give two classes, and so two graphs that don't compare equal.
-    name = f"hpjax_user_{path.stem}_{hashlib.sha256(f'{path}:{modified}'.encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        with blaming(f"{path} can't be imported", path):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    key = code.path, code.digest
+    if key not in _modules:
+        name = f"{RUN_NAME}{code.path.stem}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
+        with blaming(f"{code.path} can't be imported", code.path):
+            _modules[key] = run_own_code(code, name)
+    return _modules[key]

@@ -18,6 +18,7 @@ import numpy as np
 from hpjax.data.deep import DeepPicture, Scale
 from hpjax.data.images import Picture, decode_chunks, measure_scale
 from hpjax.data.splits import Source, Split, SplitHash, join_digests
+from hpjax.data.stamps import stamp_files
 from hpjax.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -47,14 +48,17 @@ def decode_source(
       pictures: the encoded images of `train`, `test` and perhaps `validation`; gone through again where
         some have more than 8 bits.
       size: side of the squares in pixels.
-      content_key: JSON-able; changes whenever the pictures may have changed.
+      content_key: JSON-able; changes whenever pictures that lie in no files of their own may have changed,
+        and where others were added, removed or renamed.
       on_bad_image: `fail`, or `skip` to leave bad pictures out and list them in `skipped`.
 
     Raises:
       DataError: A picture is bad and `on_bad_image` is `fail`, a class has no good picture, or no one scale
         fits those of more than 8 bits.
     """
-    key = hashlib.sha256(json.dumps([_VERSION, name, classes, size, content_key]).encode()).hexdigest()
+    files = [_stamp_pictures(pictures[split]) for split in sorted(pictures)]
+    parts = [_VERSION, name, classes, size, content_key, *files]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     entry = cache_dir() / f"images-{key[:32]}"
     source = _load(entry, name, verify=True)
     if source is None:
@@ -63,6 +67,13 @@ def decode_source(
         raise DataError(source.skipped[0])
     _check_every_class(source)
     return source
+
+
+def _stamp_pictures(pictures: Iterable[Picture]) -> str:
+    """Returns a stamp of the files that pictures lie in; of bytes, `content_key` tells changes."""
+    if not isinstance(pictures, tuple | list):
+        return ""  # read from an archive as they are asked for
+    return stamp_files(p.content for p in pictures if isinstance(p.content, Path))
 
 
 def _decode(entry: Path, name: str, classes, pictures, size: int, on_bad_image: str) -> Source:
@@ -149,13 +160,15 @@ def _load(entry: Path, name: str, verify: bool) -> Source | None:
     if not os.path.isdir(entry):
         return None
     try:
+        if not all(map(os.path.isfile, entry.iterdir())):
+            raise ValueError("not all of it are files")  # to read from a pipe waits for ever
         meta = json.loads((entry / _META).read_text())
         if verify and any(_checksum(entry / file) != crc for file, crc in meta["checksums"].items()):
             raise ValueError("a checksum differs")
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
         said = tuple(meta["skipped"]), tuple(meta["remarks"])
         return _create_source(name, meta["classes"], splits, meta["digest"], *said)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         _log.warning("damaged cache %s is made anew (%s)", entry, error)
         return None
 

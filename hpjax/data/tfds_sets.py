@@ -8,6 +8,7 @@ import numpy as np
 
 from hpjax.config.paths import expand_path
 from hpjax.data.images import Picture
+from hpjax.data.stamps import stamp_files
 from hpjax.errors import DataError
 
 FILE_FORMAT = "array_record"  # it can be read without TensorFlow
@@ -189,9 +190,9 @@ def _image_size(shape: tuple) -> int:
     return height if height and height == width and height >= 48 else 0
 
 
-def _stamps(folder: Path) -> list:
+def _stamps(folder: Path) -> list[str]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return [*(file.name for file in files), stamp_files(files)]
 
 
 def _first_line(error: Exception) -> str:

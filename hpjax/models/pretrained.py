@@ -1,5 +1,6 @@
 """Where pretrained weights lie: a path, a file of the Hugging Face hub, or torchvision's ImageNet weights."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -54,6 +55,20 @@ def find_weights(name: str | os.PathLike) -> Path:
             "or a .safetensors, .pth or .pt file"
         )
     return path
+
+
+def hash_weights(name: str | os.PathLike) -> str:
+    """Returns the SHA-256 of the file that `model.pretrained` names.
+
+    Raises:
+      ModelError: As `find_weights` does, or the file can't be read.
+    """
+    path = find_weights(name)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"can't read weights from {path}: {error.strerror or error}") from error
 
 
 def _find_imagenet() -> Path:

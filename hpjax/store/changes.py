@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 
-# These change how a sweep is run and kept, not what its trials compute.
+# These change how a sweep is run and kept, not what its trials compute. Images count by their content, which
+# is compared elsewhere, wherever they lie.
 MAY_DIFFER = (
+    "data.dir",
+    "data.train",
+    "data.test",
     "lanes.strategy",
     "lanes.devices",
     "lanes.tune",
@@ -14,6 +18,23 @@ MAY_DIFFER = (
 )
 # Samplers that ask the same whatever came of earlier settings.
 UNLEARNED = ("grid", "random", "qmc")
+# These may be `FILE.py:NAME`: the file, too, counts by its content.
+CODE = ("model.name", "sweep.metric")
+WEIGHTS = "model.pretrained"
+
+
+def compared(key: str, value: object) -> object:
+    """Returns what of a config's value two starts of a sweep must have in common.
+
+    Args:
+      key: dotted.
+      value: as JSON; an ellipsis where there is none.
+    """
+    if key == WEIGHTS and isinstance(value, str):
+        return bool(value)
+    if key in CODE and isinstance(value, str) and ".py:" in value:
+        return f".py:{value.rpartition('.py:')[2]}"
+    return value
 
 
 def may_differ(key: str, config: Mapping[str, object]) -> bool:

@@ -1,5 +1,6 @@
 """Checkpoints of the population and of trials: asynchronous, verified, bounded in number."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from jaxtyping import PyTree
 
-from hpjax.errors import CheckpointError
+from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, copy_to_host
 from hpjax.store.ledger import Unreadable, read_ledger
 from hpjax.store.marks import DamagedLog
@@ -16,7 +17,6 @@ from hpjax.store.steps import Steps, import_writer, list_numbers, load_folder
 from hpjax.store.workdir import atomic_write
 
 POPULATIONS_KEPT = 2  # the newest, and the one before in case it is damaged
-WITNESS_NAME = ".saved"
 _POPULATION, _TRIAL = ("step", 8), ("trial", 5)  # prefixes and digits of the folders' names
 
 _log = logging.getLogger(__name__)
@@ -132,6 +132,18 @@ class PopulationCheckpoints(Steps):
             atomic_write(self._witness, "checkpoints were saved: without one the sweep isn't begun anew\n")
 
 
+def read_newest_ledger(directory: str | Path) -> dict[str, Any] | None:
+    """Returns the ledger of the newest population whose ledger is whole; None without. Changes nothing."""
+    prefix, digits = _POPULATION
+    try:
+        for step in reversed(list_numbers(Path(directory), prefix)):
+            with contextlib.suppress(CheckpointError):
+                return read_ledger(Path(directory) / f"{prefix}_{step:0{digits}d}").ledger
+    except WorkdirError:
+        pass  # whoever goes on with it says what is wrong
+    return None
+
+
 class TrialCheckpoints(Steps):
     """Weights of the best trials, one folder per trial.
 
@@ -207,7 +219,7 @@ class TrialCheckpoints(Steps):
         ranks = {}
         for trial in self.numbers():
             try:
-                ledger = read_ledger(self.folder(trial))["ledger"]
+                ledger = read_ledger(self.folder(trial)).ledger
                 ranks[trial] = self._rank(trial, float(ledger["score"]))
             except Unreadable:
                 raise
@@ -248,4 +260,6 @@ def load_trial_checkpoint(directory: str | Path, trial: int) -> tuple[Nested, di
         kept = f"kept are {there} (checkpoint.keep sets how many)"
         raise CheckpointError(f"trial {trial} has no checkpoint in {directory}: {kept}")
     arrays, ledger = load_folder(folder)
-    return arrays, ledger["metadata"]
+    if not isinstance(metadata := ledger.get("metadata"), dict):
+        raise CheckpointError(f"checkpoint {folder} is damaged: it says nothing about its trial")
+    return arrays, metadata

@@ -1,14 +1,16 @@
 """The events of a sweep, replayed into its trials and epochs."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hpjax.errors import WorkdirError
-from hpjax.store.rows import CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.files import parse_json
+from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.typed import read_as
 
 
 def plain_number(value: object) -> object:
@@ -42,6 +44,35 @@ class _Trial:
     test: tuple[float, float] | None = None
 
 
+@dataclass(slots=True)
+class _Start:
+    trial: int
+    hyperparameters: dict[str, Value]
+    seed: int
+    setting: int
+    seed_index: int
+    group: int
+    order_offset: int
+    minimize: bool = False
+
+
+@dataclass(slots=True)
+class _Test:
+    trial: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(slots=True)
+class _Finish:
+    trial: int
+    status: str
+    message: str
+
+
+_EVENTS = {"start": _Start, "epoch": EpochRow, "copy": CopyRow, "test": _Test, "finish": _Finish}
+
+
 class History:
     """Trials and epochs in memory, built event by event."""
 
@@ -59,7 +90,7 @@ class History:
         history = cls()
         for number, line in enumerate(content.splitlines(), 1):
             try:
-                history.apply(json.loads(line))
+                history.apply(_check_event(parse_json(line)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 message = f"{path} is damaged in line {number}: restore it or choose another workdir"
                 raise WorkdirError(message) from error
@@ -83,7 +114,7 @@ class History:
         elif event["kind"] == "finish":
             trial.status, trial.message = row["status"], row["message"]
         else:
-            raise KeyError(event["kind"])
+            raise AssertionError(event["kind"])
 
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
@@ -101,6 +132,15 @@ class History:
     def copies(self) -> list[CopyRow]:
         """Returns every copy, by (trial, epoch)."""
         return [row for number in sorted(self._trials) for row in self._trials[number].copies]
+
+
+def _check_event(event: Any) -> Mapping[str, Any]:
+    """Returns an event whose fields have their types; raises one of what `History.parse` catches."""
+    fields = {name: value for name, value in event.items() if name != "kind"}
+    read_as(_EVENTS[event["kind"]], fields)
+    if event["kind"] == "finish" and event["status"] not in STATUSES:
+        raise ValueError("status")
+    return event
 
 
 def _create_trial_row(number: int, trial: _Trial) -> TrialRow:

@@ -2,18 +2,43 @@
 
 import hashlib
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hpjax.errors import CheckpointError, WorkdirError
-from hpjax.store.workdir import atomic_write, describe_os_error, sync_folder
+from hpjax.store.files import describe_os_error, parse_json, read_file
+from hpjax.store.typed import read_as
+from hpjax.store.workdir import atomic_write, sync_folder
 
 ITEM, FILE_NAME, ARRAYS = "ledger", "ledger.json", "arrays"
 _OLD_MANIFEST = "manifest.json"
+_MOST_AXES = 16
 
 # Orbax writes these after the ledger is sealed, and nothing that is loaded depends on them.
 _BOOKKEEPING = {"_CHECKPOINT_METADATA", "commit_success.txt", f"{ITEM}/commit_success.txt"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint's ledger says.
+
+    Attributes:
+      folder: the checkpoint's name.
+      files: size and SHA-256 of each of its files, by name.
+      empty: shape and dtype of the arrays without elements, by name: Orbax keeps none.
+      ledger: what its writer handed over.
+
+    """
+
+    folder: str
+    files: dict[str, dict[str, Any]]
+    empty: dict[str, list[Any]]
+    ledger: dict[str, Any]
 
 
 class Unreadable(CheckpointError):
@@ -43,7 +68,7 @@ def seal_ledger(file: Path, arrays: Path) -> None:
     atomic_write(file, json.dumps(content))
 
 
-def read_ledger(folder: Path) -> dict[str, Any]:
+def read_ledger(folder: Path) -> Content:
     """Returns the content of a checkpoint's ledger, without checking the arrays.
 
     Raises:
@@ -61,16 +86,24 @@ def read_ledger(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"checkpoint {folder} is incomplete: {FILE_NAME} is missing")
     try:
-        content = json.loads(file.read_text())
-        if content.pop("sha256") != _hash(content):
+        values = parse_json(read_file(file))
+        if values.pop("sha256") != _hash(values):
             raise ValueError
-    except OSError as error:
-        raise WorkdirError(describe_os_error("read", file, error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        content = read_as(Content, values)
+        _check_empty(content.empty)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} is damaged: {FILE_NAME} is not what was saved") from error
-    if content["folder"] != folder.name:
-        raise CheckpointError(f"checkpoint {folder} is damaged: it is {content['folder']} under another name")
+    if content.folder != folder.name:
+        raise CheckpointError(f"checkpoint {folder} is damaged: it is {content.folder} under another name")
     return content
+
+
+def _check_empty(empty: dict[str, list[Any]]) -> None:
+    """Raises ValueError or TypeError where a ledger would have arrays made that have elements."""
+    for shape, dtype in empty.values():
+        np.dtype(dtype)
+        if len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape):
+            raise ValueError("no array without elements")
 
 
 def check_files(folder: Path, files: dict[str, Any]) -> None:

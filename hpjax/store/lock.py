@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from hpjax.errors import WorkdirError
+from hpjax.store.files import describe_os_error, open_file
 
 LOCK_NAME = ".lock"
 
@@ -38,9 +39,9 @@ def take_lock(path: Path) -> int:
     """
     file = path / LOCK_NAME
     try:
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_file(file, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise WorkdirError(f"can't write {file}: {error.strerror or error}") from error
+        raise WorkdirError(describe_os_error("write", file, error)) from error
     try:
         # The kernel drops the lock with its process, however that dies: no stale lock to judge.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +52,7 @@ def take_lock(path: Path) -> int:
         os.close(fd)
         if isinstance(error, BlockingIOError):
             raise WorkdirError(_describe_holder(path, holder)) from error
-        raise WorkdirError(f"can't lock {file}: {error.strerror or error}") from error
+        raise WorkdirError(describe_os_error("lock", file, error)) from error
     _held[fd] = Path(os.path.abspath(path))
     return fd
 

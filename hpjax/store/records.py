@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from hpjax.errors import WorkdirError
+from hpjax.store.files import describe_os_error, open_file, read_file, read_json
 from hpjax.store.history import History, plain, plain_number
 from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
@@ -27,9 +29,7 @@ from hpjax.store.workdir import (
     HISTORY_NAME,
     SUMMARY_NAME,
     atomic_write,
-    describe_os_error,
     is_finished,
-    read_json,
 )
 
 __all__ = [
@@ -200,7 +200,7 @@ def open_records(
     kept = read_marked(file, mark)
     history = History.parse(file, kept)
     try:
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = open_file(file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         raise WorkdirError(describe_os_error("write", file, error)) from error
     try:
@@ -252,8 +252,5 @@ def _load_history(workdir: str | Path) -> History:
     file = path / HISTORY_NAME
     if is_finished(path):  # nothing is cut or appended any more: the summary knows every byte
         return History.parse(file, read_marked(file, read_json(path / SUMMARY_NAME).get("history")))
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise WorkdirError(describe_os_error("read", file, error)) from error
+    content = read_file(file, sys.maxsize)
     return History.parse(file, content[: content.rfind(b"\n") + 1])  # a line may be half written just now

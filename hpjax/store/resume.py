@@ -17,7 +17,7 @@ _log = logging.getLogger("hpjax")
 def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tuple[Nested, dict]:
     """Returns the arrays and the ledger of the checkpoint to go on from; two empty dicts to begin anew.
 
-    Damaged checkpoints are counted in the ledger's tally; another version of jax is warned of.
+    Damaged checkpoints are counted in the ledger's `passed_over`; another version of jax is warned of.
 
     Raises:
       CheckpointError: The sweep has saved checkpoints, and none of them is whole and goes with the logs.
@@ -26,8 +26,7 @@ def restore_population(checkpoints: PopulationCheckpoints, workdir: Path) -> tup
     if restored is None:
         return {}, {}
     ledger = restored.ledger
-    tally = ledger.setdefault("tally", {})
-    tally["damaged_checkpoints"] = tally.get("damaged_checkpoints", 0) + len(restored.rejected)
+    ledger["passed_over"] = len(restored.rejected)
     now, then = importlib.metadata.version("jax"), ledger.get("jax", "")
     if then and then != now:
         _log.warning(

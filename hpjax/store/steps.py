@@ -19,10 +19,11 @@ import numpy as np
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, nest, walk
 from hpjax.store.background import BackgroundWriter
+from hpjax.store.files import describe_os_error
 from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
 from hpjax.store.lock import check_held
 from hpjax.store.quiet import one_line_failures
-from hpjax.store.workdir import describe_os_error, sync_folder
+from hpjax.store.workdir import sync_folder
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -110,12 +111,16 @@ class Steps:
           WorkdirError: the disk refuses.
 
         """
+        folder = self.folder(number)
         check_held(self.directory)
         self._remove_leftovers()
         try:
-            self._manager.delete(number)
+            if os.path.lexists(folder) and not folder.is_dir():
+                os.unlink(folder)  # a file, a pipe, a link to nothing: Orbax sees none of them
+            else:
+                self._manager.delete(number)
         except OSError as error:
-            raise WorkdirError(describe_os_error("move", self.folder(number), error)) from error
+            raise WorkdirError(describe_os_error("move", folder, error)) from error
         sync_folder(self.directory)
 
     @functools.cached_property
@@ -146,7 +151,7 @@ class Steps:
         items: dict[str, Any] = {ITEM: ocp.args.JsonSave(content)}
         if filled:
             items[ARRAYS] = ocp.args.PyTreeSave(filled)
-        if number in self._manager.all_steps():
+        if number in self._manager.all_steps() or os.path.lexists(self.folder(number)):
             self.set_aside(number)
         self._manager.save(number, args=ocp.args.Composite(**items), force=True)
 
@@ -196,11 +201,11 @@ def load_folder(folder: Path) -> tuple[Nested, dict[str, Any]]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint {folder}")
     content = read_ledger(folder)
-    check_files(folder, content["files"])
+    check_files(folder, content.files)
     nested = _load_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
-    empty = content["empty"].items()
+    empty = content.empty.items()
     empty = [(tuple(name.split("/")), np.zeros(shape, dtype)) for name, (shape, dtype) in empty]
-    return nest([*walk(nested), *empty]), content["ledger"]
+    return nest([*walk(nested), *empty]), content.ledger
 
 
 def import_writer() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpjax.store.files import check_file
+
 _HEADER_BYTES = 12  # length (8) and its checksum (4); 4 more follow the data
 
 
@@ -113,7 +115,7 @@ def _frame(data: bytes) -> bytes:
 
 def _cut_torn_end(file: Path) -> bool:
     """Returns whether the file holds whole events, after cutting off one that a kill left half written."""
-    if not file.exists():
+    if not check_file(file):
         return False
     with open(file, "r+b") as stream:
         size, end = os.fstat(stream.fileno()).st_size, 0

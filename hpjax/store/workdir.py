@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from hpjax.errors import WorkdirError
-from hpjax.store.changes import may_differ
+from hpjax.store.changes import compared, may_differ
+from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
 from hpjax.store.lock import check_held, release_lock, take_lock
 
 Resume = Literal["auto", "never", "must"]
@@ -18,17 +19,17 @@ CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
 HISTORY_NAME = "history.jsonl"
 JOURNAL_NAME = "study.journal"
-RECORD_NAMES = (HISTORY_NAME, "checkpoints/population", "checkpoints/trials", SUMMARY_NAME)
+POPULATION, TRIALS = "checkpoints/population", "checkpoints/trials"  # folders of checkpoints
+RECORD_NAMES = (HISTORY_NAME, POPULATION, TRIALS, SUMMARY_NAME)
 _TEMPORARY = ".hpjax-tmp-"
-_WRITTEN_NAMES = {
-    *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "checkpoints", "figures", "tensorboard", "identity.txt"),
-    *("plan.json", "trials.csv", "epochs.csv", "settings.csv", "lineage.csv"),
-}
-
-
-def describe_os_error(action: str, path: str | Path, error: OSError) -> str:
-    """Returns one line naming what failed, where and why, e.g. `can't write a/b: No space left on device`."""
-    return f"can't {action} {path}: {error.strerror or error}"
+FILE_NAMES = (
+    *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "identity.txt", "plan.json"),
+    *("trials.csv", "epochs.csv", "settings.csv", "lineage.csv"),
+)
+FOLDER_NAMES = ("checkpoints", POPULATION, TRIALS, "figures", "tensorboard")
+WITNESS_NAME = ".saved"
+_MOST_SHOWN = 200  # characters of a value, in a message
+_HIDDEN_NAMES = (CONFIG_NAME, WITNESS_NAME, "mlflow.db")
 
 
 def sync_folder(path: str | Path) -> None:
@@ -71,24 +72,6 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
-def read_json(path: Path) -> dict:
-    """Returns a JSON file's object.
-
-    Raises:
-      WorkdirError: the file can't be read or isn't a JSON object.
-
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WorkdirError(describe_os_error("read", path, error)) from error
-    except ValueError as error:
-        raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another workdir") from error
-    if not isinstance(value, dict):
-        raise WorkdirError(f"{path} is damaged (not a JSON object): restore it or choose another workdir")
-    return value
-
-
 @dataclass
 class Workdir:
     """An open, locked workdir; a context manager that releases the lock.
@@ -104,12 +87,18 @@ class Workdir:
     resumed: bool
     finished: bool
     _lock: int
+    _config: str
 
     def __enter__(self) -> "Workdir":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def accept(self) -> None:
+        """Writes the config down, once it is known that the sweep goes on with it."""
+        if read_file(self.path / CONFIG_NAME) != self._config.encode():
+            atomic_write(self.path / CONFIG_NAME, self._config)
 
     def close(self) -> None:
         """Releases the lock; a second call does nothing."""
@@ -127,11 +116,12 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
       resume: auto continues a sweep that is there, never refuses one, must insists on one.
 
     Returns:
-      The workdir; `resumed` and `finished` say what was found.
+      The workdir; `resumed` and `finished` say what was found. The config of a sweep that is there stays
+      as it is until it is accepted.
 
     Raises:
       WorkdirError: another process writes it, it belongs to another config, `resume` forbids what was
-        found, or the folder can't be created or written.
+        found, the folder can't be created or written, or something else lies where its files belong.
 
     """
     path = Path(path)
@@ -140,11 +130,12 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
     lock = take_lock(path)
     try:
         _remove_leftovers(path)
+        _check_kinds(path)
         resumed = _check_sweep(path, config, resume)
         text = json.dumps(config, indent=2) + "\n"
-        if not resumed or text != (path / CONFIG_NAME).read_text():
+        if not resumed:
             atomic_write(path / CONFIG_NAME, text)
-        return Workdir(path, resumed, resumed and is_finished(path), lock)
+        return Workdir(path, resumed, resumed and is_finished(path), lock, text)
     except BaseException:
         release_lock(lock)
         raise
@@ -170,6 +161,18 @@ def _create_folder(path: Path) -> None:
         raise WorkdirError(f"can't create workdir {path}: {reason}") from error
 
 
+def _check_kinds(path: Path) -> None:
+    """Raises WorkdirError where a pipe, a folder or a link to nothing lies in a file's place."""
+    for name in (*FILE_NAMES, *_HIDDEN_NAMES):
+        check_file(path / name)
+    for name in FOLDER_NAMES:
+        check_folder(path / name)
+    for name in ("figures", "tensorboard"):
+        for folder, _, files in os.walk(path / name):
+            for file in files:
+                check_file(os.path.join(folder, file))
+
+
 def _remove_leftovers(path: Path) -> None:
     for leftover in path.glob(f".*{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
@@ -193,13 +196,13 @@ def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
 
 
 def _refuse_others_folder(path: Path) -> None:
-    if (path / CONFIG_NAME).exists():
+    if os.path.lexists(path / CONFIG_NAME):
         return
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise WorkdirError(describe_os_error("read", path, error)) from error
-    own = [name for name in names if name in _WRITTEN_NAMES]
+    own = [name for name in names if name in (*FILE_NAMES, *FOLDER_NAMES)]
     if found := own or [name for name in names if not (name.startswith(".") or name == "lost+found")]:
         listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         lost = ", which a sweep would overwrite," if own else ""
@@ -220,7 +223,11 @@ def _has_content(path: Path) -> bool:
 def _check_same_config(path: Path, config: Mapping) -> None:
     old = _flatten(read_json(path / CONFIG_NAME))
     new = _flatten(json.loads(json.dumps(config)))
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key, ...) != new.get(key, ...))
+    keys = sorted(
+        key
+        for key in old.keys() | new.keys()
+        if compared(key, old.get(key, ...)) != compared(key, new.get(key, ...))
+    )
     if keys := [key for key in keys if not may_differ(key, old)]:
         changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
         raise WorkdirError(
@@ -240,4 +247,5 @@ def _flatten(value: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def _show(flat: Mapping[str, object], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "nothing"
+    text = json.dumps(flat[key]) if key in flat else "nothing"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -1,6 +1,7 @@
 """Data sets of a sweep: one for all trials that see the same images, none that no trial needs any more."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hpjax.errors import WorkdirError
 
 # These say what is done with images, not which ones they are.
 NOT_IMAGES = ("augment", "residency", "remainder")
+_KEY = r".*:\d{1,4}"
 _DEFAULTS = {name: getattr(DataConfig(), name) for name in NOT_IMAGES}
 
 
@@ -39,10 +41,29 @@ class Datasets:
             dataset = load_dataset(images, config.seed)
             key = f"{images.name}:{images.image_size}"
             if self.fingerprints.setdefault(key, dataset.fingerprint) != dataset.fingerprint:
-                was = f"{self._workdir} was begun on other images of {dataset.name}"
-                raise WorkdirError(f"{was}: restore them, or choose another workdir")
+                raise WorkdirError(
+                    f"{self._workdir} was begun on other images than {_describe(dataset, images)}: "
+                    "restore them, or name a new --workdir"
+                )
             self._loaded[images] = dataset
         return self._loaded[images]
+
+    def check(self) -> None:
+        """Checks all data sets that the sweep began with, before anything of it goes on.
+
+        Raises:
+          DataError: One can't be found or read any more.
+          WorkdirError: One isn't what it was.
+        """
+        sizes = [int(key.rpartition(":")[2]) for key in self.fingerprints if re.fullmatch(_KEY, key)]
+        for size in sizes:
+            self.load(
+                dataclasses.replace(
+                    self._config, data=dataclasses.replace(self._config.data, image_size=size)
+                )
+            )
+            if len(sizes) > 1:  # those that are needed first are loaded again then
+                self._loaded.clear()
 
     def keep_only(self, configs: Iterable[Config]) -> None:
         """Lets go of all but the data sets of these configurations."""
@@ -75,6 +96,11 @@ class Datasets:
         dataset = self.any()
         others = [dataset.train] if dataset.validation is None else [dataset.train, dataset.validation]
         return count_copies(dataset.test, others)
+
+
+def _describe(dataset: Dataset, images: DataConfig) -> str:
+    place = f" in {images.dir}" if images.dir else ""
+    return f"those of {dataset.name}{place}" + (f" ({dataset.notice})" if dataset.notice else "")
 
 
 def _images(config: Config) -> DataConfig:

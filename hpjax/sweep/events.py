@@ -9,14 +9,16 @@ import jax
 import numpy as np
 
 from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.config.user_files import is_own, read_code
 from hpjax.lanes.group import model_arguments
 from hpjax.report.curves import label_setting
 from hpjax.search.trial import Trial
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.leader import Leader
+from hpjax.sweep.ledgers import Tally
 from hpjax.sweep.protocol import Order, Slot, Status
-from hpjax.sweep.session import Group, RunState, Session, Stores, Tally
+from hpjax.sweep.session import Group, RunState, Session, Stores
 from hpjax.sweep.spec import Spec
 
 log = logging.getLogger("hpjax")
@@ -142,7 +144,9 @@ class TrialEvents:
         config = apply_hyperparameters(self._spec.config, slot.trial.hyperparameters)
         dataset = self._datasets.load(config)
         about = {"trial": vars(slot.trial), "epoch": slot.epoch, "select": self._spec.ranking.select}
-        return {**about, "model": model_arguments(config, dataset), "classes": dataset.classes}
+        name = config.model.name
+        code = dict(read_code("model.name", name).hashes) if is_own(name) else {}
+        return {**about, "model": model_arguments(config, dataset), "code": code, "classes": dataset.classes}
 
     def _label(self, trial: Trial) -> str:
         return label_setting(trial.hyperparameters, self._spec.space.names) or f"seed {trial.seed}"

@@ -93,7 +93,10 @@ def _release_datasets(session: Session, config: Config) -> None:
 def _find_program(session: Session, key: str, config: Config, dataset: Dataset) -> Program:
     """Returns the group's program; a search comes back to a group, and finds it traced and compiled."""
     programs = session.programs
-    program = programs.pop(key, None) or create_program(config, dataset)
+    program = programs.pop(key, None)
+    if program is None:
+        program = create_program(config, dataset)
+        session.check_weights()  # it has just read them
     programs[key] = program  # now the newest
     if len(programs) > PROGRAMS_KEPT:
         del programs[next(iter(programs))]

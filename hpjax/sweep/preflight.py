@@ -127,7 +127,7 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
     _check_batch_sizes(sorted({trial.train.batch_size for trial in trials}), len(dataset.train))
     checked = []
     for trial in trials:
-        size = trial.data.image_size or load(trial).train.images.shape[1]
+        size = load(trial).train.images.shape[1]  # its fingerprint is known from now on
         arguments = {**model_arguments(trial, dataset), "image_size": size}
         batch_size = trial.train.batch_size if trial.model.name not in MODEL_NAMES else 0
         if (arguments, batch_size) not in checked:

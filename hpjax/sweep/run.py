@@ -14,7 +14,8 @@ from typing import Any
 from hpjax.cli.allocator import advise
 from hpjax.config import Config, to_dict
 from hpjax.config.paths import expand_path
-from hpjax.errors import HpjaxError, OutOfMemory
+from hpjax.config.user_files import keep_own_code
+from hpjax.errors import HpjaxError, OutOfMemory, WorkdirError
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
@@ -24,12 +25,15 @@ from hpjax.report.heading import describe_data, describe_fixed, join_values
 from hpjax.report.outcome import describe_outcome, describe_standings
 from hpjax.report.style import FigureInfo, sparing
 from hpjax.search.plan import Plan
+from hpjax.store.files import read_json
 from hpjax.store.ranking import Ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, Resume, Workdir, open_workdir, read_json
+from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, Resume, Workdir, open_workdir
+from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.groups import run_groups
+from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.preflight import blaming_models, check_config
 from hpjax.sweep.selection import find_setting
@@ -96,6 +100,7 @@ def _refusing_without_memory() -> Iterator[None]:
         ) from error
 
 
+@keep_own_code()
 @_refusing_without_memory()
 def run_sweep(
     config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False
@@ -115,16 +120,27 @@ def run_sweep(
       HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
+    files = hash_files(config)
+    check_changed(Path(workdir), files, config)
     check_config(config)
     use_compilation_cache()
     advise()
     where = expand_path(str(workdir))
     with blaming_models(config), open_workdir(where, to_dict(config), resume) as opened:
-        if opened.finished:
-            log.info("the sweep in %s is finished already", opened.path)
-        else:
+        inputs = find_inputs(opened.path) if opened.finished else None
+        if inputs is None:  # the summary of a finished sweep that doesn't say is written again
             _run_in_less_memory(config, opened, progress)
+        else:
+            _answer_for(config, opened, inputs, files)
+            log.info("the sweep in %s is finished already", opened.path)
         return load_result(opened.path)
+
+
+def _answer_for(config: Config, workdir: Workdir, inputs: Inputs, files: Files) -> None:
+    """Raises HpjaxError where a finished sweep's results are of other images, code or weights."""
+    check_files(workdir.path, inputs.files, files, config)
+    Datasets(config, workdir.path, dict(inputs.fingerprints)).check()
+    workdir.accept()
 
 
 def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool) -> None:
@@ -151,6 +167,7 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
     return None
 
 
+@keep_own_code()
 @_refusing_without_memory()
 def plan_sweep(config: Config) -> Plan:
     """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
@@ -182,7 +199,7 @@ def load_result(workdir: str | Path) -> SweepResult:
     """
     path = Path(expand_path(str(workdir)))
     trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
-    ranking = Ranking(summary["metric"], summary["select"])
+    ranking = _parse_ranking(path, summary)
     settings, best = summarize_settings(trials, ranking), ranking.find_best(trials)
     return SweepResult(path, trials, load_epochs(path), best, summary, settings)
 
@@ -196,6 +213,17 @@ def _diagnose(session: Session) -> dict[str, Any]:
     findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
     stores.trackers.log_text("diagnosis", format_findings(findings))
     return {"data": data, "findings": [finding.to_dict() for finding in findings]}
+
+
+def _parse_ranking(path: Path, summary: dict[str, Any]) -> Ranking:
+    metric, select = summary.get("metric"), summary.get("select")
+    known = {field.name for field in dataclasses.fields(TrialRow)}
+    if select in ("final", "best") and f"{select}_{metric}" in known:
+        return Ranking(str(metric), str(select))
+    what = f"ranks by {str(select)[:99]!r} {str(metric)[:99]!r}"
+    raise WorkdirError(
+        f"{path / SUMMARY_NAME} is damaged (it {what}): remove it, and the same command writes it again"
+    )
 
 
 def _draw(session: Session) -> None:

@@ -7,7 +7,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,24 +15,30 @@ import jax
 import numpy as np
 
 from hpjax.config.fields import Config
-from hpjax.errors import HpjaxError, Signalled
+from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.config.parsing import MAX_SEED
+from hpjax.errors import CheckpointError, HpjaxError, Signalled
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.program import Program
 from hpjax.report.progress import Progress
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
-from hpjax.search.queue import Queue, create_queue
+from hpjax.search.queue import Queue, create_queue, make_group_key
 from hpjax.search.space import count_static
 from hpjax.search.study import Study, open_study
 from hpjax.search.trial import Trial
-from hpjax.store.checkpoints import POPULATIONS_KEPT, WITNESS_NAME, PopulationCheckpoints
+from hpjax.store.changes import WEIGHTS
+from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints
 from hpjax.store.kept import KeptWeights, most_kept
 from hpjax.store.records import Records, open_records
 from hpjax.store.resume import restore_population
 from hpjax.store.trackers import Trackers, make_trackers
-from hpjax.store.workdir import JOURNAL_NAME, Workdir
+from hpjax.store.typed import is_dict_of, read_as
+from hpjax.store.workdir import JOURNAL_NAME, WITNESS_NAME, Workdir
 from hpjax.sweep.datasets import Datasets
+from hpjax.sweep.inputs import Inputs, check_files, hash_files, parse_inputs
 from hpjax.sweep.leader import Leader
+from hpjax.sweep.ledgers import Tally, check_run, parse_layout
 from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
 from hpjax.sweep.spec import create_spec
@@ -68,46 +74,6 @@ class Stores:
     checkpoints: PopulationCheckpoints
 
 
-@dataclass
-class Tally:
-    """Counts of a sweep; saved with every checkpoint, and shown in `summary.json` under the same names.
-
-    Attributes:
-      saves: checkpoints written.
-      epochs: of all trials together.
-      groups: that ran to their end.
-      lane_epochs: epochs times lanes of those groups.
-      busy_lane_epochs: of these, those in which the lane trained a trial.
-      traces: training steps traced.
-      damaged_checkpoints: passed over when the sweep was continued.
-      reduced_to_lanes: the most lanes at once after memory ran out; 0: it didn't.
-      fewer_epochs: of those planned, that trials which ended early didn't need.
-      best_trial: the one that ranks first so far.
-      best_score: its score, higher is better.
-      final_setting: the setting that was run with further seeds.
-      not_tested: trials of the winner whose weights were damaged or not kept.
-    """
-
-    saves: int = 0
-    epochs: int = 0
-    groups: int = 0
-    lane_epochs: int = 0
-    busy_lane_epochs: int = 0
-    traces: int = 0
-    damaged_checkpoints: int = 0
-    reduced_to_lanes: int = 0
-    fewer_epochs: int = 0
-    best_trial: int | None = None
-    best_score: float | None = None
-    final_setting: int | None = None
-    not_tested: list[int] = field(default_factory=list)
-
-    @property
-    def utilisation(self) -> float | None:
-        """The share of lanes that were busy in the groups that ended; None before the first."""
-        return self.busy_lane_epochs / self.lane_epochs if self.lane_epochs else None
-
-
 @dataclass(frozen=True)
 class Group:
     """Trials that share a program.
@@ -123,13 +89,8 @@ class Group:
     layout: Layout
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON values that `parse` takes back."""
+        """Returns JSON values, for a ledger."""
         return {"key": self.key, "first": vars(self.first), "layout": vars(self.layout)}
-
-    @classmethod
-    def parse(cls, entry: dict[str, Any]) -> "Group":
-        """Returns the group that `to_dict` described."""
-        return cls(entry["key"], Trial(**entry["first"]), Layout(**entry["layout"]))
 
 
 @dataclass(frozen=True)
@@ -152,6 +113,7 @@ class Session:
 
     Attributes:
       spec: what is run.
+      files: hashes of the code and the weights that shape its results.
       workdir: open and locked.
       limit: lanes of a device at most, after memory ran out.
       lanes_in_use: those of the group that runs; with fewer it would need less memory.
@@ -168,6 +130,7 @@ class Session:
     """
 
     def __init__(self, config: Config, workdir: Workdir, progress: bool = False, limit: LaneLimit = NO_LIMIT):
+        self.files = hash_files(config)  # before any of it is run
         self.spec, self.workdir, self.limit = create_spec(config), workdir, limit
         self.lanes_in_use = LaneLimit(1, 1)
         self.pace, self.leader = Pace(), Leader()
@@ -204,14 +167,55 @@ class Session:
 
     def _restore(self, checkpoints: PopulationCheckpoints) -> dict[str, Any]:
         arrays, ledger = restore_population(checkpoints, self.workdir.path)
-        self.tally = Tally(**ledger.get("tally", {}))
+        path, config = self.workdir.path, self.spec.config
+        try:
+            self._take_up(ledger, arrays)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(
+                f"the ledger in {checkpoints.directory} isn't one that this version of hpjax writes "
+                f"({error}): restore it, or choose another workdir"
+            ) from error
+        if begun := parse_inputs(ledger):
+            check_files(path, begun.files, self.files, config)
+        self.datasets.check()
+        self.workdir.accept()
+        return ledger
+
+    def _take_up(self, ledger: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Takes what a ledger says, after checking every type: it is JSON from a disk."""
+        self.tally = read_as(Tally, ledger.get("tally", {}))
+        if self.tally.saves < 0:
+            raise ValueError(f"saves can't be {self.tally.saves}")
+        self.tally.damaged_checkpoints += ledger.get("passed_over", 0)
         self.tally.reduced_to_lanes = self.limit.at_once or self.tally.reduced_to_lanes
         self.pace.refresh("checkpoint")
-        self.plans = [GroupPlan(**plan) for plan in ledger.get("plans", [])]
-        self.datasets = Datasets(self.spec.config, self.workdir.path, ledger.get("fingerprints", {}))
+        self.plans = [read_as(GroupPlan, plan) for plan in ledger.get("plans", [])]
+        if not is_dict_of(str, fingerprints := ledger.get("fingerprints", {})):
+            raise ValueError("fingerprints are no texts by name")
+        self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints)
         run = ledger.get("run")
-        self.found = run and RunState(Group.parse(run["group"]), run["ledger"], arrays)
-        return ledger
+        slots = check_run(run["ledger"])["slots"] if run else []
+        if run and not (self.plans and {len(array) for array in arrays.values()} == {len(slots)}):
+            raise ValueError("the lanes aren't those of the arrays")
+        for trial in [*ledger.get("queue", ()), *(slot["trial"] for slot in slots if slot)]:
+            self._parse_trial(trial)
+        self.found = run and RunState(self._parse_group(run["group"]), run["ledger"], arrays)
+
+    def _parse_group(self, entry: dict[str, Any]) -> Group:
+        """Returns the group that `Group.to_dict` described, under the key that it has now.
+
+        Where a file of the user's has moved, the key is another one.
+        """
+        first = self._parse_trial(entry["first"])
+        key = make_group_key(self.spec.config)(first.hyperparameters)
+        return Group(key, first, parse_layout(entry["layout"]))
+
+    def _parse_trial(self, values: Any) -> Trial:
+        trial = read_as(Trial, values)
+        apply_hyperparameters(self.spec.config, trial.hyperparameters)
+        if not 0 <= trial.seed <= MAX_SEED:
+            raise ValueError(f"a seed can't be {trial.seed}")
+        return trial
 
     def __enter__(self) -> "Session":
         return self
@@ -243,6 +247,7 @@ class Session:
             "queue": stores.queue.to_list(),
             "tally": dataclasses.asdict(tally),
             "fingerprints": self.datasets.fingerprints,
+            "files": self.files,
             "plans": [dataclasses.asdict(plan) for plan in self.plans],
             "run": run and {"group": run.group.to_dict(), "ledger": run.ledger},
             "jax": jax.__version__,
@@ -250,11 +255,19 @@ class Session:
         arrays = run.arrays if run else {"none": np.zeros(1)}
         stores.checkpoints.save(tally.saves, arrays, ledger, block)
 
+    def check_weights(self) -> None:
+        """Raises WorkdirError where the pretrained weights have changed since the sweep began."""
+        if WEIGHTS in self.files:
+            config = self.spec.config
+            check_files(self.workdir.path, self.files, hash_files(config), config)
+
     def write_tables(self, finished: bool = False, more: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Writes every table and the summary; `more` are further entries of it."""
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
-        entries = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **more}
+        inputs = {"inputs": Inputs(self.datasets.fingerprints, self.files)._asdict()}
+        known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **inputs}
+        entries = {**known, **more}
         self.stores.records.write_tables(self.spec.ranking, finished, entries)
 
     @property

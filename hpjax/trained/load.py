@@ -1,31 +1,45 @@
 """Trained models: a finished trial's weights, in its model."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
+from hpjax.config.own_code import OwnCode
+from hpjax.config.parsing import check_field
 from hpjax.config.paths import expand_path
-from hpjax.errors import CheckpointError
+from hpjax.config.user_files import is_own, keep_own_code, read_code
+from hpjax.errors import CheckpointError, ConfigError, HpjaxError, UserCodeError
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
 from hpjax.store.checkpoints import load_trial_checkpoint
 from hpjax.store.records import load_trials
+from hpjax.store.typed import is_dict_of, read_as
+from hpjax.store.workdir import TRIALS
 from hpjax.train.state import init_rngs
 
+MOST_CLASSES = 1_000_000
 
-def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, Any]]:
+
+def load_trial(
+    workdir: str | Path, trial: int, model_file: str | os.PathLike | None = None
+) -> tuple[nnx.Module, dict[str, Any]]:
     """Returns a trial's model with its weights, ready to predict: those its rank was measured with.
 
     With `sweep.select=final` they are those of its last epoch, with `best` those of its best one.
 
     `model(images)` takes float images in [0, 1], `[batch, height, width, 3]`, of the size that the trial was
-    trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names. A
-    model of the user's own is imported from its file, which must still be there.
+    trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names.
+
+    Nothing that lies in a workdir is run, nor a file that it names: a model of the user's own is imported
+    from the file that is given here, if that is what the trial was trained with.
 
     Args:
       workdir: the sweep's folder; nothing in it is changed.
       trial: the trial's number, as in `trials.csv`.
+      model_file: the Python file of the user's own model; where it lies, and its name, don't matter.
 
     Returns:
       The model, in evaluation mode and with its logits' names as `class_names`, and its variables:
@@ -33,23 +47,124 @@ def load_trial(workdir: str | Path, trial: int) -> tuple[nnx.Module, dict[str, A
 
     Raises:
       WorkdirError: There is no sweep in `workdir`.
-      ConfigError: The file of the user's own model is gone.
+      ConfigError: `model_file` doesn't exist, or the trial's model is none of the user's own.
+      UserCodeError: `model_file` isn't given, or isn't what the trial was trained with, or fails.
       CheckpointError: There is no such trial, its weights weren't kept, or they are damaged; says which are.
     """
     path = Path(expand_path(str(workdir)))
     _check_known(path, trial)
-    directory = path / "checkpoints" / "trials"
+    directory = path / TRIALS
     weights, metadata = load_trial_checkpoint(directory, trial)
-    model = create_model(rngs=init_rngs(0), **metadata["model"])
+    where = f"{directory / f'trial_{trial:05d}'}"
+    arguments = _check_metadata(metadata, where)
+    with keep_own_code():  # what is compared is what is run
+        name = _choose_model(arguments, metadata, model_file, f"trial {trial} of {path}")
+        model, variables = _build({**vars(arguments), "name": name}, weights, where)
+    model.class_names = _class_names(metadata, where)  # type: ignore[attr-defined]
+    return model, variables
+
+
+def _class_names(metadata: dict[str, Any], where: str) -> tuple[str, ...]:
+    names = metadata.get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"checkpoint {where} is damaged: its classes are no list of names")
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Of `create_model`, as a checkpoint has them."""
+
+    name: str
+    num_classes: int
+    image_size: int
+    kernel_widths: list[int]
+    padding: str
+
+
+def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
+    """Returns what a model is built with, each value within what a sweep can have had."""
+    try:
+        arguments = read_as(_Arguments, metadata.get("model"))
+        check_field("model.name", arguments.name)
+        if not 1 <= arguments.num_classes <= MOST_CLASSES:
+            raise ValueError(f"num_classes can't be {arguments.num_classes}")
+        if not check_field("data.image_size", arguments.image_size) >= 1:
+            raise ValueError("image_size can't be 0")
+        check_field("model.kernel_widths", arguments.kernel_widths)
+        check_field("model.padding", arguments.padding)
+    except (ValueError, ConfigError) as error:
+        raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
+    return arguments
+
+
+def _choose_model(
+    arguments: _Arguments, metadata: dict[str, Any], model_file: str | os.PathLike | None, whose: str
+) -> str:
+    """Returns the model's name for `create_model`: hpjax's own, or in the file that was given.
+
+    Raises:
+      ConfigError: The file doesn't exist, or none is needed.
+      UserCodeError: A file is needed, or another one.
+    """
+    if not is_own(arguments.name):
+        if model_file is not None:
+            raise ConfigError("model_file", os.fspath(model_file), f"None: {whose} is a {arguments.name}")
+        return arguments.name
+    file, _, attribute = arguments.name.rpartition(":")
+    if model_file is None:
+        raise UserCodeError(
+            f"{whose} has a model of your own, {attribute[:99]} of {file[:999]}: "
+            "pass load_trial(…, model_file=PATH) if you trust that file; nothing is run unasked"
+        )
+    code, hashes = _read_file(os.fspath(model_file), attribute), metadata.get("code")
+    if not is_dict_of(str, hashes) or not hashes:
+        raise UserCodeError(f"{whose} doesn't say what {file} held: it can't be told whether this is it")
+    for other in sorted(hashes.keys() | code.hashes.keys()):
+        if hashes.get(other) != code.hashes.get(other):
+            differs = code.path.parent / other if other else code.path
+            raise UserCodeError(
+                f"model_file={str(code.path)!r} is not allowed: {whose} was trained with another content of "
+                f"{differs}; pass the file as it was"
+            )
+    return f"{code.path}:{attribute}"
+
+
+def _read_file(file: str, attribute: str) -> OwnCode:
+    try:
+        if file.endswith(".py"):
+            return read_code("model_file", f"{file}:{attribute}")
+    except ConfigError:
+        pass  # there is no such file
+    raise ConfigError("model_file", file, "the Python file of the trial's model")
+
+
+def _build(
+    arguments: dict[str, Any], weights: dict[str, Any], where: str
+) -> tuple[nnx.Module, dict[str, Any]]:
+    # Shapes first: a model is made where weights of its size lie in memory already.
+    try:
+        shapes = nnx.eval_shape(lambda: create_model(rngs=init_rngs(0), **arguments))
+    except HpjaxError:
+        raise
+    except Exception as error:  # of the user's class, or of a size that the network doesn't take
+        raise CheckpointError(f"checkpoint {where} doesn't fit {arguments['name']}: {error}") from error
+    _check_weights(shapes, weights, where)
+    model = create_model(rngs=init_rngs(0), **arguments)
     _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    template = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
-    variables = fit_template(weights, template, directory)
+    variables = _check_weights(model, weights, where)
     nnx.replace_by_pure_dict(params, variables["params"])
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
-    model.class_names = tuple(metadata["classes"])  # type: ignore[attr-defined]
     return model, variables
+
+
+def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the weights in the model's structure; raises CheckpointError where they are another's."""
+    _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    template = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
+    return fit_template(weights, template, where)
 
 
 def _check_known(path: Path, trial: int) -> None:

@@ -1,12 +1,16 @@
+import io
 import json
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hpjax.data import cache as cache_module
+from hpjax.data import stamps
 from hpjax.data.cache import decode_source
 from hpjax.data.folder import scan_tree
+from hpjax.data.stamps import EDGE, stamp_files
 from hpjax.errors import DataError
 
 
@@ -49,6 +53,77 @@ def test_size_and_content_have_entries_of_their_own(make_tree, cache):
     file.write_bytes(next((root / "train" / "dog").iterdir()).read_bytes())
     assert load(root).digest != first.digest
     assert len(list(cache.iterdir())) == 4
+
+
+def _same(root, other):
+    return load(root).digest == other.digest
+
+
+def _replace(file, content):
+    """Replaces a file by one of equal size and time, as `rsync --times` and archives do."""
+    times = os.stat(file)
+    new = file.with_name("new")
+    new.write_bytes(content)
+    os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
+    new.replace(file)
+
+
+def _overwrite(file, content):
+    """Changes a file in its place, and sets its time back."""
+    times = os.stat(file)
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _bmp(shade):
+    image = io.BytesIO()
+    Image.new("RGB", (40, 40), (shade, 9, 9)).save(image, "BMP")
+    return image.getvalue()
+
+
+@pytest.mark.parametrize("change", [_replace, _overwrite])
+def test_an_image_of_equal_size_and_time_is_not_taken_from_the_cache(make_tree, change):
+    root = make_tree()
+    file = root / "train" / "cat" / "0.bmp"
+    file.write_bytes(_bmp(1))
+    first = load(root)
+    assert _same(root, first)
+    change(file, _bmp(200))
+    assert not _same(root, first)
+    change(file, _bmp(1))
+    assert _same(root, first)
+
+
+@pytest.mark.parametrize("place", [0, EDGE - 1, -EDGE, -1])
+def test_head_and_tail_count_where_no_inode_and_time_does(tmp_path, monkeypatch, place):
+    file = tmp_path / "image"
+    content = bytearray(5 * EDGE)
+    file.write_bytes(bytes(content))
+    status = os.stat(file)
+    monkeypatch.setattr(stamps.os, "fstat", lambda fd: status)  # as where a file system keeps none of them
+    before = stamp_files([file])
+    content[place] = 1
+    file.write_bytes(bytes(content))
+    assert stamp_files([file]) != before
+
+
+def test_stamps_tell_orders_and_missing_files_apart(tmp_path):
+    one, other, gone = tmp_path / "one", tmp_path / "other", tmp_path / "gone"
+    one.write_text("1")
+    other.write_text("2")
+    os.mkfifo(tmp_path / "pipe")
+    drawn = [[one, other], [other, one], [one], [one, gone], [one, tmp_path / "pipe", gone], []]
+    found = [stamp_files(paths) for paths in drawn]
+    assert len(set(found)) == len(drawn) and found == [stamp_files(paths) for paths in drawn]
+    assert stamp_files([one] * 1000) != stamp_files([one] * 999)
+
+
+def test_a_pipe_in_the_cache_is_made_anew(make_tree, cache, caplog):
+    first = load(root := make_tree())
+    file = next(cache.iterdir()) / "meta.json"
+    file.unlink()
+    os.mkfifo(file)
+    assert _same(root, first) and "made anew" in caplog.text
 
 
 @pytest.mark.parametrize("file", ["train_images.npy", "test_labels.npy", "meta.json"])

@@ -159,7 +159,7 @@ def test_other_data_is_refused(searches, workdir, tmp_path, capsys):
         file.write_text(json.dumps(ledger))
         seal_ledger(file, step / "arrays")
     assert main(["hpjax", f"--config={searches.config}", f"--workdir={workdir}"]) == 2
-    assert "was begun on other images of synthetic_scenes" in capsys.readouterr().err
+    assert "was begun on other images than those of synthetic_scenes" in capsys.readouterr().err
 
 
 def test_an_image_that_changed_since_is_refused(tmp_path):
@@ -174,7 +174,7 @@ def test_an_image_that_changed_since_is_refused(tmp_path):
         with pytest.raises(Interrupted):
             run_sweep(parse_config(config), tmp_path / "sweep")
     Image.new("RGB", (30, 30), (7, 7, 7)).save(tmp_path / "images" / "train" / "cat" / "3.png")
-    with pytest.raises(WorkdirError, match="was begun on other images of folder: restore them"):
+    with pytest.raises(WorkdirError, match="on other images than those of folder in .*images: restore"):
         run_sweep(parse_config(config), tmp_path / "sweep")
 
 

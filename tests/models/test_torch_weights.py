@@ -160,6 +160,30 @@ def test_pth_that_would_run_code_or_holds_no_tensors(tmp_path):
         load_state_dict(path)
 
 
+class _Planted:
+    """Has whoever unpickles it make a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_nothing_in_a_pickle_is_run(tmp_path, suffix, legacy):
+    import torch
+
+    path, planted = tmp_path / f"weights{suffix}", tmp_path / "run"
+    content = {"state_dict": {"out.weight": torch.zeros(2), "more": _Planted(planted)}}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ModelError, match="can't read weights from") as caught:
+        load_state_dict(path)
+    assert "\n" not in str(caught.value) and not planted.exists()
+
+
 @pytest.mark.torch
 def test_mapping_of_torch_tensors(weights):
     torch = pytest.importorskip("torch")

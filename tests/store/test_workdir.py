@@ -112,8 +112,38 @@ def test_other_config_is_refused_with_every_key_and_both_values(tmp_path):
 def test_other_lane_count_goes_on_and_is_written_down(tmp_path):
     open_workdir(tmp_path, CONFIG).close()
     _record(tmp_path)
-    open_workdir(tmp_path, _changed(lanes={"count": 2})).close()
+    with open_workdir(tmp_path, _changed(lanes={"count": 2})) as opened:
+        assert json.loads((tmp_path / "config.json").read_text())["lanes"] == {"count": 4}
+        opened.accept()
     assert json.loads((tmp_path / "config.json").read_text())["lanes"] == {"count": 2}
+
+
+PLACES = [
+    ("data.dir", "/d/ok", "/d/ok/", True),
+    ("data.dir", "/d/ok", "", True),
+    ("model.pretrained", "w.pth", "/x/w.safetensors", True),
+    ("model.pretrained", "w.pth", "", False),
+    ("model.name", "a.py:Net", "/x/b.py:Net", True),
+    ("model.name", "a.py:Net", "a.py:Other", False),
+    ("model.name", "a.py:Net", "custom_cnn", False),
+    ("sweep.metric", "a.py:f", "../b.py:f", True),
+    ("sweep.metric", "train_loss", "b.py:f", False),
+    ("data.name", "tfds:a.py:f", "tfds:b.py:f", False),
+]
+
+
+@pytest.mark.parametrize(("key", "there", "now", "same"), PLACES)
+def test_files_are_not_compared_by_the_place_where_they_lie(tmp_path, key, there, now, same):
+    section, field = key.split(".")
+    for old, new in ((there, now), (now, there)):
+        path = tmp_path / str(old == there)
+        open_workdir(path, {section: {field: old}}).close()
+        _record(path)
+        if same:
+            open_workdir(path, {section: {field: new}}).close()
+            continue
+        with pytest.raises(WorkdirError, match=f"{key}: .* there, .* now"):
+            open_workdir(path, {section: {field: new}})
 
 
 COUNTED = {"sweep": {"sampler": "grid", "pruner": "none", "pbt": {}}, "lanes": {"data_order": "own"}}
@@ -298,10 +328,32 @@ def test_a_start_before_anything_was_recorded_binds_to_no_config(tmp_path):
 
 
 def test_damaged_config_is_named(tmp_path):
-    for content in ("{", "[]"):
+    deep = ('{"a":' * 5000 + "1" + "}" * 5000, "[" * 200 + "]" * 200)
+    for content in ("{", "[]", *deep, "\x00", "9" * 9999):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(WorkdirError, match=r"config.json is damaged"):
             open_workdir(tmp_path, CONFIG)
+
+
+NAMES = ("config.json", ".lock", ".saved", "history.jsonl", "trials.csv", "identity.txt")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_in_place_of_a_file_is_named(tmp_path, name):
+    open_workdir(tmp_path, CONFIG).close()
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(WorkdirError, match=f"{name} is a named pipe, not a file: remove it, or choose"):
+        open_workdir(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/trials", "figures", "tensorboard"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, name):
+    open_workdir(tmp_path, CONFIG).close()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(WorkdirError, match=f"{name} is a file, not a folder: remove it, or choose"):
+        open_workdir(tmp_path, CONFIG)
 
 
 def test_path_that_cannot_be_a_workdir(tmp_path):

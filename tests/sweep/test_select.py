@@ -68,7 +68,8 @@ def test_the_weights_are_those_of_the_epoch_that_ranks(ranked):
     select, config, result = ranked
     test = load_dataset(config.data, config.seed).test
     for trial in (0, 1):
-        model, _ = hpjax.load_trial(result.workdir, trial)
+        model_file = config.model.name.rpartition(":")[0]
+        model, _ = hpjax.load_trial(result.workdir, trial, model_file=model_file)
         logits = model(jnp.asarray(test.images, jnp.float32) / 255)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(test.labels)).mean()
         epoch = 1 if (select, trial) == ("best", 1) else 2
