@@ -49,7 +49,7 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
-    answers = [*result.standings, result.outcome, *describe_findings(result.diagnosis)]
+    answers = [*result.standings, *describe_findings(result.diagnosis), result.outcome]
     return "\n".join([*lines, *answers])
 
 

@@ -111,10 +111,11 @@ def test_a_metric_may_give_numbers_alone_in_the_end(code, status, said, tmp_path
 
 def test_neither_figures_nor_trackers_end_a_sweep(tmp_path, run):
     command = [*write_sweep(tmp_path), "--config.trackers=tensorboard"]
-    assert run([*command, "--config.train.batch_size=1000"])[0] == 2  # the workdir is there now
-    for name in ("figures", "tensorboard"):
-        (tmp_path / "sweep" / name).write_text("a file")
+    assert run([*command, "--config.data.max_train_examples=1"])[0] == 2  # the workdir is there now
+    (tmp_path / "sweep" / "figures" / "train_loss.png" / "folder").mkdir(parents=True)
+    (tmp_path / "sweep" / "tensorboard").mkdir(exist_ok=True)
+    (tmp_path / "sweep" / "tensorboard" / "trial_00000").write_text("a file")
     status, _, err = run(command)
     assert status == 0, err
-    assert err.count("every figure is left out: can't create ") == 1
+    assert err.count("figure train_loss.png is left out: can't write ") == 1
     assert err.count("tracker tensorboard failed and is left out from now on: ") == 1
