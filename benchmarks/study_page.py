@@ -8,11 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import scipy.stats
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from report import replace_between_markers
 
@@ -151,7 +148,8 @@ def gather(runs: Sequence[Mapping[str, Any]], recorded: Mapping[str, Any]) -> di
 def draw(name: str, settings: Sequence[Setting], path: pathlib.Path) -> None:
     """Draws an experiment's three figures side by side, the article's curves dashed behind."""
     varied = spell(_varied(name))
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
+    axes = figure.subplots(1, 3)
     for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
         for colour, setting in zip(COLOURS, settings, strict=False):
             number = range(1, len(setting.seeds[0]) + 1)
@@ -180,7 +178,6 @@ def draw(name: str, settings: Sequence[Setting], path: pathlib.Path) -> None:
     figure.suptitle(EXPERIMENTS[name].title, fontsize=13)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _is_wide(settings: Sequence[Setting], column: str) -> bool:

@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:  # one cache for all workers, and for what they start
     os.environ["HPJAX_CACHE"] = tempfile.mkdtemp(prefix="hpjax-tests-")
+    os.environ.setdefault("MPLCONFIGDIR", os.environ["HPJAX_CACHE"] + "/matplotlib")
 
 import pytest  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ TRAINS = ("train", "Training", "train_set", "TRAIN_IMAGES", "seg_train", "birds-
 TESTS = ("test", "Testing", "test_set", "TEST_IMAGES", "seg_test", "birds-test")
 VALIDATIONS = ("val", "Validation", "valid_set", "VAL_IMAGES", "seg_val", "birds-val")
 CLASSES = ("cat", "Dog", "ü x", "a.b", "7", "n" * 60)
+if sys.getfilesystemencoding() == "ascii":  # no file can have such a name there
+    CLASSES = tuple(name for name in CLASSES if name.isascii())
 FORMATS = {".png": "PNG", ".PNG": "PNG", ".jpg": "JPEG", ".JPEG": "JPEG", ".gif": "GIF", ".bmp": "BMP"}
 FORMATS |= {
     ".webp": "WEBP",

@@ -94,7 +94,7 @@ def test_streamed_batches_and_lanes_that_take_the_next_trial(run, alone, tmp_pat
 def test_copies_among_devices(run, tmp_path):
     one, two = (run(tmp_path / str(devices), devices, *PBT) for devices in (1, 2))
     _assert_same(two, one)
-    copies = [(tmp_path / str(devices) / "copies.csv").read_text() for devices in (1, 2)]
+    copies = [(tmp_path / str(devices) / "lineage.csv").read_text() for devices in (1, 2)]
     assert copies[0] == copies[1] and len(copies[0].splitlines()) > 1
 
 

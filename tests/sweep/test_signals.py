@@ -11,6 +11,14 @@ from hpjax.sweep.signals import Signals
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def _hangup():
+    """Has hangups end a process, as they do where it wasn't started by `nohup`."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_first_is_noted_and_the_second_ends_at_once(number):
     before = [signal.getsignal(n) for n in NUMBERS]

@@ -18,6 +18,7 @@ from hpjax.errors import ConfigError, WorkdirError
 from hpjax.sweep import load_result, plan_sweep, run_sweep
 from hpjax.trained.load import load_trial
 
+TINY_FILE = MODEL["name"].partition(":")[0]
 TINY = {
     "model": MODEL,
     "data": DATA,
@@ -131,7 +132,7 @@ def test_classes_are_named_in_the_summary_and_by_the_model(finished):
     _, result = finished
     classes = ["buildings", "forest", "glacier", "mountain", "sea", "street"]
     assert result.summary["data"]["classes"] == classes
-    assert load_trial(result.workdir, result.best.trial)[0].class_names == tuple(classes)
+    assert load_trial(result.workdir, result.best.trial, TINY_FILE)[0].class_names == tuple(classes)
 
 
 def test_training_accuracy_lanes_and_each_trials_share_of_the_time_are_there(finished):
@@ -264,7 +265,7 @@ def test_a_workdir_may_begin_with_a_tilde(finished, tmp_path, monkeypatch):
     for written in ("~/wd", "~/$NAME", Path("~/wd")):
         assert run_sweep(config, written, resume="must").workdir == result.workdir
         assert load_result(written).workdir == result.workdir
-    assert load_trial("~/wd", 0) and not list(tmp_path.iterdir())
+    assert load_trial("~/wd", 0, TINY_FILE) and not list(tmp_path.iterdir())
 
 
 def test_a_single_image_is_no_batch(tmp_path):

@@ -50,7 +50,7 @@ def runs():
 
 @pytest.fixture
 def recorded():
-    return json.loads(study_page.RECORDED.read_text())
+    return json.loads(study_page.RECORDED.read_text("utf-8"))
 
 
 def test_each_conclusion_is_judged_on_the_runs(runs, recorded):
@@ -101,14 +101,14 @@ def test_the_last_batchs_excess_is_taken_out_of_recorded_losses():
 
 def test_the_page_and_the_readmes_table_hold_the_numbers(runs, recorded, tmp_path):
     begin, end = study_page.BEGIN, study_page.END
-    (tmp_path / "README.md").write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    (tmp_path / "README.md").write_text(f"before\n{begin}\nold\n{end}\nafter\n", "utf-8")
     study_page.write(runs, tmp_path)
-    page = (tmp_path / "docs" / "study.md").read_text()
+    page = (tmp_path / "docs" / "study.md").read_text("utf-8")
     assert "| 10 | 2 | 0.820 ± 0.254 | 0.824 |" in page
     for name in ("lr", "batch", "wd"):
         assert f"(study/{name}.png)" in page
         assert Image.open(tmp_path / "docs" / "study" / f"{name}.png").size[0] > 1000
-    readme = (tmp_path / "README.md").read_text()
+    readme = (tmp_path / "README.md").read_text("utf-8")
     assert "10: **0.820** (0.824) · 450: 0.770 (0.770)" in readme and "old" not in readme
 
 
@@ -116,10 +116,10 @@ def test_what_is_committed_is_what_the_runs_say(tmp_path):
     results = study_page.ROOT / "benchmarks" / "results" / "study.json"
     if not results.exists():
         pytest.skip("the study has not been run")
-    (tmp_path / "README.md").write_text((study_page.ROOT / "README.md").read_text())
-    study_page.write(json.loads(results.read_text()), tmp_path)
+    (tmp_path / "README.md").write_text((study_page.ROOT / "README.md").read_text("utf-8"), "utf-8")
+    study_page.write(json.loads(results.read_text("utf-8")), tmp_path)
     for name in ("README.md", "docs/study.md"):
-        assert (tmp_path / name).read_text() == (study_page.ROOT / name).read_text()
+        assert (tmp_path / name).read_text("utf-8") == (study_page.ROOT / name).read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
     ]
     flags += ["--image_size=38", "--epochs=2", "--seeds=3", "--set=train.batch_size=4"]
     run_script("study.py", *flags)
-    first = out.read_text()
+    first = out.read_text("utf-8")
     runs = json.loads(first)
     assert [run["setting"] for run in runs] == [{"weight_decay": 0.01}, {"weight_decay": 1.0}]
     assert {run["seed"] for run in runs} == {3} and {run["workdir"] for run in runs} == {"wd_seed3"}
@@ -149,4 +149,4 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
         len(run["epochs"]) == 2 and run["train_images"] == 8 and run["test_images"] == 4 for run in runs
     )
     run_script("study.py", *flags)
-    assert [run["epochs"] for run in json.loads(out.read_text())] == [run["epochs"] for run in runs]
+    assert [run["epochs"] for run in json.loads(out.read_text("utf-8"))] == [run["epochs"] for run in runs]
