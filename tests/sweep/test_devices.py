@@ -78,7 +78,7 @@ def _assert_same(ours, theirs):
         np.testing.assert_allclose(losses, theirs[key], rtol=1e-5 if key[1] == 1 else 2e-3, err_msg=key)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_any_number_of_devices(run, alone, tmp_path, devices):
     """Five lanes: no number of devices divides them."""
     _assert_same(run(tmp_path / "w", devices), alone)
@@ -98,7 +98,7 @@ def test_copies_among_devices(run, tmp_path):
     assert copies[0] == copies[1] and len(copies[0].splitlines()) > 1
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 4)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 4, marks=pytest.mark.exhaustive)])
 def test_it_goes_on_with_another_number_of_devices(start, run, alone, tmp_path, before, after):
     workdir = tmp_path / "w"
     process = start(workdir, before)

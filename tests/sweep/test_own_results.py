@@ -103,7 +103,7 @@ def test_neighbours_that_are_pruned(tmp_path):
     _assert_same(_losses(pruned), _losses(whole), only_shared=True)
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("qmc", marks=pytest.mark.exhaustive)])
 def test_searches_that_ask_the_same(tmp_path, sampler):
     space = {"learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}
     sweep = {"sampler": sampler, "trials": 5}
