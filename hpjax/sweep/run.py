@@ -120,12 +120,11 @@ def run_sweep(
       HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
-    files = hash_files(config)
-    check_changed(Path(workdir), files, config)
+    where, files = Path(expand_path(str(workdir))), hash_files(config)
+    check_changed(where, files, config)
     check_config(config)
     use_compilation_cache()
     advise()
-    where = expand_path(str(workdir))
     with blaming_models(config), open_workdir(where, to_dict(config), resume) as opened:
         inputs = find_inputs(opened.path) if opened.finished else None
         if inputs is None:  # the summary of a finished sweep that doesn't say is written again
@@ -159,7 +158,10 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
             run_groups(session)
             with sparing("every figure"):
                 _draw(session)
-            session.write_tables(finished=True, more=_diagnose(session))
+            found: dict[str, Any] = {"findings": []}
+            with sparing("the diagnosis"):
+                found = _diagnose(session)
+            session.write_tables(finished=True, more=found)
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise

@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpjax.config import parse_config
 from hpjax.main import _describe
-from hpjax.report.diagnosis import Finding
-from hpjax.sweep import load_result, run_sweep
+from hpjax.report.diagnosis import Finding, describe_findings
+from hpjax.sweep import load_result, run, run_sweep
 
 
 def _config(net, **sweep):
@@ -51,10 +51,17 @@ def test_findings_stand_in_tensorboards_text_tab(finished):
 
 
 def test_findings_are_the_last_lines(finished):
-    lines = _describe(finished).splitlines()
-    place = lines.index(finished.outcome)
-    assert 1 <= len(lines) - place - 1 <= 4
-    assert finished.diagnosis[0].sentence in lines[place + 1]
+    """Before the outcome, which is the last: it says whether any trial ended well."""
+    lines, shown = _describe(finished).splitlines(), describe_findings(finished.diagnosis)
+    assert 1 <= len(shown) <= 4 and finished.diagnosis[0].sentence in shown[0]
+    assert lines[-len(shown) - 1 :] == [*shown, finished.outcome]
+
+
+def test_a_diagnosis_that_fails_is_left_out_with_a_line(net, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run, "create_facts", lambda *_: 1 / 0)
+    result = run_sweep(_config(net), tmp_path / "s")
+    assert result.summary["finished"] and result.diagnosis == []
+    assert caplog.text.count("the diagnosis is left out: ZeroDivisionError") == 1
 
 
 def test_an_unfinished_sweep_is_diagnosed_when_asked(finished):

@@ -136,6 +136,16 @@ def test_what_changed_is_named_before_anything_is_run_or_written(place, begun, s
 
 
 @pytest.mark.parametrize("state", STATES)
+def test_changed_code_is_not_run_where_the_workdir_begins_with_a_tilde(place, state, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    with open(place / "ok" / "model.py", "a", encoding="utf-8") as file:
+        file.write(f"\nopen({str(place / 'ran')!r}, 'w').close()\n")
+    with pytest.raises(WorkdirError, match="was begun with another content"):
+        run_sweep(_config(place / "ok"), f"~/{state}")
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", [*CHANGES, "images"])
 def test_what_is_gone_is_named(place, state, name):
     gone = place / "ok" / name
