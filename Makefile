@@ -1,18 +1,14 @@
 # Two commands: `make sweep` trains the weight-decay experiment, `make test` checks everything.
-# `make test-subset` checks what depends on the surroundings: allocator, environment, folders, locale, tools.
 # CONFIG=configs/lr.py picks another experiment; ARGS="--config.train.epochs=3" is passed through
 # (to pytest by `make test`: ARGS="-k config").
 
 CONFIG ?= configs/wd.py
 ARGS ?=
 PYTHON ?= python3
-SURROUNDINGS := tests/cli tests/test_rooms.py tests/lanes/test_memory_left.py tests/benchmarks/test_report.py \
-  tests/store/test_workdir.py tests/store/test_trackers.py tests/ops/test_compiler.py tests/data/test_cache.py \
-  tests/data/test_folder.py tests/data/test_prepare.py tests/config
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: sweep test test-all test-subset faults lint clean
+.PHONY: sweep test test-all faults lint clean
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
@@ -23,9 +19,6 @@ test: .venv/installed-dev
 # What takes minutes each, too.
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not benchmark' $(ARGS)
-
-test-subset: .venv/installed-dev
-	$(BIN)/python -m pytest $(SURROUNDINGS) $(ARGS)
 
 # Half an hour: kills, full disks, bad inputs and a soak; writes what came out into RELIABILITY.md.
 faults: .venv/installed-dev

@@ -6,9 +6,8 @@ from flax import nnx
 from hpjax.models.layers import BatchNorm, Dropout, create_conv, create_linear
 
 MODEL = {"name": f"{__file__}:Tiny"}  # `model` of a config
-# `data` and the batch size of most sweeps that are tested: of one shape, their programs are compiled once.
+# `data` of most sweeps that are tested: of one shape, their programs are compiled once.
 DATA = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24}
-BATCH_SIZE = 12
 
 
 class Tiny(nnx.Module):

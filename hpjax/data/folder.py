@@ -46,7 +46,7 @@ class Tree:
       classes: names, sorted.
       train: pictures to learn from, by class and name.
       test: pictures to be judged on, by class and name.
-      files: `path relative to root, bytes, modification time in ns` of every picture.
+      files: path of every picture, relative to root.
       validation: pictures to select on, by class and name; empty where none are asked for or there.
       division: how test pictures were drawn from one folder: share and seed; empty where they weren't.
       remarks: what was decided that a user might not expect, a line each.
@@ -57,7 +57,7 @@ class Tree:
     classes: tuple[str, ...]
     train: tuple[Picture, ...]
     test: tuple[Picture, ...]
-    files: tuple[tuple[str, int, int], ...]
+    files: tuple[str, ...]
     validation: tuple[Picture, ...] = ()
     division: tuple[float | int, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ def scan_layout(
         train=pictures["train"],
         test=pictures.get("test", ()),
         validation=pictures.get("validation", ()),
-        files=tuple(_stamp(layout.root, entry) for entry in entries),
+        files=tuple(os.path.relpath(entry.path, layout.root) for entry in entries),
         remarks=(*remarks, *_describe(layout, validation)),
         left_out=+left_out,
     )
@@ -239,11 +239,3 @@ def _divide(tree: Tree, folder: Path, seed: int) -> Tree:
     return dataclasses.replace(
         tree, train=train, test=test, division=(TEST_SHARE, seed), remarks=(*tree.remarks, remark)
     )
-
-
-def _stamp(root: Path, entry: os.DirEntry) -> tuple[str, int, int]:
-    try:
-        status = entry.stat()
-    except OSError:  # a dangling link, say: decoding it will name it
-        return os.path.relpath(entry.path, root), -1, -1
-    return os.path.relpath(entry.path, root), status.st_size, status.st_mtime_ns

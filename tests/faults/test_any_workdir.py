@@ -7,10 +7,11 @@ import os
 import random
 import shutil
 import signal
-import socket
 
+import linear_network
 import pytest
 from fuzzing import time_limit
+from no_files import NO_FILES
 
 import hpjax
 from hpjax.errors import HpjaxError
@@ -21,16 +22,6 @@ from hpjax.sweep import load_result
 from hpjax.sweep.events import Upkeep
 from hpjax.sweep.protocol import Order
 
-NET = """
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, *, num_classes, rngs):
-        self.out = nnx.Linear(3, num_classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.out(images.mean((1, 2)))
-"""
 CONFIG = """
 from hpjax.config import get_default
 
@@ -54,7 +45,7 @@ ABSENT = ("identity.txt", "lineage.csv", "mlflow.db", ".config.json.hpjax-tmp-1"
 def begun(tmp_path_factory):
     """A sweep that was stopped in its second trial, and the same one finished."""
     root = tmp_path_factory.mktemp("any")
-    (root / "net.py").write_text(NET)
+    shutil.copy(linear_network.__file__, root / "net.py")
     (root / "config.py").write_text(CONFIG.format(net=f"{root}/net.py:Net"))
     assert _start(root, "finished") == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -81,22 +72,13 @@ def _list_paths(workdir) -> list[str]:
     return sorted(there.union(ABSENT))
 
 
-def _listen(path):
-    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # names of sockets are short
-        server.bind(path.name)
-
-
 KINDS = {
-    "pipe": os.mkfifo,
-    "socket": _listen,
+    **NO_FILES,
     "folder": lambda path: (path.mkdir(), (path / "inside").write_text("mine")),
     "empty folder": os.mkdir,
     "file": lambda path: path.write_text("mine"),
     "empty file": lambda path: path.touch(),
-    "device": lambda path: path.symlink_to("/dev/zero"),
     "full device": lambda path: path.symlink_to("/dev/full"),
-    "dangling link": lambda path: path.symlink_to(path.with_name("nowhere")),
-    "link to itself": lambda path: path.symlink_to(path),
     "nothing": lambda path: None,
 }
 

@@ -1,31 +1,16 @@
 """Only files are opened as files, and JSON is taken only as deep and as large as it can have been written."""
 
-import contextlib
 import os
-import socket
 
 import pytest
+from no_files import NO_FILES
 
 from hpjax.errors import WorkdirError
 from hpjax.store import files
 from hpjax.store.files import DEEPEST, WrongKind, check_file, check_folder, open_file, parse_json, read_file
 
 
-def _listen(path):
-    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # names of sockets are short
-        server.bind(path.name)
-
-
-KINDS = {
-    "a named pipe": os.mkfifo,
-    "a socket": _listen,
-    "a device": lambda path: path.symlink_to("/dev/zero"),
-    "a link to nothing": lambda path: path.symlink_to(path.with_name("nowhere")),
-    "a link to itself": lambda path: path.symlink_to(path),
-}
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "a folder"])
+@pytest.mark.parametrize("kind", [*NO_FILES, "a folder"])
 @pytest.mark.parametrize(
     "use",
     [
@@ -39,16 +24,16 @@ KINDS = {
 )
 def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, kind, use):
     path = tmp_path / "history.jsonl"
-    KINDS.get(kind, os.mkdir)(path)
+    NO_FILES.get(kind, os.mkdir)(path)
     with pytest.raises(WrongKind, match=f"history.jsonl is {kind}, not .*: remove it, or choose") as caught:
         use(path)
     assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["history.jsonl"]  # no link's target was made
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "a file"])
+@pytest.mark.parametrize("kind", [*NO_FILES, "a file"])
 def test_what_is_no_folder_is_named(tmp_path, kind):
-    KINDS.get(kind, lambda path: path.touch())(tmp_path / "figures")
+    NO_FILES.get(kind, lambda path: path.touch())(tmp_path / "figures")
     with pytest.raises(WrongKind, match=f"figures is {kind}, not "):
         check_folder(tmp_path / "figures")
 
