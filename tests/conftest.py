@@ -23,6 +23,12 @@ import pytest  # noqa: E402
 NEEDS = {"torch": "torch", "ray": "ray"}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: a worker often waits for a disk, or for a process that is to be killed."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure():
     """Shares compiled programs among tests, workers and the processes that they start, through the disk."""
     if importlib.util.find_spec("jax") is not None:
