@@ -25,7 +25,7 @@ NEEDS = {"torch": "torch", "ray": "ray"}
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """One more than there are cores: a worker often waits for a disk, or for a process that is to be killed."""
+    """One more than there are cores: workers often wait for a disk, or for what is to be killed."""
     return (os.cpu_count() or 1) + 1
 
 

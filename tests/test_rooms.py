@@ -15,7 +15,7 @@ LEVELS = {
     3: {"models", "data", "search"},
     4: {"lanes", "report", "cli"},
     5: {"sweep", "trained"},
-    6: {"main", "launch"},
+    6: {"main", "lr_range", "launch"},
 }
 SWEEP = {
     0: {"datasets", "inputs", "leader", "pacing", "protocol", "signals", "spec"},
