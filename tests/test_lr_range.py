@@ -44,6 +44,12 @@ def test_the_range_is_what_gets_half_as_far_as_the_best():
     assert "2 to 1 in 200 steps; 10 and above diverge" in first and "search among them" in second
 
 
+def test_a_rate_that_starts_badly_makes_no_lower_one_look_good():
+    tested = [RateTrial(1e-6, (2.0, 2.1)), RateTrial(1e-3, (1.9, 1.2)), RateTrial(1e-2, (3.5, 1.0))]
+    found = find_rate_range(tested)
+    assert found is not None and (found.low, found.high) == (1e-3, 1e-2)
+
+
 @pytest.mark.parametrize("ends", [[2.0] * 5, [2.0, 1.99, 2.0], [math.inf] * 4, [2.0, 3.0, math.inf]])
 def test_where_nothing_is_learned_nothing_is_proposed(ends):
     assert find_rate_range(_tested(ends)) is None

@@ -51,7 +51,7 @@ class RateRange:
       high: the highest.
       best: the one whose loss is lowest at the end of the test.
       best_loss: that loss.
-      first_loss: the loss before much was learned: the highest of the first part, up to the best rate.
+      first_loss: the loss before much was learned: of the lowest rate, in the first part of the test.
       diverges: the lowest rate above `high` that diverged; None where none did.
       at_lowest: whether lower rates than those tested may be worth a search too.
       at_highest: the same of higher ones.
@@ -81,8 +81,7 @@ def find_rate_range(tested: Sequence[RateTrial]) -> RateRange | None:
       None where no rate lets the loss fall.
     """
     best = min(range(len(tested)), key=lambda place: tested[place].end)
-    firsts = (rate.losses[0] for rate in tested[: best + 1] if math.isfinite(rate.end))
-    first = max(firsts, default=math.inf)  # of a rate that has hardly moved, where one that low was tested
+    first = next((rate.losses[0] for rate in tested if math.isfinite(rate.end)), math.inf)
     fall = first - tested[best].end
     if not math.isfinite(fall) or fall < _LEAST_FALL * abs(first):
         return None
