@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpjax.report.style import (
     COLOURS,
@@ -16,6 +17,9 @@ from hpjax.report.style import (
     set_log_scale,
     tidy_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SHARE = 0.5  # of the best rate's fall of the loss, which a rate that is worth a trial reaches too
 _LEAST_FALL = 0.02  # of the first loss; less is taken for noise
@@ -143,16 +147,7 @@ def draw_rate_range(
     figure = create_figure(f"Training loss after {steps} steps against the learning rate", info, height=5.5)
     axes = figure.subplots()
     tidy_axes(axes, "learning rate", "training loss")
-    parts = max(len(rate.losses) for rate in tested)
-    for part in range(parts):
-        points = [
-            (r.rate, r.losses[part]) for r in tested if len(r.losses) > part and math.isfinite(r.losses[part])
-        ]
-        last = part == parts - 1
-        style = {"color": COLOURS[0], "marker": "o", "markersize": 4} if last else {"color": GREY}
-        label = f"after {round(steps * (part + 1) / parts)} steps" if last or part == 0 else None
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.6 if last else 0.8, **style)
+    _draw_parts(axes, tested, steps)
     _limit_losses(axes, tested, found)
     diverged = [rate.rate for rate in tested if rate.diverged]
     if diverged:  # at the edge, whose height is no loss
@@ -170,7 +165,20 @@ def draw_rate_range(
     return save_figure(figure, path)
 
 
-def _limit_losses(axes, tested: Sequence[RateTrial], found: RateRange | None) -> None:
+def _draw_parts(axes: "Axes", tested: Sequence[RateTrial], steps: int) -> None:
+    """Draws a line for each part of the test, the last one strongly."""
+    parts = max(len(rate.losses) for rate in tested)
+    for part in range(parts):
+        there = [r for r in tested if len(r.losses) > part and math.isfinite(r.losses[part])]
+        rates, losses = [rate.rate for rate in there], [rate.losses[part] for rate in there]
+        label = f"after {round(steps * (part + 1) / parts)} steps"
+        if part == parts - 1:
+            axes.plot(rates, losses, color=COLOURS[0], marker="o", markersize=4, label=label)
+        else:
+            axes.plot(rates, losses, color=GREY, linewidth=0.8, label=label if part == 0 else None)
+
+
+def _limit_losses(axes: "Axes", tested: Sequence[RateTrial], found: RateRange | None) -> None:
     """Keeps the losses of rates that are far too high from flattening all others."""
     if found is None:
         return
