@@ -149,7 +149,7 @@ def _describe(result: "SweepResult", arguments: Arguments) -> Any:
 
 def _propose(found: RateRange | None, asked: _Asked) -> list[str]:
     """Returns the command that searches in the range; nothing where there is none."""
-    if found is None or found.low == found.high:
+    if found is None:
         return []
     if asked.config.sweep.sampler == "grid":
         spec = ",".join(f"{rate:g}" for rate in space_rates(found.low, found.high, _CHOICES))

@@ -50,6 +50,13 @@ def test_a_rate_that_starts_badly_makes_no_lower_one_look_good():
     assert found is not None and (found.low, found.high) == (1e-3, 1e-2)
 
 
+def test_beside_a_rate_that_is_alone_its_neighbours_are_searched():
+    tested = _tested([2.0, 1.9, 1.0, 3.0])
+    found = find_rate_range(tested)
+    assert found is not None and (found.low, found.high) == (tested[1].rate, tested[3].rate)
+    assert "no other gets half as far: search from" in describe_rate_range(found, 200)[1]
+
+
 @pytest.mark.parametrize("ends", [[2.0] * 5, [2.0, 1.99, 2.0], [math.inf] * 4, [2.0, 3.0, math.inf]])
 def test_where_nothing_is_learned_nothing_is_proposed(ends):
     assert find_rate_range(_tested(ends)) is None
@@ -78,12 +85,12 @@ def config(tmp_path):
 
 @pytest.mark.slow
 def test_it_trains_every_rate_and_prints_a_command_that_parses(config, tmp_path, capsys):
-    flags = ["--rates=8", "--low=1e-6", "--high=1e30", "--steps=30", f"--workdir={tmp_path / 'w'}"]
+    flags = ["--rates=10", "--low=1e-5", "--high=1e22", "--steps=30", f"--workdir={tmp_path / 'w'}"]
     assert main(["lr_range", f"--config={config}", "--config.data.augment=flip", *flags]) == 0
     printed = capsys.readouterr().out
     with open(tmp_path / "w" / "trials.csv", encoding="utf-8") as file:
         trials = list(csv.DictReader(file))
-    assert [float(t["learning_rate"]) for t in trials] == list(space_rates(1e-6, 1e30, 8))
+    assert [float(t["learning_rate"]) for t in trials] == list(space_rates(1e-5, 1e22, 10))
     assert {"complete", "diverged"} == {t["status"] for t in trials} and "above diverge" in printed
     assert "in 30 steps" in printed
     assert (tmp_path / "w" / "lr_range.png").read_bytes().startswith(b"\x89PNG")

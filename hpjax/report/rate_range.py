@@ -51,12 +51,13 @@ class RateRange:
     """The learning rates that are worth a search.
 
     Attributes:
-      low: the lowest of them.
-      high: the highest.
+      low: the lowest of them; where the best is alone, the next lower one that was tested.
+      high: the highest; where the best is alone, the next higher one.
       best: the one whose loss is lowest at the end of the test.
       best_loss: that loss.
       first_loss: the loss before much was learned: of the lowest rate, in the first part of the test.
       diverges: the lowest rate above `high` that diverged; None where none did.
+      alone: whether no other rate gets half as far.
       at_lowest: whether lower rates than those tested may be worth a search too.
       at_highest: the same of higher ones.
     """
@@ -67,6 +68,7 @@ class RateRange:
     best_loss: float
     first_loss: float
     diverges: float | None
+    alone: bool
     at_lowest: bool
     at_highest: bool
 
@@ -98,13 +100,15 @@ def find_rate_range(tested: Sequence[RateTrial]) -> RateRange | None:
         low -= 1
     while high + 1 < len(tested) and trains(high + 1):
         high += 1
+    alone = int(low == high)  # then the peak lies between the neighbours
     return RateRange(
-        low=tested[low].rate,
-        high=tested[high].rate,
+        low=tested[max(low - alone, 0)].rate,
+        high=tested[min(high + alone, len(tested) - 1)].rate,
         best=tested[best].rate,
         best_loss=tested[best].end,
         first_loss=first,
         diverges=next((rate.rate for rate in tested[high + 1 :] if rate.diverged), None),
+        alone=bool(alone),
         at_lowest=low == 0,
         at_highest=high + 1 == len(tested),
     )
@@ -122,9 +126,9 @@ def describe_rate_range(found: RateRange | None, steps: int) -> list[str]:
     fall = f"from {found.first_loss:.3g} to {found.best_loss:.3g}"
     best = f"{format_value(found.best)} is best: it takes the loss {fall} in {steps} steps"
     lines = [best + (f"; {format_value(found.diverges)} and above diverge" if found.diverges else "")]
-    lines.append(
-        f"{format_value(found.low)} to {format_value(found.high)} get at least half as far: search among them"
-    )
+    ends = f"{format_value(found.low)} to {format_value(found.high)}"
+    halfway = "no other gets half as far" if found.alone else f"{ends} get at least half as far"
+    lines.append(f"{halfway}: search {f'from {ends}' if found.alone else 'among them'}")
     if found.at_lowest:
         lines.append("the lowest rate still trains: test lower ones, too (--low)")
     if found.at_highest:
