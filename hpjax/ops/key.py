@@ -3,10 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
-import jax
 from jax import Array
 
-from hpjax.ops import lowerings
+from hpjax.ops import lowerings, target
 from hpjax.ops.geometry import Geometry
 
 
@@ -31,7 +30,7 @@ class Key:
         """Returns the lowerings to choose from; none that is known to let one lane reach another."""
         names = lowerings.lowering_names(self.op, self.lanes, self.own)
         leaking = [lowerings.LEAKING]
-        if self.op == "weight_gradient" and jax.default_backend() == "cpu":
+        if self.op == "weight_gradient" and target.backend() == "cpu":
             # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
             # products: seen with jaxlib 0.10.2; no public issue known.
             leaking.append("grouped")

@@ -9,9 +9,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import jax
-
-from hpjax.ops import lowerings, measurement, memory
+from hpjax.ops import lowerings, measurement, memory, target
 from hpjax.ops.key import Key
 
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
@@ -70,7 +68,7 @@ def tune(key: Key, *, repeats: int = 5) -> str:
 
 def by_rule(key: Key, backend: str | None = None) -> str:
     """Returns the lowering that similar convolutions were found to do well with."""
-    backend = backend or jax.default_backend()
+    backend = backend or target.backend()
     return _cpu_rule(key) if backend == "cpu" else _gpu_rule(key)
 
 
