@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hpjax.ops import lowerings, measurement, memory, target
 from hpjax.ops.key import Key
 
+FILLED = 32  # channels of a group that keep a GPU's matrix units busy
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
 
 
@@ -144,5 +145,9 @@ def _gpu_rule(key: Key) -> str:
         return "dense:native"
     if key.own == (True, False) and key.op != "weight_gradient":
         return "merged:native"
-    # Whether cuDNN keeps the lanes of a grouped weight gradient apart to the bit is for a measurement to say.
-    return "unrolled:native" if key.op == "weight_gradient" else "grouped:native"
+    if key.op == "weight_gradient":
+        # With few channels a group, reports have one call per lane ahead:
+        # https://github.com/jax-ml/jax/issues/26568.
+        return "grouped:native" if min(key.a[-1], key.b[-1]) >= FILLED else "unrolled:native"
+    # XLA makes no backward convolution of groups: it would multiply the zeros between pixels, too.
+    return "grouped:phases" if key.is_dilated else "grouped:native"
