@@ -109,6 +109,14 @@ def compute_apart(f: Callable[..., PyTree], arrays: tuple[Array, ...], *static: 
     return _loop_once(f, static)(*arrays)
 
 
+def recomputed(small: PyTree) -> PyTree:
+    """Returns the same values, from which a GPU computes again what was computed from them before.
+
+    XLA's GPU backend keeps a value that two kernels need in memory, however large and however cheap.
+    """
+    return small if target.backend() == "cpu" else lax.optimization_barrier(small)
+
+
 @functools.cache
 def _loop_once(f: Callable[..., PyTree], static: tuple) -> Callable[..., PyTree]:
     @custom_batching.custom_vmap
