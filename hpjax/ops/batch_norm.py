@@ -86,7 +86,7 @@ def _backward(epsilon, relu, residuals, cotangents):
         return dy, dy * centred
 
     operands = (x, cotangents[0])
-    per_feature = (moments.mean, factor, bias.astype(factor.dtype))
+    per_feature = recomputed((moments.mean, factor, bias.astype(factor.dtype)))
     d_bias, d_centred = feature_sums(terms, operands, per_feature)
     per_feature = recomputed(per_feature)
     dy, centred = gradient_and_centred(*operands, *(along_features(f, x.ndim) for f in per_feature))

@@ -109,6 +109,14 @@ def compute_apart(f: Callable[..., PyTree], arrays: tuple[Array, ...], *static: 
     return _loop_once(f, static)(*arrays)
 
 
+def kept(large: PyTree) -> PyTree:
+    """Returns the same values, which a GPU computes together, once, and reads from memory from then on.
+
+    XLA's GPU backend computes a cheap value again wherever it is used, from inputs that may be larger.
+    """
+    return large if target.backend() == "cpu" else lax.optimization_barrier(large)
+
+
 def recomputed(small: PyTree) -> PyTree:
     """Returns the same values, from which a GPU computes again what was computed from them before.
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hpjax.ops import target
 from hpjax.ops.batch_norm import Moments, batch_moments, batch_norm, normalize, shared_gradient
-from hpjax.ops.compiler import compute_apart
+from hpjax.ops.compiler import compute_apart, kept
 from hpjax.ops.pool import Pair, Windows, first_places, max_pool, unpool, window_taps
 from hpjax.ops.sums import along_features, feature_sums, only_real
 
@@ -93,7 +93,7 @@ def _primal(x, scale, bias, mask, windows: Windows, epsilon: float) -> tuple[Arr
 
 def _forward(x, scale, bias, mask, windows, epsilon):
     moments = batch_moments(x, mask)
-    winners, places = compute_apart(_find_winners, (x, scale), windows)
+    winners, places = kept(compute_apart(_find_winners, (x, scale), windows))
     y = normalize(winners, moments.mean, moments.variance, scale, bias, epsilon=epsilon, relu=True)
     return (y, moments), (x, winners, places, y, scale, bias, mask, moments)
 
@@ -128,5 +128,19 @@ def _winners(x: Array, scale: Array, windows: Windows) -> tuple[Array, list[Arra
 
 def _find_winners(x: Array, scale: Array, windows: Windows) -> tuple[Array, Array]:
     """Returns each window's winner, and its place in the window."""
+    if target.backend() != "cpu":
+        return _find_at_once(x, scale, windows)
     winners, taps = _winners(x, scale, windows)
     return winners, first_places(taps, winners)
+
+
+def _find_at_once(x: Array, scale: Array, windows: Windows) -> tuple[Array, Array]:
+    """Returns the same, neither computed from the other: a GPU then reads `x` once for both."""
+    rises = along_features(scale >= 0, x.ndim)
+    padded = zip(window_taps(x, windows), window_taps(x, windows, np.inf), strict=True)
+    first, *others = (jnp.where(rises, low, high) for low, high in padded)
+    winners, places = first, jnp.zeros(first.shape, jnp.int8)
+    for place, tap in enumerate(others, 1):
+        wins = jnp.where(rises, tap > winners, tap < winners) | jnp.isnan(tap)
+        winners, places = jnp.where(wins, tap, winners), jnp.where(wins, np.int8(place), places)
+    return winners, places

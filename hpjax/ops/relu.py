@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hpjax.ops import target
+from hpjax.ops.compiler import kept
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -18,7 +19,7 @@ def _relu(x: Array) -> Array:
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
-    y = jnp.maximum(x, 0)
+    y = kept(jnp.maximum(x, 0))
     return y, y
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hpjax.ops import lowerings, measurement, memory, target
 from hpjax.ops.key import Key
 
-FILLED = 32  # channels of a group that keep a GPU's matrix units busy
+FILLED = 8  # channels of a group that keep a GPU's matrix units busy
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
 
 
