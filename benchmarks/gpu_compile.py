@@ -4,8 +4,8 @@
     make gpu-compile ARGS="--rows=h200/resnet18.*x8"     those whose name the expression matches
     make gpu-compile ARGS="--rows=x8 --again"            those with a result too
 
-XLA's compiler for CUDA comes in a plugin that needs neither a GPU nor NVIDIA's libraries; `--plugin` says in which
-folder it lies. Each row is kept as soon as it is there, so that an interrupted run goes on where it was.
+XLA's compiler for CUDA comes in a plugin that needs neither a GPU nor NVIDIA's libraries; `--plugin` names
+its folder. Each row is kept as soon as it is there: an interrupted run continues where it was.
 """
 
 import itertools
@@ -21,7 +21,9 @@ from typing import Any
 from absl import app, flags
 
 HERE = pathlib.Path(__file__).parent
-PLUGIN = flags.DEFINE_string("plugin", os.environ.get("HPJAX_GPU_PLUGIN", ""), "folder of XLA's plugin for CUDA")
+PLUGIN = flags.DEFINE_string(
+    "plugin", os.environ.get("HPJAX_GPU_PLUGIN", ""), "folder of XLA's plugin for CUDA"
+)
 ROWS = flags.DEFINE_string("rows", "", "regular expression: the rows to compile, by GPU/WORKLOAD/PROGRAM")
 AGAIN = flags.DEFINE_bool("again", False, "compile rows that have a result, too")
 LIST = flags.DEFINE_bool("list", False, "only name the rows, and say which have a result")
@@ -54,7 +56,9 @@ def _rows() -> Iterator[tuple]:
 
     shapes = [
         *itertools.product(["resnet18"], [(150, 32)], ["bfloat16", "float32"]),
-        *itertools.product(["custom_cnn"], [(150, 32), (150, 450), (150, 10), (48, 10)], ["float32", "bfloat16"]),
+        *itertools.product(
+            ["custom_cnn"], [(150, 32), (150, 450), (150, 10), (48, 10)], ["float32", "bfloat16"]
+        ),
     ]
     for gpu, programs, lanes in itertools.product(("h200", "h100"), (OURS[:1], PEERS, OURS[1:]), LANES):
         for model, (size, batch), precision in shapes:
@@ -77,7 +81,10 @@ def _compile_row(gpu_name: str, work: Any, program: str) -> None:
         result["rows"][program] = _measure(gpu, work, program)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"{gpu_name}/{work}/{program}: {json.dumps({**result['rows'][program], 'calls': '…'})}", flush=True)
+        print(
+            f"{gpu_name}/{work}/{program}: {json.dumps({**result['rows'][program], 'calls': '…'})}",
+            flush=True,
+        )
 
 
 def _begin(gpu: Any, work: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The standard workloads' programs, compiled for a GPU that isn't there: hpjax's, and what JAX does by itself."""
+"""The standard workloads' programs, compiled for a GPU that isn't there: hpjax's, and plain JAX's."""
 
 import functools
 from collections.abc import Callable

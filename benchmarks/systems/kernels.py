@@ -1,4 +1,4 @@
-"""What a compiled program runs on a GPU: its kernels, their arithmetic and the bytes that they read and write."""
+"""What a compiled program runs on a GPU: kernels, their arithmetic, and the bytes that they move."""
 
 import functools
 import math
@@ -8,15 +8,45 @@ from typing import Any, NamedTuple
 from systems.hlo import Computation, Instruction, Module, parse
 
 # They run nothing, or what they run is counted elsewhere.
-_FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-    "add-dependency", "opt-barrier", "async-done", "copy-done", "domain",
-}  # fmt: skip
+_FREE = set(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "add-dependency",
+        "opt-barrier",
+        "async-done",
+        "copy-done",
+        "domain",
+    ]
+)
 _CALLS = {"call", "while", "conditional", "async-start"}
-_MOVES = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "transpose", "reshape", "slice",
-    "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "broadcast", "copy-start", "iota", "reverse",
-}  # fmt: skip
+_MOVES = set(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "copy",
+        "transpose",
+        "reshape",
+        "slice",
+        "dynamic-slice",
+        "dynamic-update-slice",
+        "concatenate",
+        "pad",
+        "broadcast",
+        "copy-start",
+        "iota",
+        "reverse",
+    ]
+)
 _PARTS = {"slice", "dynamic-slice", "gather"}
 SHARE_OF_BANDWIDTH = 0.9  # that a copy reaches
 SHARE_OF_FLOPS = 0.8  # that a large product reaches

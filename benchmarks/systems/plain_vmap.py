@@ -129,7 +129,9 @@ def make_step(graphdef: Any, dtype: Any, map_lanes: Callable = jax.vmap) -> Call
     def step(state, total, numbers, images, labels, order, i):
         rows = order[i]
         batch = images[rows].astype(dtype) * jnp.asarray(1 / 255, dtype)
-        new, stats, keys, losses = map_lanes(train_one, (0, 0, None, None))(state, numbers, batch, labels[rows])
+        new, stats, keys, losses = map_lanes(train_one, (0, 0, None, None))(
+            state, numbers, batch, labels[rows]
+        )
         return (new[0], stats, new[1], keys), total + losses
 
     return step

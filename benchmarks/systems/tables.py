@@ -113,12 +113,21 @@ def accuracy_table(result: dict[str, Any]) -> str:
 def compiled_table(result: dict[str, Any]) -> str:
     """Returns a row for each program that was compiled for a GPU: what it would launch, compute and move."""
     what = (
-        "Compiled, not timed: what the compiler's own listing says of one step of all lanes. The roofline adds up"
-        f" every kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its multiplications at"
-        f" {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises, whichever takes longer; then"
-        f" with {1e6 * LAUNCH:.0f} µs a kernel at least."
+        "Compiled, not timed: what the compiler's own listing says of one step of all lanes. The roofline"
+        f" adds up every kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its"
+        f" multiplications at {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises,"
+        f" whichever takes longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least."
     )
-    head = ["program", "kernels", "GFLOP", "GB", "only moved", "temporary GB", "µs per lane and step", "with launches"]
+    head = [
+        "program",
+        "kernels",
+        "GFLOP",
+        "GB",
+        "only moved",
+        "temporary GB",
+        "µs per lane and step",
+        "with launches",
+    ]
     rows = [_compiled_row(name, row) for name, row in result["rows"].items() if "unavailable" not in row]
     out = [f"Unavailable: {n} ({r['unavailable']})." for n, r in result["rows"].items() if "unavailable" in r]
     calls = [f"`{n}`: {_calls(r['calls'])}." for n, r in result["rows"].items() if r.get("calls")]

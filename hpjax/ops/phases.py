@@ -62,9 +62,7 @@ def convolve_phases(x: Array, w: Array, geometry: Geometry, convolve: Callable[.
     axes = (find_phases(geometry, axis, sizes[axis], widths[axis]) for axis in (0, 1))
     for phases in itertools.product(*axes):
         rows, columns = phases
-        own = Geometry(
-            (1, 1), (rows.padding, columns.padding), (1, 1), (rows.dilation, columns.dilation)
-        )
+        own = Geometry((1, 1), (rows.padding, columns.padding), (1, 1), (rows.dilation, columns.dilation))
         part = convolve(x, w[rows.taps, columns.taps], own)
         between = [
             (p.start, out - p.start - (p.count - 1) * step - 1, step - 1)

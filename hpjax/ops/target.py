@@ -1,4 +1,4 @@
-"""The device that programs are traced for: the one that is here, or another that only its compiler stands for."""
+"""The device that programs are traced for: the one that is here, or another that they are compiled for."""
 
 import contextlib
 from collections.abc import Iterator

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from hpjax.ops import lowerings, measurement, memory, target
 from hpjax.ops.key import Key
 
-FILLED = 8  # channels of a group that keep a GPU's matrix units busy
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
 
 
@@ -145,9 +144,6 @@ def _gpu_rule(key: Key) -> str:
         return "dense:native"
     if key.own == (True, False) and key.op != "weight_gradient":
         return "merged:native"
-    if key.op == "weight_gradient":
-        # With few channels a group, reports have one call per lane ahead:
-        # https://github.com/jax-ml/jax/issues/26568.
-        return "grouped:native" if min(key.a[-1], key.b[-1]) >= FILLED else "unrolled:native"
-    # XLA makes no backward convolution of groups: it would multiply the zeros between pixels, too.
+    # XLA makes no backward convolution of groups, but for weight gradients: it would multiply the zeros
+    # between a strided gradient's pixels, too (https://github.com/openxla/xla/issues/34273).
     return "grouped:phases" if key.is_dilated else "grouped:native"
