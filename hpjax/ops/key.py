@@ -31,6 +31,12 @@ class Key:
         """Whether the first operand has zeros between its pixels, as a strided convolution's gradient has."""
         return self.geometry.input_dilation != (1, 1)
 
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether this is a strided convolution's weight gradient whose map is no larger than the kernel."""
+        small = any(size <= width for size, width in zip(self.b[1:3], self.widths, strict=True))
+        return self.op == "weight_gradient" and self.geometry.strides != (1, 1) and small
+
     def candidates(self) -> tuple[str, ...]:
         """Returns the lowerings to choose from; none that is known to let one lane reach another."""
         names = lowerings.lowering_names(self.op, self.lanes, self.own)
@@ -47,7 +53,11 @@ class Key:
         """A handful: compiling one takes seconds, and what copies patches by hand is for a CPU's caches."""
         if strategy == "batched":
             return kernel == "im2col" and self.widths == (1, 1)
-        fits = kernel == "native" or (kernel == "phases" and self.is_dilated)
+        fits = (
+            kernel == "native"
+            or (kernel == "phases" and self.is_dilated)
+            or (kernel == "im2col" and self.is_outgrown)
+        )
         return fits and strategy not in ("mapped", lowerings.LEAKING)
 
 

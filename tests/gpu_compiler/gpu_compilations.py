@@ -49,7 +49,8 @@ def compile_conv(case: Case, gpu: str = "h200") -> dict[str, Any]:
         lowered = jax.jit(jax.vmap(step, (None if c.shared else 0, 0, 0))).lower(*operands)
     kernels = read_step(lowered.compile().as_text())
     windows = [k.window for k in kernels if "conv" in k.call]
-    return {**summarize(kernels, sheet, c.lanes), "windows": windows, "own_gflop": _own_gflop(case, geometry)}
+    own = {"windows": windows, "map": outputs[2:4], "own_gflop": _own_gflop(case, geometry)}
+    return {**summarize(kernels, sheet, c.lanes), **own}
 
 
 def _own_gflop(c: Case, geometry: Any) -> float:
