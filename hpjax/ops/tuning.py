@@ -138,8 +138,8 @@ def _is_narrow(key: Key) -> bool:
 
 
 def _gpu_rule(key: Key) -> str:
-    # XLA takes the map for the kernel of a forward convolution there, with zeros between its pixels: seen with
-    # jaxlib 0.10.2; no public issue known. Of groups it doesn't.
+    # XLA takes the map for the kernel of a forward convolution there, with zeros between its pixels: seen
+    # with jaxlib 0.10.2; no public issue known. Of groups it doesn't.
     kernel = "im2col" if key.is_outgrown else "native"
     if key.lanes == 1:
         return kernel
