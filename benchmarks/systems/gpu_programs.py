@@ -89,7 +89,7 @@ def train_plainly(work: Work, place: Place, map_lanes: Callable = jax.vmap) -> A
         model = plain_models.create_model(work.model, work.image_size, CLASSES, nnx.Rngs(0), dtype)
         graphdef, params, stats = nnx.split(model, nnx.Param, ...)
         graphdefs.append(graphdef)
-        numbers = Trial(*map(jnp.asarray, (1e-3, 1e-4, 0)))
+        numbers: Any = jax.tree.map(jnp.asarray, Trial(1e-3, 1e-4, 0))
         opt_state = plain_vmap.create_optimizer(numbers).init(params)
         return (params, stats, opt_state, jax.random.key_data(jax.random.key(0))), numbers
 
@@ -158,8 +158,9 @@ def _stacked(shapes: Any, lanes: int) -> Any:
 
 def _examples(work: Work) -> Examples:
     side = work.image_size
-    images = jax.ShapeDtypeStruct((EXAMPLES, side, side, 3), jnp.uint8)
-    return Examples(images, jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32))
+    images: Any = jax.ShapeDtypeStruct((EXAMPLES, side, side, 3), jnp.uint8)
+    labels: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32)
+    return Examples(images, labels)
 
 
 def _order(work: Work) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import custom_batching
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array
@@ -59,7 +60,7 @@ def _shape(a: Any, b: Any, **parameters: Any) -> Any:
     shape = jax.eval_shape(
         functools.partial(_lower, **parameters), *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (a, b))
     )
-    return jax.core.ShapedArray(shape.shape, shape.dtype)
+    return ShapedArray(shape.shape, shape.dtype)
 
 
 def _add_lanes(operands: tuple, axes: tuple, *, name: str, op: str, **windows: Any) -> tuple[Array, int]:

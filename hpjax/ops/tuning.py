@@ -66,10 +66,9 @@ def tune(key: Key, *, repeats: int = 5) -> str:
     return best
 
 
-def by_rule(key: Key, backend: str | None = None) -> str:
+def by_rule(key: Key) -> str:
     """Returns the lowering that similar convolutions were found to do well with."""
-    backend = backend or target.backend()
-    return _cpu_rule(key) if backend == "cpu" else _gpu_rule(key)
+    return _cpu_rule(key) if target.backend() == "cpu" else _gpu_rule(key)
 
 
 def _forced(key: Key) -> str | None:

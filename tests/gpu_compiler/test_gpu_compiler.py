@@ -15,6 +15,7 @@ SOME = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SLACK = 1.02  # of arithmetic
+PADDED = 1.1  # where products are filled up to multiples of 8
 
 
 @st.composite
@@ -38,7 +39,8 @@ def cases(draw):
 
 
 def check(case, found):
-    assert found["gflop"] <= SLACK * found["own_gflop"], found
+    whole = case.channels % 8 == 0 == case.features % 8
+    assert found["gflop"] <= (SLACK if whole else PADDED) * found["own_gflop"], found
     # XLA takes a map for the window where it is no larger than the kernel along an axis: as much arithmetic.
     if all(size > width for size, width in zip(found["map"], case.widths, strict=True)):
         for window in found["windows"]:
