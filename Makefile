@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: sweep test test-all faults lint clean
+.PHONY: sweep test test-all faults gpu-compile lint clean
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
@@ -24,13 +24,18 @@ test-all: .venv/installed-dev
 faults: .venv/installed-dev
 	$(BIN)/python -m pytest tests/faults -m 'not benchmark' --kills=50 --inputs=500 --soak=180 $(ARGS)
 
+# XLA's compiler for CUDA (132 MB) compiles the standard workloads for a GPU; it needs none, and times nothing.
+gpu-compile: .venv/installed .gpu-plugin/installed
+	$(BIN)/python benchmarks/gpu_compile.py --plugin=$(CURDIR)/.gpu-plugin $(ARGS)
+	$(BIN)/python benchmarks/report.py
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .gpu-plugin build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a second call installs nothing.
 .venv/installed: pyproject.toml constraints.txt
@@ -43,4 +48,11 @@ clean:
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
 	$(PIP) --editable '.[dev,hub,mlflow,torch,wandb]'
+	@touch $@
+
+# In a folder of its own: jax would look for a GPU wherever it finds the plugin. Of jaxlib's version.
+.gpu-plugin/installed: constraints.txt
+	rm -rf .gpu-plugin
+	version=$$(sed -n 's/^jaxlib==//p' constraints.txt) && $(PIP) --no-deps --target .gpu-plugin \
+		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
 	@touch $@

@@ -5,11 +5,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-def create_model(name: str, image_size: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Returns `custom_cnn` or `resnet18` with hpjax's attribute names, so that weights can be moved over."""
-    if name == "resnet18":
-        return ResNet18(num_classes, rngs)
-    return CustomCNN(image_size, num_classes, rngs)
+def create_model(
+    name: str, image_size: int, num_classes: int, rngs: nnx.Rngs, dtype=jnp.float32
+) -> nnx.Module:
+    """Returns `custom_cnn` or `resnet18` with hpjax's attribute names, so that weights can be moved over.
+
+    Batch norm returns `dtype`, from statistics in float32; by itself it would raise what follows to float32.
+    """
+    model = ResNet18(num_classes, rngs) if name == "resnet18" else CustomCNN(image_size, num_classes, rngs)
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.dtype = dtype
+    return model
 
 
 class CustomCNN(nnx.Module):

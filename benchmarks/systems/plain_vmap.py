@@ -1,7 +1,7 @@
 """The usual way to train many trials at once in JAX: `jax.vmap` over a Flax model and its optax optimizer."""
 
-import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,19 +25,23 @@ def create(workload: Workload, name: str) -> "PlainVmap":
 
 
 class PlainVmap:
-    """Stacked trials that take the same batches, a call a step."""
+    """Stacked trials that take the same batches."""
 
     def __init__(self, workload: Workload):
         self.detail: dict[str, Any] = {}
         self._workload = workload
         self._images, self._labels = jax.device_put(workload.load_examples())
-        create = functools.partial(plain_models.create_model, workload.model, workload.image_size, CLASSES)
-        graphdef, params, stats = nnx.split(create(nnx.Rngs(0)), nnx.Param, ...)
+        dtype = jnp.dtype(workload.precision)
+        model = plain_models.create_model(workload.model, workload.image_size, CLASSES, nnx.Rngs(0), dtype)
+        graphdef, params, stats = nnx.split(model, nnx.Param, ...)
         trials = [_trial_state(workload, hparams, params, stats) for hparams in trial_hparams(workload)]
         self._state = jax.tree.map(lambda *xs: jnp.stack(xs), *trials)
         self._numbers = jax.tree.map(lambda *xs: jnp.asarray(xs), *workload.trials)
         self._order = jax.jit(epoch_order, static_argnums=(1, 2))
-        self._step = _make_step(graphdef, jnp.dtype(workload.precision))
+        step = make_step(graphdef, dtype)
+        # All steps of an epoch in one call, but on a CPU, where they are long enough to be called one by one.
+        self._one_by_one = jax.default_backend() == "cpu"
+        self._step = jax.jit(step if self._one_by_one else make_loop(step), donate_argnums=(0, 1))
 
     def run_epoch(self, epoch: int) -> Epoch:
         """Trains all trials; the losses are on the host when this returns."""
@@ -45,9 +49,10 @@ class PlainVmap:
         size = self._workload.batch_size
         order = self._order(order_key(0, epoch), len(self._labels), size)
         total = jnp.zeros(self._workload.lanes)
-        for i in range(self._workload.steps):
+        for i in range(self._workload.steps if self._one_by_one else 1):
+            place = i if self._one_by_one else self._workload.steps
             self._state, total = self._step(
-                self._state, total, self._numbers, self._images, self._labels, order, i
+                self._state, total, self._numbers, self._images, self._labels, order, place
             )
         losses = np.asarray(total) / self._workload.steps
         return Epoch(time.perf_counter() - start, losses.tolist())
@@ -57,12 +62,13 @@ def _trial_state(workload: Workload, hparams: Any, params: Any, stats: Any) -> t
     """Returns a trial's parameters, statistics, optimizer state and dropout key."""
     ours = create_program(workload).create(hparams).state
     params = _take_values(params, ours.params)
-    opt_state = _create_optimizer(hparams).init(params)
+    opt_state = create_optimizer(hparams).init(params)
     key = jax.random.key_data(jax.random.key(hparams.seed))
     return params, _take_values(stats, ours.batch_stats), opt_state, key
 
 
-def _create_optimizer(numbers: Any) -> optax.GradientTransformation:
+def create_optimizer(numbers: Any) -> optax.GradientTransformation:
+    """Returns Adam with coupled weight decay, from a trial's numbers."""
     return optax.chain(optax.add_decayed_weights(numbers.weight_decay), optax.adam(numbers.learning_rate))
 
 
@@ -78,7 +84,27 @@ def _paths(tree: Any) -> list[tuple[str, jax.Array]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
-def _make_step(graphdef: Any, dtype: Any):
+def make_loop(step: Callable) -> Callable:
+    """Returns `step`, for all rows before the one that it is given."""
+
+    def loop(state, total, numbers, images, labels, order, stop):
+        def body(i, carry):
+            return step(*carry, numbers, images, labels, order, i)
+
+        return jax.lax.fori_loop(0, stop, body, (state, total))
+
+    return loop
+
+
+def make_step(graphdef: Any, dtype: Any, map_lanes: Callable = jax.vmap) -> Callable:
+    """Returns a training step of stacked trials on one row of `order`.
+
+    Args:
+      graphdef: of the model.
+      dtype: of the weights and activations inside the step.
+      map_lanes: `f(train_one, in_axes)`, as `jax.vmap`.
+    """
+
     def loss_of(params, stats, key, images, labels):
         cast = jax.tree.map(lambda x: x.astype(dtype), params)
         model = nnx.merge(graphdef, cast, stats, copy=True)
@@ -94,7 +120,7 @@ def _make_step(graphdef: Any, dtype: Any):
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, stats), grads = gradient(params, stats, use, images, labels)
         return (
-            _apply(_create_optimizer(numbers), grads, params, opt_state),
+            _apply(create_optimizer(numbers), grads, params, opt_state),
             stats,
             jax.random.key_data(key),
             loss,
@@ -103,12 +129,12 @@ def _make_step(graphdef: Any, dtype: Any):
     def step(state, total, numbers, images, labels, order, i):
         rows = order[i]
         batch = images[rows].astype(dtype) * jnp.asarray(1 / 255, dtype)
-        new, stats, keys, losses = jax.vmap(train_one, in_axes=(0, 0, None, None))(
+        new, stats, keys, losses = map_lanes(train_one, (0, 0, None, None))(
             state, numbers, batch, labels[rows]
         )
         return (new[0], stats, new[1], keys), total + losses
 
-    return jax.jit(step, donate_argnums=(0, 1))
+    return step
 
 
 def _apply(optimizer: Any, grads: Any, params: Any, opt_state: Any) -> tuple:

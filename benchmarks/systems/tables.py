@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from systems.kernels import LAUNCH, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS
 from systems.system import OF_HPJAX
 
 
@@ -109,6 +110,50 @@ def accuracy_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
 
+def compiled_table(result: dict[str, Any]) -> str:
+    """Returns a row for each program that was compiled for a GPU: what it would launch, compute and move."""
+    what = (
+        "Compiled, not timed: what the compiler's own listing says of one step of all lanes. The roofline"
+        f" adds up every kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its"
+        f" multiplications at {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises,"
+        f" whichever takes longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least."
+    )
+    head = [
+        "program",
+        "kernels",
+        "GFLOP",
+        "GB",
+        "only moved",
+        "temporary GB",
+        "µs per lane and step",
+        "with launches",
+    ]
+    rows = [_compiled_row(name, row) for name, row in result["rows"].items() if "unavailable" not in row]
+    out = [f"Unavailable: {n} ({r['unavailable']})." for n, r in result["rows"].items() if "unavailable" in r]
+    calls = [f"`{n}`: {_calls(r['calls'])}." for n, r in result["rows"].items() if r.get("calls")]
+    return "\n\n".join([_title(result), what, format_table(head, rows), *calls, *out])
+
+
+def _compiled_row(name: str, row: dict[str, Any]) -> list[str]:
+    numbers = [f"{row['gflop']:,.0f}", *(f"{row[key]:.2f}" for key in ("gb", "gb_moved_only", "temp_gb"))]
+    return [
+        name,
+        str(row["kernels"]),
+        *numbers,
+        f"{row['lane_step_us']:.0f}",
+        f"{row['lane_step_us_with_launches']:.0f}",
+    ]
+
+
+def _calls(calls: dict[str, dict[str, int]]) -> str:
+    """Returns how often each library function is called, by groups and window."""
+    parts = []
+    for target, rows in calls.items():
+        kinds = [f"{n} × {kind.removeprefix(target + ' ')}" for kind, n in rows.items() if kind != "calls"]
+        parts.append(f"{rows['calls']} {target.strip('_')} ({', '.join(kinds)})")
+    return "; ".join(parts)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch_time": epoch_table,
     "scaling": scaling_table,
@@ -119,6 +164,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "overhead": overhead_table,
     "accuracy": accuracy_table,
     "checkpoint_cost": checkpoint_table,
+    "gpu_compile": compiled_table,
 }
 
 
@@ -131,7 +177,7 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _title(result: dict[str, Any]) -> str:
     s = result["settings"]
     shape = [f"{s['model']}, {s['image_size']} px, batch {s['batch_size']}"]
-    shape += [f"{s['lanes']} trials"] if "lanes" in s else []
+    shape += [f"{s['lanes']} trial{'s' * (s['lanes'] > 1)}"] if "lanes" in s else []
     shape += [s["precision"]] if "precision" in s else []
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     made = f"{result['date'][:10]}, {result['cores']} cores, {versions}; `{result['file']}`"

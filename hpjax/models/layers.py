@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from hpjax.errors import ModelError
 from hpjax.ops.batch_norm import Moments, batch_norm, normalize
 from hpjax.ops.conv import conv
-from hpjax.ops.norm_pool import batch_norm_max_pool, normalize_max_pool
+from hpjax.ops.norm_pool import UNPADDED, batch_norm_max_pool, normalize_max_pool
+from hpjax.ops.pool import Pair
 
 Padding = int | str | tuple[tuple[int, int], ...]
 
@@ -132,16 +133,21 @@ class BatchNorm(nnx.Module):
         *,
         mask: Float[Array, " batch"] | None = None,
         offset: Float[Array, " features"] | None = None,
-    ) -> Float[Array, "batch half_height half_width features"]:
-        """Returns `x` normalised, after a ReLU and a max pool that halves it; see `__call__`.
+        window: Pair = (2, 2),
+        strides: Pair | None = None,
+        pads: tuple[Pair, Pair] = UNPADDED,
+    ) -> Float[Array, "batch out_height out_width features"]:
+        """Returns `x` normalised, after a ReLU and a max pool, which halves it by default; see `__call__`.
 
         `offset` is what `OffsetConv` left out: the result is that of `x + offset`, whose mean alone differs.
+        Windows are those of `batch_norm_max_pool`.
         """
         offset = jnp.zeros_like(self.mean[...]) if offset is None else offset.astype(self.mean.dtype)
+        windows: Any = {"window": window, "strides": strides, "pads": pads}
         if self.use_running_average:
             mean, *others = self._running()
-            return normalize_max_pool(x, mean - offset, *others, epsilon=self.epsilon)
-        y, moments = batch_norm_max_pool(x, *self._affine(), mask, epsilon=self.epsilon)
+            return normalize_max_pool(x, mean - offset, *others, **windows, epsilon=self.epsilon)
+        y, moments = batch_norm_max_pool(x, *self._affine(), mask, **windows, epsilon=self.epsilon)
         self._move(moments._replace(mean=moments.mean + offset))
         return y
 

@@ -1,11 +1,10 @@
 """ResNet-18 (He et al., arXiv:1512.03385) as torchvision has it, with its attribute names."""
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from hpjax.models.layers import BatchNorm, create_conv, create_linear, widen
-from hpjax.ops.pool import max_pool
+from hpjax.ops.relu import relu
 
 
 class BasicBlock(nnx.Module):
@@ -28,7 +27,7 @@ class BasicBlock(nnx.Module):
         """Returns the block's activations; `mask` is 1 for a real example."""
         y = self.bn1(self.conv1(x), mask=mask, relu=True)
         y = self.bn2(self.conv2(y), mask=mask)
-        return jax.nn.relu(y + self._shortcut(x, mask))
+        return relu(y + self._shortcut(x, mask))
 
     def _shortcut(self, x: Array, mask: Array | None) -> Array:
         if not self.downsample:
@@ -72,8 +71,9 @@ class ResNet18(nnx.Module):
           rngs: not used.
         """
         del dropout_rate, rngs
-        x = self.bn1(self.conv1(images), mask=mask, relu=True)
-        x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = self.bn1.relu_max_pool(
+            self.conv1(images), mask=mask, window=(3, 3), strides=(2, 2), pads=((1, 1), (1, 1))
+        )
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = block(x, mask=mask)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hpjax.ops.compiler import recomputed
 from hpjax.ops.sums import along_features, feature_sums, only_real
 
 
@@ -85,8 +86,9 @@ def _backward(epsilon, relu, residuals, cotangents):
         return dy, dy * centred
 
     operands = (x, cotangents[0])
-    per_feature = (moments.mean, factor, bias.astype(factor.dtype))
+    per_feature = recomputed((moments.mean, factor, bias.astype(factor.dtype)))
     d_bias, d_centred = feature_sums(terms, operands, per_feature)
+    per_feature = recomputed(per_feature)
     dy, centred = gradient_and_centred(*operands, *(along_features(f, x.ndim) for f in per_feature))
     shared = shared_gradient(centred, moments, d_bias, d_centred, epsilon)
     dx = along_features(factor, x.ndim) * (dy - only_real(shared, mask))

@@ -11,6 +11,7 @@ from jax import custom_batching, lax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import Array, PyTree
 
+from hpjax.ops import target
 from hpjax.ops.memory import cache_dir
 
 log = logging.getLogger("hpjax")
@@ -31,11 +32,13 @@ _COMPILING = (  # jax's own names of what it times
 )
 
 
-@functools.cache
 def compiler_options() -> dict[str, Any]:
     """Returns `jax.jit`'s `compiler_options` for this backend; empty where jaxlib doesn't know them."""
-    if jax.default_backend() != "cpu":
-        return {}
+    return _cpu_options() if target.backend() == "cpu" else {}
+
+
+@functools.cache
+def _cpu_options() -> dict[str, Any]:
     try:
         jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((), "float32")).compile(_CPU)
     except jax.errors.JaxRuntimeError:
@@ -48,7 +51,7 @@ def quick_options() -> dict[str, Any]:
 
     The random bits of initial weights take it four times as long else, and come out the same.
     """
-    return {**compiler_options(), **_QUICK} if jax.default_backend() == "cpu" else {}
+    return {**compiler_options(), **_QUICK} if target.backend() == "cpu" else {}
 
 
 def use_compilation_cache() -> None:
@@ -101,9 +104,25 @@ def compute_apart(f: Callable[..., PyTree], arrays: tuple[Array, ...], *static: 
       static: hashable arguments.
     """
     # Measured with jaxlib 0.10.2; no public issue known. It can go when barriers hold there.
-    if jax.default_backend() != "cpu":
+    if target.backend() != "cpu":
         return f(*arrays, *static)
     return _loop_once(f, static)(*arrays)
+
+
+def kept(large: PyTree) -> PyTree:
+    """Returns the same values, which a GPU computes together, once, and reads from memory from then on.
+
+    XLA's GPU backend computes a cheap value again wherever it is used, from inputs that may be larger.
+    """
+    return large if target.backend() == "cpu" else lax.optimization_barrier(large)
+
+
+def recomputed(small: PyTree) -> PyTree:
+    """Returns the same values, from which a GPU computes again what was computed from them before.
+
+    XLA's GPU backend keeps a value that two kernels need in memory, however large and however cheap.
+    """
+    return small if target.backend() == "cpu" else lax.optimization_barrier(small)
 
 
 @functools.cache

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import custom_batching, lax
+from jax import lax
 from jaxtyping import Array, Float
 
-from hpjax.ops import lowerings, tuning
 from hpjax.ops.geometry import Geometry, create_geometry
 from hpjax.ops.kernels import Numerics
-from hpjax.ops.key import create_key
+from hpjax.ops.lane_op import lane_op
 
 _NHWC = (("NHWC", "HWIO", "NHWC"), lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC")))
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)
@@ -105,7 +104,7 @@ class _Windows(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x, w, windows: _Windows):
-    return _lane_op("forward", windows.widths, windows.geometry, windows.numerics)(x, w)
+    return lane_op("forward", x, w, windows.widths, windows.geometry, windows.numerics)
 
 
 def _conv_forward(x, w, windows):
@@ -123,62 +122,9 @@ def _conv_backward(windows, saved, dy):
     dtype = x.dtype if w is None else w.dtype
     own, dy = Numerics(dtype, numerics.precision), dy.astype(dtype)
     transposed = geometry.transposed(sizes, widths)
-    dx = None if w is None else _lane_op("input_gradient", widths, transposed, own)(dy, w)
-    dw = None if x is None else _lane_op("weight_gradient", widths, geometry, own)(x, dy)
+    dx = None if w is None else lane_op("input_gradient", dy, w, widths, transposed, own)
+    dw = None if x is None else lane_op("weight_gradient", x, dy, widths, geometry, own)
     return dx, dw
 
 
 _conv.defvjp(_conv_forward, _conv_backward, symbolic_zeros=True)
-
-
-@functools.cache
-def _lane_op(op: str, widths: tuple[int, int], geometry: Geometry, numerics: Numerics):
-    """Returns `op` of one lane, which turns into `_lanes_op` under `vmap`."""
-
-    @custom_batching.custom_vmap
-    def one(a, b):
-        key = create_key(op, a, b, (False, False), widths, geometry)
-        return lowerings.lower_lane(tuning.choose(key), op, a, b, widths, geometry, numerics)
-
-    @one.def_vmap
-    def add_lanes(lanes, batched, a, b):
-        del lanes
-        return _lanes_op(op, tuple(batched), widths, geometry, numerics)(a, b), True
-
-    return one
-
-
-@functools.cache
-def _lanes_op(
-    op: str, own: tuple[bool, bool], widths: tuple[int, int], geometry: Geometry, numerics: Numerics
-):
-    """Returns `op` of many lanes; a further `vmap` multiplies the lanes."""
-
-    @custom_batching.custom_vmap
-    def many(a, b):
-        key = create_key(op, a, b, own, widths, geometry)
-        if key.lanes == 1:
-            a, b = (v[0] if has else v for v, has in zip((a, b), own, strict=True))
-            return lowerings.lower_lane(tuning.choose(key), op, a, b, widths, geometry, numerics)[None]
-        return lowerings.lower_lanes(tuning.choose(key), op, a, b, own, widths, geometry, numerics)
-
-    @many.def_vmap
-    def multiply_lanes(outer, batched, a, b):
-        inner = a.shape[int(batched[0])] if own[0] else b.shape[int(batched[1])]
-        flat = [_flat(v, outer, inner, *flags) for v, *flags in zip((a, b), batched, own, strict=True)]
-        wider = tuple(new or old for new, old in zip(batched, own, strict=True))
-        y = _lanes_op(op, wider, widths, geometry, numerics)(*flat)
-        return y.reshape(outer, inner, *y.shape[1:]), True
-
-    return many
-
-
-def _flat(v: Array, outer: int, inner: int, batched: bool, own: bool) -> Array:
-    """Returns `v` with `outer * inner` lanes, unless it is shared on both levels."""
-    if not (batched or own):
-        return v
-    if not batched:
-        v = v[None]
-    if not own:
-        v = v[:, None]
-    return jnp.broadcast_to(v, (outer, inner, *v.shape[2:])).reshape(-1, *v.shape[2:])

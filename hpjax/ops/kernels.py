@@ -5,7 +5,7 @@ rows of the image only, multiplies by all rows of the kernel at once, and adds t
 shrink from height x width of the kernel to its width, and few output channels still make a wide product.
 `*_scan` does the same for so few images at a time that the copies stay in the cache. `taps` multiplies once
 for each tap of the kernel by the pixels that it meets: where images are hardly larger than the kernel, most
-taps would multiply padding.
+taps would multiply padding. `phases`, of strided input gradients, leaves the zeros between pixels out.
 """
 
 import functools
@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from hpjax.ops.geometry import Geometry, Meeting
+from hpjax.ops.phases import convolve_phases
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
@@ -58,6 +59,12 @@ def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups:
         precision=numerics.precision,
         preferred_element_type=numerics.dtype,
     )
+
+
+def phases(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Images:
+    """Returns the convolution of a dilated input without products with the zeros in it."""
+    convolve = functools.partial(native, numerics=numerics, groups=groups)
+    return convolve_phases(x, w, geometry, convolve)
 
 
 def native_weight_gradient(
@@ -208,6 +215,7 @@ FORWARD: dict[str, Callable] = {
 INPUT_GRADIENT: dict[str, Callable] = {
     **{name: _of_flipped(kernel) for name, kernel in FORWARD.items()},
     "taps": taps_input_gradient,
+    "phases": _of_flipped(phases),
 }
 WEIGHT_GRADIENT: dict[str, Callable] = {
     "native": native_weight_gradient,

@@ -3,10 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
-import jax
 from jax import Array
 
-from hpjax.ops import lowerings
+from hpjax.ops import lowerings, target
 from hpjax.ops.geometry import Geometry
 
 
@@ -27,15 +26,44 @@ class Key:
         """Returns the name under which a choice is remembered."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
+    @property
+    def is_dilated(self) -> bool:
+        """Whether the first operand has zeros between its pixels, as a strided convolution's gradient has."""
+        return self.geometry.input_dilation != (1, 1)
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether this is a strided convolution's weight gradient whose map is no larger than the kernel."""
+        small = any(size <= width for size, width in zip(self.b[1:3], self.widths, strict=True))
+        return self.op == "weight_gradient" and self.geometry.strides != (1, 1) and small
+
     def candidates(self) -> tuple[str, ...]:
         """Returns the lowerings to choose from; none that is known to let one lane reach another."""
         names = lowerings.lowering_names(self.op, self.lanes, self.own)
-        leaking = [lowerings.LEAKING]
-        if self.op == "weight_gradient" and jax.default_backend() == "cpu":
-            # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
-            # products: seen with jaxlib 0.10.2; no public issue known.
-            leaking.append("grouped")
-        return tuple(name for name in names if name.partition(":")[0] not in leaking)
+        suits = self._suits_cpu if target.backend() == "cpu" else self._suits_gpu
+        return tuple(name for name in names if suits(*_split(name)))
+
+    def _suits_cpu(self, strategy: str, kernel: str) -> bool:
+        # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
+        # products: seen with jaxlib 0.10.2; no public issue known.
+        leaking = strategy == lowerings.LEAKING or (strategy == "grouped" and self.op == "weight_gradient")
+        return not leaking and kernel != "phases"
+
+    def _suits_gpu(self, strategy: str, kernel: str) -> bool:
+        """A handful: compiling one takes seconds, and what copies patches by hand is for a CPU's caches."""
+        if strategy == "batched":
+            return kernel == "im2col" and self.widths == (1, 1)
+        fits = (
+            kernel == "native"
+            or (kernel == "phases" and self.is_dilated)
+            or (kernel == "im2col" and self.is_outgrown)
+        )
+        return fits and strategy not in ("mapped", lowerings.LEAKING)
+
+
+def _split(name: str) -> tuple[str, str]:
+    strategy, _, kernel = name.rpartition(":")
+    return strategy, kernel
 
 
 def create_key(

@@ -43,8 +43,9 @@ def lowering_names(op: str = "forward", lanes: int = 1, own: Own = (True, True))
         return names
     looped = [f"{strategy}:{name}" for strategy in ("unrolled", "mapped", "batched") for name in names]
     packed = [f"{strategy}:{name}" for strategy in _packings(op, own) for name in names]
-    native = ("grouped:native", f"{LEAKING}:native")
-    return (*packed, *(n for n in looped if n != "batched:native"), *native)
+    grouped = ["grouped:native", *(["grouped:phases"] if op == "input_gradient" else [])]
+    unbatched = ("batched:native", "batched:phases")  # jax's own rule would group them
+    return (*packed, *(n for n in looped if n not in unbatched), *grouped, f"{LEAKING}:native")
 
 
 def lower_lane(
@@ -82,7 +83,7 @@ def lower_lanes(
     one = functools.partial(lower_lane, kernel, op, widths=widths, geometry=geometry, numerics=numerics)
     if strategy in ("grouped", LEAKING):
         a, b = _with_lanes(a, b, own)
-        return _STRATEGIES[strategy](op, a, b, widths, geometry, numerics)
+        return _STRATEGIES[strategy](op, a, b, widths, geometry, numerics, kernel)
     if strategy == "dense":
         return _dense(op, one, a, b)
     return _STRATEGIES[strategy](one, a, b, own)
@@ -159,7 +160,9 @@ def _batched(one: Callable, a: Array, b: Array, own: Own) -> Array:
     return jax.vmap(one, axes)(a, b)
 
 
-def _grouped(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
+def _grouped(
+    op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics, kernel: str
+) -> Array:
     lanes = a.shape[0]
     if op == "input_gradient":
         b = kernels.flipped(b)
@@ -167,11 +170,15 @@ def _grouped(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: 
     if op == "weight_gradient":
         y = kernels.native_weight_gradient(x, other, widths, geometry, numerics, lanes)
     else:
-        y = kernels.native(x, other, geometry, numerics, lanes)
+        convolve = kernels.phases if kernel == "phases" else kernels.native
+        y = convolve(x, other, geometry, numerics, lanes)
     return _lanes_out_of_features(y, lanes)
 
 
-def _block_diagonal(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
+def _block_diagonal(
+    op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics, kernel: str
+) -> Array:
+    assert kernel == "native"
     lanes = a.shape[0]
     same_lane = jnp.eye(lanes, dtype=a.dtype)
     if op == "weight_gradient":

@@ -10,7 +10,7 @@ import platform
 import re
 import tempfile
 
-import jax
+from hpjax.ops import target
 
 VERSION = 2
 
@@ -22,8 +22,8 @@ def cache_dir() -> pathlib.Path:
 
 def device_name() -> str:
     """Returns backend and device kind; for a CPU, whose kind says nothing, its model and core count."""
-    backend = jax.default_backend()
-    kind = f"{_cpu_model()} x{os.cpu_count()}" if backend == "cpu" else jax.devices(backend)[0].device_kind
+    backend = target.backend()
+    kind = f"{_cpu_model()} x{os.cpu_count()}" if backend == "cpu" else target.device_kind()
     return f"{backend} {kind}"
 
 

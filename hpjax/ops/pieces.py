@@ -10,6 +10,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array
 
+from hpjax.ops import target
 from hpjax.ops.compiler import compute_apart
 
 PIECE = 2**14  # elements; a piece of each of seven arrays fits a core's cache
@@ -37,7 +38,7 @@ def update_in_pieces(
     """
     size = updated[0].size
     # Measured with jaxlib 0.10.2; no public issue known. It can go when one loop there gives several results.
-    if jax.default_backend() != "cpu" or size < LARGE:
+    if target.backend() != "cpu" or size < LARGE:
         return f(*updated, *read, *scalars, *static)
     first = _update_lanes(f, static)
     news = first(*jax.tree.map(lambda array: jnp.asarray(array)[None], (updated, read, scalars)))

@@ -50,9 +50,11 @@ def max_pool(
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def window_taps(x: Float[Array, "batch height width channels"], windows: Windows) -> list[Array]:
-    """Returns, for each place in a window, what all windows hold there; -inf outside of `x`."""
-    padded = _padded(x, windows.pads, -np.inf)
+def window_taps(
+    x: Float[Array, "batch height width channels"], windows: Windows, outside: float = -np.inf
+) -> list[Array]:
+    """Returns, for each place in a window, what all windows hold there; `outside` where that isn't in `x`."""
+    padded = _padded(x, windows.pads, outside)
     (height, width), (down, right) = windows.sizes, windows.strides
     rows, columns = _counts(padded.shape[1:3], windows)
     return [

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from hpjax.ops import target
+
 ROW = 2**12  # elements of a large array that are added up at a time
 
 
@@ -15,7 +17,7 @@ def square_sum(array: Float[Array, "..."]) -> Float[Array, ""]:
     """Returns the sum of an array's squares."""
     rows = array.size // ROW
     # Measured with jaxlib 0.10.2; no public issue known. It can go when XLA squares while it sums there.
-    if jax.default_backend() != "cpu" or rows < 2:
+    if target.backend() != "cpu" or rows < 2:
         return jnp.sum(jnp.square(array))
     flat = array.reshape(-1)
 
@@ -41,7 +43,7 @@ def feature_sums(
       mask: 1 for an example that counts; whatever the others hold doesn't.
     """
     # Measured with jaxlib 0.10.2; no public issue known. It can go when XLA fuses into reductions there.
-    if jax.default_backend() == "cpu" and arrays[0].ndim > 2:
+    if target.backend() == "cpu" and arrays[0].ndim > 2:
         return _sums_by_row(values, arrays, features, mask)
     parts = values(*arrays, *(along_features(f, arrays[0].ndim) for f in features))
     return tuple(only_real(part, mask).sum(tuple(range(part.ndim - 1))) for part in parts)

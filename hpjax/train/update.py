@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from hpjax.ops import target
 from hpjax.ops.pieces import update_in_pieces
 from hpjax.train.hparams import Hparams
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
@@ -43,7 +44,7 @@ def in_pieces(update: Update) -> Update:
 
     def update_by_weight(rule: OptimizerRule, numbers: Numbers, grads, opt_state, params) -> tuple[Any, Any]:
         at_once = update(rule, numbers, grads, opt_state, params)
-        if jax.default_backend() != "cpu":
+        if target.backend() != "cpu":
             return at_once
         moments, shared = _partition(opt_state)
         scalars, structure = jax.tree.flatten((numbers, shared))

@@ -1,0 +1,93 @@
+"""What XLA's compiler for CUDA makes of the GPU's rules: a GPU isn't needed, and nothing is timed."""
+
+import pytest
+from gpu_compilations import Case, compile_conv, compile_workload
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.gpu_compiler
+# A case takes a second or two.
+SOME = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # shrinking a failure would take minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+SLACK = 1.02  # of arithmetic
+PADDED = 1.1  # where products are filled up to multiples of 8
+
+
+@st.composite
+def cases(draw):
+    width, stride = draw(st.sampled_from([1, 2, 3, 5, 7])), draw(st.integers(1, 3))
+    least = width + stride
+    sizes = (draw(st.integers(least, 40)), draw(st.integers(least, 40)))
+    channels = st.sampled_from([3, 8, 10, 16, 20, 64])
+    return Case(
+        draw(st.sampled_from([2, 3, 8])),
+        draw(st.sampled_from([2, 10, 32])),
+        sizes,
+        (width, width),
+        draw(channels),
+        draw(channels),
+        (stride, stride),
+        draw(st.sampled_from(["SAME", "VALID"])),
+        draw(st.sampled_from(["float32", "bfloat16"])),
+        draw(st.booleans()),
+    )
+
+
+def check(case, found):
+    whole = case.channels % 8 == 0 == case.features % 8
+    assert found["gflop"] <= (SLACK if whole else PADDED) * found["own_gflop"], found
+    # XLA takes a map for the window where it is no larger than the kernel along an axis: as much arithmetic.
+    if all(size > width for size, width in zip(found["map"], case.widths, strict=True)):
+        for window in found["windows"]:
+            assert all(size <= width for size, width in zip(window, case.widths, strict=True)), found
+
+
+@SOME
+@given(case=cases())
+def test_convolutions_multiply_what_they_need(compile_elsewhere, case):
+    check(case, compile_elsewhere(compile_conv, case))
+
+
+@pytest.mark.exhaustive
+@settings(SOME, max_examples=150)
+@given(case=cases())
+def test_more_convolutions_multiply_what_they_need(compile_elsewhere, case):
+    check(case, compile_elsewhere(compile_conv, case))
+
+
+STRIDED = Case(8, 32, (38, 38), (3, 3), 64, 128, (2, 2), "SAME", "bfloat16", False)
+
+
+def test_kernels_do_not_grow_with_lanes(compile_elsewhere):
+    few, many = (compile_elsewhere(compile_conv, STRIDED._replace(lanes=lanes)) for lanes in (4, 8))
+    assert many["kernels"] <= few["kernels"]
+    backward = {name: n for name, n in many["calls"]["__cudnn$convBackwardFilter"].items() if name != "calls"}
+    assert list(backward.values()) == [1] and "groups=8" in next(iter(backward))
+
+
+def test_a_small_networks_step(compile_elsewhere):
+    """All lanes' convolutions in one call each, in few kernels, and nothing is moved about."""
+    step = compile_elsewhere(compile_workload, "custom_cnn", 48, 10, 8, "float32")
+    assert step["kernels"] <= 96
+    assert step["gflop"] <= SLACK * 2.12 and step["gb"] <= 0.32
+    assert step["gb_moved_only"] <= 0.02 * step["gb"]
+    assert max(max(window) for window in step["windows"]) <= 7
+    assert sum(row["calls"] for target, row in step["calls"].items() if "conv" in target) <= 9
+
+
+@pytest.mark.exhaustive
+def test_lanes_of_a_large_network_cost_no_more_than_one(compile_elsewhere):
+    together, alone = (
+        compile_elsewhere(compile_workload, "resnet18", 150, 32, lanes, "bfloat16") for lanes in (8, 1)
+    )
+    assert together["lane_step_us"] <= 555
+    # Kernels are cast in two layouts, as grouped input gradients are forward convolutions.
+    assert together["gb"] / 8 <= 1.03 * alone["gb"]
+    assert together["gflop"] <= SLACK * 8 * alone["gflop"]
+    assert together["gb_moved_only"] <= 0.05 * together["gb"]
+    assert max(max(window) for window in together["windows"]) <= 7
