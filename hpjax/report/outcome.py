@@ -52,7 +52,8 @@ def describe_standings(
         reach = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
         label = label_setting(row.hyperparameters, summary.get("swept", ())) or f"trial {row.setting}"
         lines.append(f"  {place}.  {found.mean:.4g}{reach}  {label}")
-    return lines
+    idle = summary.get("without_effect", {}).items()
+    return lines + [f"  {name} has no effect, its values are equally good: {why}" for name, why in idle]
 
 
 def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str) -> str:

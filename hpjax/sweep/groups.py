@@ -34,7 +34,8 @@ def run_groups(session: Session) -> None:
     """
     if not session.workdir.resumed:
         with session.interruptible():
-            check_groups(session.spec.config, session.datasets.load)
+            idle = check_groups(session.spec.config, session.datasets.load)
+            session.tally.without_effect = idle
     found, session.found = session.found, None
     if found is not None:
         _run_group(session, found.group.key, found)
