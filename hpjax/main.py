@@ -31,7 +31,7 @@ def _run(arguments: Arguments) -> int:
 
     with arguments.naming_flags():
         if arguments.plan:
-            print(sweep.plan_sweep(arguments.config))
+            print(sweep.plan_sweep(arguments.config, progress=True))
             return 0
         result = sweep.run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
     print(_describe(result))
@@ -40,6 +40,7 @@ def _run(arguments: Arguments) -> int:
 
 def _describe(result: "SweepResult") -> str:
     from hpjax.report.diagnosis import describe_findings
+    from hpjax.report.outcome import describe_time
 
     path = result.workdir
     lines = [
@@ -49,6 +50,8 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
+    if took := describe_time(result.summary):
+        lines.append(f"time         {took}")
     answers = [*result.standings, *describe_findings(result.diagnosis), result.outcome]
     return "\n".join([*lines, *answers])
 

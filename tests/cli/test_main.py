@@ -36,7 +36,7 @@ def sweep(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(package, "run_sweep", run_sweep)
-    monkeypatch.setattr(package, "plan_sweep", lambda config: "the plan")
+    monkeypatch.setattr(package, "plan_sweep", lambda config, progress: "the plan")
     monkeypatch.setattr(package, "calls", calls, raising=False)
     return package
 
