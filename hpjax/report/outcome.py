@@ -53,7 +53,8 @@ def describe_standings(
         reach = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
         label = label_setting(row.hyperparameters, summary.get("swept", ())) or f"trial {row.setting}"
         lines.append(f"  {place}.  {found.mean:.4g}{reach}  {label}")
-    idle = summary.get("without_effect", {}).items()
+    idle = summary.get("without_effect")
+    idle = idle.items() if isinstance(idle, dict) else ()
     return lines + [f"  {name} has no effect, its values are equally good: {why}" for name, why in idle]
 
 

@@ -1,6 +1,7 @@
 """What a loaded model takes: images as they come, of the size that it was trained on or resized to it."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,9 +46,18 @@ def _subclass(base: type, size: int) -> type:
                     raise
                 raise _refuse(images, size) from error
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
+            return _rebuild, (function, base, size, *arguments), *rest
+
     Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
     Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
     return Loaded
+
+
+def _rebuild(function: Callable[..., Any], base: type, size: int, *arguments: Any) -> Any:
+    """Returns a copy or what was pickled, without its attributes: the class can't be found by its name."""
+    return function(_subclass(base, size), *arguments)
 
 
 def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:

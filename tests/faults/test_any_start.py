@@ -102,7 +102,7 @@ def _mutate(workdir, rng):
 
 WORKDIRS = {
     "fresh": lambda root, rng: root / "fresh",
-    "deep": lambda root, rng: root / "none" / "yet" / "ünï",
+    "deep": lambda root, rng: root / "none" / "yet" / "a b",
     "a file": lambda root, rng: root / "net.py",
     "somebody's": lambda root, rng: root / "images",
     "stopped": lambda root, rng: root / "stopped",
@@ -125,6 +125,10 @@ def _open_gone():
     return os.fdopen(write, "w")
 
 
+def _open_full():
+    return open("/dev/full", "w", encoding="utf-8")
+
+
 def _open_closed():
     stream = io.StringIO()
     stream.close()
@@ -137,7 +141,7 @@ STREAMS = {
     "ascii": lambda: io.TextIOWrapper(io.BytesIO(), encoding="ascii"),
     "none": lambda: None,
     "closed": _open_closed,
-    "full": lambda: open("/dev/full", "w", encoding="utf-8"),  # noqa: SIM115
+    **({"full": _open_full} if os.path.exists("/dev/full") else {}),
     "gone": _open_gone,
 }
 COLUMNS = ("80", "1", "0", "-5", "", "abc", "9" * 30)

@@ -1,6 +1,7 @@
 """What a loaded model takes: uint8 or [0, 1], of its size or resized to it; what it can't is named."""
 
 import copy
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def test_a_loaded_model_is_still_its_class(model, images):
     assert isinstance(model, Fixed) and type(model).__name__ == "Fixed"
     graphdef, state = nnx.split(model)
     assert graphdef == nnx.graphdef(take_images(Fixed(nnx.Rngs(1)), SIZE))
-    for same in (nnx.merge(graphdef, state), copy.deepcopy(model)):
+    for same in (nnx.merge(graphdef, state), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(same(images), model(images))
 
 
