@@ -1,5 +1,6 @@
 """`python -m hpjax.main --config=FILE`: runs a sweep."""
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,7 +50,11 @@ def _describe(result: "SweepResult") -> str:
         f"checkpoints  {path}/checkpoints/",
     ]
     if (path / "tensorboard").exists():
-        lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
+        installed = importlib.util.find_spec("tensorboard") is not None
+        show = f"tensorboard --logdir={path}/tensorboard"
+        lines.append(
+            f"curves       {show if installed else f'{path}/tensorboard/  (pip install tensorboard)'}"
+        )
     if took := describe_time(result.summary):
         lines.append(f"time         {took}")
     answers = [*result.standings, *describe_findings(result.diagnosis), result.outcome]
