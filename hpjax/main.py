@@ -51,10 +51,9 @@ def _describe(result: "SweepResult") -> str:
     ]
     if (path / "tensorboard").exists():
         installed = importlib.util.find_spec("tensorboard") is not None
-        show = f"tensorboard --logdir={path}/tensorboard"
-        lines.append(
-            f"curves       {show if installed else f'{path}/tensorboard/  (pip install tensorboard)'}"
-        )
+        folder = f"{path}/tensorboard"
+        shown = f"tensorboard --logdir={folder}" if installed else f"{folder}/  (pip install tensorboard)"
+        lines.append(f"curves       {shown}")
     if took := describe_time(result.summary):
         lines.append(f"time         {took}")
     answers = [*result.standings, *describe_findings(result.diagnosis), result.outcome]
