@@ -52,7 +52,8 @@ class Study:
         self._told = sum(trial.state.is_finished() for trial in past)
         self._setting = dict(past[-1].params) if past else {}
         self._planned = [dict(setting) for setting in config.sweep.enqueue]
-        self._untried = None if config.sweep.pbt else Untried(space, (trial.params for trial in past))
+        listed = config.sweep.sampler == "grid" or config.sweep.pbt
+        self._untried = None if listed else Untried(space, (trial.params for trial in past))
         if config.sweep.sampler == "grid":
             first = [_complete(setting, space, config.seed) for setting in self._planned]
             self._planned = [setting for i, setting in enumerate(first) if setting not in first[:i]]
@@ -191,7 +192,7 @@ class Study:
         sampler = create_sampler(sweep, seed, number)
         if fixed is not None:
             sampler = create_fixed_sampler(fixed, sampler)
-        if replicates or sweep.sampler == "grid" or untried is None or untried.count is None:
+        if replicates or untried is None or untried.count is None:
             return sampler
         near = sweep.sampler not in UNLEARNED
         return avoid_repeats(

@@ -72,9 +72,8 @@ class _Question(NamedTuple):
     """How it is found out whether a hyperparameter has an effect."""
 
     others: tuple[str, ...]  # the hyperparameters that decide it
-    has_effect: Callable[
-        [str, list[Config], Load, set[str]], bool
-    ]  # of its name, and trials that differ in it
+    # Of its name, trials that differ in it, what loads their data, and all hyperparameters that are swept.
+    has_effect: Callable[[str, list[Config], Load, set[str]], bool]
     why: Callable[[Config], str]
 
 
