@@ -92,3 +92,5 @@ def test_what_is_called_from_python_exists():
 def test_every_sampler_and_pruner_is_listed_as_it_is_called():
     listed = re.search(r"`sweep\.sampler` is ([\w, ]+) or (\w+);", README)
     assert listed and {*listed[1].split(", "), listed[2]} == set(FIELDS["sweep.sampler"].rule.choices)
+    listed = re.search(r"`sweep\.pruner` one of Optuna's \(([\w, ]+)\)", README)
+    assert listed and {*listed[1].split(", "), "none"} == set(FIELDS["sweep.pruner"].rule.choices)

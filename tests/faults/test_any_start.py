@@ -160,9 +160,9 @@ FLAGS = st.lists(
     (OVERRIDES | SPACES).filter(is_tried).filter(lambda flag: "trackers" not in flag), min_size=1, max_size=2
 )
 STARTS = st.tuples(
-    st.just([]) | FLAGS,
-    st.sampled_from(["as they were"] * 10 + list(IMAGES)),
-    st.sampled_from(list(WORKDIRS)),
+    st.one_of(*[st.just([])] * 3, FLAGS),  # most flags are refused
+    st.sampled_from(["as they were"] * 20 + list(IMAGES)),
+    st.sampled_from(["fresh", "stopped", "finished"] * 4 + list(WORKDIRS)),
     *(st.sampled_from(["plain", *STREAMS]) for _ in range(2)),
     st.sampled_from(COLUMNS),
     st.integers(0, 2**31),
