@@ -22,7 +22,7 @@ test-all: .venv/installed-dev
 
 # Half an hour: kills, full disks, bad inputs and a soak; writes what came out into RELIABILITY.md.
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest tests/faults -m 'not benchmark' --kills=50 --inputs=500 --soak=180 $(ARGS)
+	$(BIN)/python -m pytest tests/faults -m 'not benchmark' --kills=50 --inputs=500 --starts=100 --soak=180 $(ARGS)
 
 # XLA's compiler for CUDA (132 MB) compiles the standard workloads for a GPU; it needs none, and times nothing.
 gpu-compile: .venv/installed .gpu-plugin/installed

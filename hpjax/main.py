@@ -1,5 +1,6 @@
 """`python -m hpjax.main --config=FILE`: runs a sweep."""
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def _run(arguments: Arguments) -> int:
 
     with arguments.naming_flags():
         if arguments.plan:
-            print(sweep.plan_sweep(arguments.config))
+            print(sweep.plan_sweep(arguments.config, progress=True))
             return 0
         result = sweep.run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
     print(_describe(result))
@@ -40,6 +41,7 @@ def _run(arguments: Arguments) -> int:
 
 def _describe(result: "SweepResult") -> str:
     from hpjax.report.diagnosis import describe_findings
+    from hpjax.report.outcome import describe_time
 
     path = result.workdir
     lines = [
@@ -48,7 +50,12 @@ def _describe(result: "SweepResult") -> str:
         f"checkpoints  {path}/checkpoints/",
     ]
     if (path / "tensorboard").exists():
-        lines.append(f"curves       tensorboard --logdir={path}/tensorboard")
+        installed = importlib.util.find_spec("tensorboard") is not None
+        folder = f"{path}/tensorboard"
+        shown = f"tensorboard --logdir={folder}" if installed else f"{folder}/  (pip install tensorboard)"
+        lines.append(f"curves       {shown}")
+    if took := describe_time(result.summary):
+        lines.append(f"time         {took}")
     answers = [*result.standings, *describe_findings(result.diagnosis), result.outcome]
     return "\n".join([*lines, *answers])
 

@@ -1,14 +1,21 @@
-"""The code that the README shows runs as it is shown."""
+"""The code that the README shows runs as it is shown, and what it names exists."""
 
+import importlib
+import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import hpjax
+from hpjax.cli.arguments import parse_arguments
 from hpjax.config import parse_config
+from hpjax.config.fields import FIELDS
 from hpjax.sweep import run_sweep
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 FILES = {name: text for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.DOTALL)}
 
 
@@ -45,3 +52,45 @@ def test_every_config_that_is_named_exists():
         assert (Path(__file__).parents[1] / name).is_file(), name
     for link in re.findall(r"\]\(([\w./]+)\)", README):
         assert (Path(__file__).parents[1] / link).exists(), link
+
+
+PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in sorted(os.listdir(ROOT / "docs")))]
+COMMANDS = [
+    line.replace("\\\n", " ")
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    for line in re.findall(r"^(?:.*\\\n)*.*$", block, re.MULTILINE)
+    if "hpjax.main" in line
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_is_shown_is_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command, comments=True)
+    arguments = parse_arguments(words[words.index("hpjax.main") :])
+    assert arguments.workdir
+
+
+def test_every_field_that_is_named_exists():
+    sections = "|".join({key.split(".")[0] for key in FIELDS if "." in key})
+    for page in PAGES:
+        named = re.findall(rf"--config\.([\w.]+)=|`(?:config\.)?((?:{sections})\.\w+)[`=.]", page)
+        for key in map("".join, named):
+            assert key in FIELDS or key == "sweep.space", key
+
+
+def test_what_is_called_from_python_exists():
+    for name in re.findall(r"`?hpjax\.(\w+)\(", README):
+        assert callable(getattr(hpjax, name)), name
+    for module, name in re.findall(r"from (hpjax[\w.]*) import (\w+)", README):
+        assert hasattr(importlib.import_module(module), name), name
+    for variable in re.findall(r"HPJAX_\w+", README):
+        assert any(variable in file.read_text("utf-8") for file in (ROOT / "hpjax").rglob("*.py")), variable
+
+
+def test_every_sampler_and_pruner_is_listed_as_it_is_called():
+    listed = re.search(r"`sweep\.sampler` is ([\w, ]+) or (\w+);", README)
+    assert listed and {*listed[1].split(", "), listed[2]} == set(FIELDS["sweep.sampler"].rule.choices)
+    listed = re.search(r"`sweep\.pruner` one of Optuna's \(([\w, ]+)\)", README)
+    assert listed and {*listed[1].split(", "), "none"} == set(FIELDS["sweep.pruner"].rule.choices)

@@ -10,13 +10,14 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
 
 from hpjax.data.deep import DeepPicture, Scale
-from hpjax.data.images import Picture, decode_chunks, measure_scale
+from hpjax.data.images import CHUNK, Picture, decode_chunks, measure_scale
 from hpjax.data.splits import Source, Split, SplitHash, join_digests
 from hpjax.data.stamps import stamp_files
 from hpjax.errors import DataError
@@ -30,6 +31,21 @@ _TEMPORARY = ".tmp-"
 def cache_dir() -> Path:
     """Returns the folder of decoded images: `$HPJAX_CACHE`, else `~/.cache/hpjax`."""
     return Path(os.path.expanduser(os.environ.get("HPJAX_CACHE") or "~/.cache/hpjax"))
+
+
+Watcher = Callable[[int, int], None]
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watching_decoding(watcher: Watcher | None) -> Iterator[None]:
+    """Has `watcher(done, total)` called again and again while images are decoded; None: nobody is told."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 def decode_source(
@@ -98,9 +114,26 @@ def _decode_scaled(
     return source or _decode_in_memory(name, classes, pictures, size, on_bad_image, scale)
 
 
+def _telling(pictures: Mapping[str, Iterable[Picture]]) -> dict[str, Iterable[Picture]]:
+    """Returns pictures that tell who watches how many were taken, where it is known how many there are."""
+    watcher, total = _watcher.get(), sum(len(some) for some in pictures.values() if isinstance(some, Sized))
+    if watcher is None or not all(isinstance(some, Sized) for some in pictures.values()):
+        return dict(pictures)
+    taken = itertools.count(1)
+
+    def tell(some: Iterable[Picture]) -> Iterator[Picture]:
+        for picture in some:
+            yield picture
+            if (number := next(taken)) % CHUNK == 0 or number == total:
+                watcher(number, total)
+
+    return {split: tell(some) for split, some in pictures.items()}
+
+
 def _write(folder: Path, classes, pictures, size: int, on_bad_image: str, scale: Scale | None) -> None:
     skipped = [] if on_bad_image == "skip" else None
     digests, checksums = [], {}
+    pictures = _telling(pictures)
     for split in pictures:
         digest = SplitHash()
         with _ArrayFile(folder / f"{split}_images.npy", (size, size, 3), np.uint8) as images:
@@ -124,6 +157,7 @@ def _decode_in_memory(
 ) -> Source:
     skipped = [] if on_bad_image == "skip" else None
     splits, digests = {}, []
+    pictures = _telling(pictures)
     for split in pictures:
         digest, chunks = SplitHash(), list(decode_chunks(pictures[split], size, skipped, scale))
         for chunk in chunks:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpjax.report.curves import ENDS, label_setting
+from hpjax.report.progress import format_seconds
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
 from hpjax.store.settings import SettingRow
@@ -52,7 +53,21 @@ def describe_standings(
         reach = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
         label = label_setting(row.hyperparameters, summary.get("swept", ())) or f"trial {row.setting}"
         lines.append(f"  {place}.  {found.mean:.4g}{reach}  {label}")
-    return lines
+    idle = summary.get("without_effect")
+    idle = idle.items() if isinstance(idle, dict) else ()
+    return lines + [f"  {name} has no effect, its values are equally good: {why}" for name, why in idle]
+
+
+def describe_time(summary: Mapping[str, Any]) -> str:
+    """Returns how long a sweep took, and how long its plan said; nothing where that wasn't noted."""
+    took, planned = summary.get("wall_seconds"), summary.get("planned_seconds")
+    if not isinstance(took, float):
+        return ""
+    text = format_seconds(took)
+    if not isinstance(planned, float):
+        return text
+    most = "at most " if summary.get("fewer_epochs") else ""
+    return f"{text}; its plan said {most}{format_seconds(planned)}"
 
 
 def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str) -> str:

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from hpjax.errors import one_line
@@ -67,11 +67,23 @@ class Progress:
           best: the best trial so far, e.g. `trial 3, test acc. 0.91`.
           detail: what else is worth a word, e.g. `epoch 3/10`.
         """
+        self._note(done)
+        self._show(self._describe(running, images_per_second, best, detail))
+
+    def count(self, done: int, what: str) -> None:
+        """Shows how far something else than trials is, e.g. `decoding images`."""
+        self._note(done)
+        share = f"{min(1.0, done / self._total):4.0%} {done:,}/{self._total:,}"
+        self._show(one_line(" | ".join(filter(None, [f"{what} {share}", self._describe_left()]))))
+
+    def _note(self, done: int) -> None:
         if self._first_done is None:
             # Epochs of an earlier process and the one that compiled say little about the pace.
             self._first_done, self._start = done, self._clock()
         self._done = done
-        self._line = self._describe(running, images_per_second, best, detail)
+
+    def _show(self, line: str) -> None:
+        self._line = line
         if self._terminal:
             self._rewrite(self._line)
         elif self._clock() - self._last >= self._interval:
@@ -126,6 +138,34 @@ class Progress:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self._stream.write(text)
             self._stream.flush()
+
+
+@contextlib.contextmanager
+def counting(what: str, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Yields `show(done, total)`, which shows how far something is; where all is done at once, nothing is.
+
+    Args:
+      what: is done, e.g. `decoding images`.
+      stream: where to; stderr by default.
+    """
+    shown: Progress | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if shown is None and done < total:
+            shown = Progress(total, stream)
+        if shown is not None:
+            shown.set_total(total)
+            shown.count(done, what)
+        if shown is not None and done >= total:
+            shown.close()
+            shown = None
+
+    try:
+        yield show
+    finally:
+        if shown is not None:
+            shown.close()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

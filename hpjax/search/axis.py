@@ -73,6 +73,12 @@ class Axis:
         if not held:
             raise ConfigError(key, value, f"{allowed}, as in sweep.space.{self.name}")
 
+    def place(self, value: Any) -> int:
+        """Returns which of its values one is, from 0; of an axis that has an end of them."""
+        if self.choices:
+            return self.choices.index(value)
+        return round((value - self.low) / (self.step or 1))
+
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Returns whether the hyperparameter exists beside these values."""
         return all(values.get(name) in allowed for name, allowed in self.when.items())

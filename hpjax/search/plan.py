@@ -46,6 +46,7 @@ class GroupPlan:
       speedup: over one lane at a time; 0 where it wasn't measured.
       trained_lane_step_seconds: what training then took, as the group began; 0 where it can't be compared.
       available_bytes: of the device when it was planned; 0 where it isn't known.
+      setup_seconds: what it took to read the images, and to measure and compile, before the first step.
       changes: layouts that training changed to, since it was slower than planned, each with both figures.
     """
 
@@ -66,6 +67,7 @@ class GroupPlan:
     speedup: float = 0.0
     trained_lane_step_seconds: float = 0.0
     available_bytes: int = 0
+    setup_seconds: float = 0.0
     changes: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -141,6 +143,16 @@ class Plan:
         times = [group.seconds for group in self.groups]
         return None if None in times else sum(t for t in times if t is not None)
 
+    @property
+    def setup_seconds(self) -> float:
+        """Of all groups that are known: reading images, measuring and compiling, before the first step."""
+        return sum(group.setup_seconds for group in self.groups)
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Training and what comes before it; None where the time of training isn't known."""
+        return None if self.seconds is None else self.seconds + self.setup_seconds
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `plan.json`."""
         return {
@@ -148,6 +160,7 @@ class Plan:
             "disk_bytes": self.disk_bytes,
             "logs_bytes": self.logs_bytes,
             "seconds": self.seconds,
+            "setup_seconds": self.setup_seconds,
             "most_groups": max(self.most_groups, len(self.groups)),
             "groups": [group.to_dict() for group in self.groups],
         }
@@ -158,12 +171,15 @@ class Plan:
             rows = [(*row[:_SPEEDUP], *row[_SPEEDUP + 1 :]) for row in rows]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(_align(text, widths[i], i) for i, text in enumerate(row)).rstrip() for row in rows]
-        parts = (
+        parts = [
             "1 trial" if self.trials == 1 else f"{self.trials} trials",
             self._describe_time(),
+            f"{_duration(self.setup_seconds, False)} to read, measure and compile",
             f"checkpoints up to {_size(self.disk_bytes)}",
             f"logs and tables up to {_size(self.logs_bytes)}",
-        )
+        ]
+        if self.setup_seconds < 1:
+            del parts[2]
         return "\n".join([*lines, ", ".join(parts), *self._list_too_large()])
 
     def _list_too_large(self) -> list[str]:

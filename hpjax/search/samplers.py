@@ -15,6 +15,7 @@ import numpy as np
 from hpjax.config.checks import unknown_field
 from hpjax.config.fields import SweepConfig
 from hpjax.errors import ConfigError, HpjaxError, text_of
+from hpjax.search.axis import Axis
 
 if TYPE_CHECKING:
     import optuna
@@ -99,6 +100,27 @@ def create_fixed_sampler(setting: dict[str, Any], other: "optuna.samplers.BaseSa
             return other.sample_independent(study, trial, param_name, param_distribution)
 
     return Fixed()
+
+
+def create_distribution(axis: Axis) -> "optuna.distributions.BaseDistribution":
+    """Returns an axis as Optuna has it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if axis.choices:
+        return CategoricalDistribution(axis.choices)
+    if isinstance(axis.low, int):
+        return IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
+    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def suggest(trial: "optuna.Trial", axis: Axis) -> None:
+    """Asks for the value of an axis that not all trials have."""
+    if axis.choices:
+        trial.suggest_categorical(axis.name, axis.choices)
+    elif isinstance(axis.low, int):
+        trial.suggest_int(axis.name, axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
+    else:
+        trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log, step=axis.step)
 
 
 def check_sampler(sweep: SweepConfig) -> None:

@@ -13,9 +13,18 @@ from hpjax.config.fields import Config
 from hpjax.errors import WorkdirError
 from hpjax.search.journal import create_journal, sync_journal
 from hpjax.search.objective import Objective
-from hpjax.search.samplers import create_fixed_sampler, create_pruner, create_sampler, relaying_warnings
-from hpjax.search.space import Axis, Space
+from hpjax.search.samplers import (
+    UNLEARNED,
+    create_distribution,
+    create_fixed_sampler,
+    create_pruner,
+    create_sampler,
+    relaying_warnings,
+    suggest,
+)
+from hpjax.search.space import Space
 from hpjax.search.trial import Trial
+from hpjax.search.untried import Untried, avoid_repeats
 from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
 
@@ -29,7 +38,9 @@ class Study:
     """Trials to run, one after the other; use `open_study`.
 
     Every setting is run `sweep.seeds` times in a row: trial n is replicate n mod seeds of its setting. In a
-    population every trial has a seed of its own, so that no two are ever the same.
+    population every trial has a seed of its own, so that no two are ever the same; else a setting that a
+    sampler or the user names again is replaced by one that no trial has had, and the study ends where there
+    is none.
     """
 
     def __init__(self, config: Config, space: Space, study: "optuna.Study", path: Path, written: RunningMark):
@@ -41,10 +52,12 @@ class Study:
         self._told = sum(trial.state.is_finished() for trial in past)
         self._setting = dict(past[-1].params) if past else {}
         self._planned = [dict(setting) for setting in config.sweep.enqueue]
+        listed = config.sweep.sampler == "grid" or config.sweep.pbt
+        self._untried = None if listed else Untried(space, (trial.params for trial in past))
         if config.sweep.sampler == "grid":
-            grid = space.grid()
             first = [_complete(setting, space, config.seed) for setting in self._planned]
-            self._planned = first + [setting for setting in grid if setting not in first]
+            self._planned = [setting for i, setting in enumerate(first) if setting not in first[:i]]
+            self._planned += [setting for setting in space.grid() if setting not in first]
         self._running: dict[int, optuna.Trial] = {}
 
     @property
@@ -54,6 +67,8 @@ class Study:
         settings = sweep.trials or len(self._planned)
         if sweep.sampler == "grid":
             settings = min(settings, len(self._planned))
+        elif self._untried is not None:
+            settings = min(settings, self._untried.count or settings)
         return settings * sweep.seeds
 
     @property
@@ -71,7 +86,9 @@ class Study:
         if self._asked >= self.budget:
             return None
         number, seeds = self._asked, self._config.sweep.seeds
-        trial = self._ask(number, fixed=self._setting if number % seeds else self._plan(number // seeds))
+        replicates = number % seeds > 0
+        fixed = self._setting if replicates else self._plan(number // seeds)
+        trial = self._ask(number, fixed, replicates)
         self._setting = dict(trial.params)
         return self._admit(trial, self._replicate(number, trial.params))
 
@@ -99,7 +116,7 @@ class Study:
           seed_index: which replicate the new trial is, from 0.
         """
         known = self._study.get_trials(deepcopy=False)[setting].params
-        trial = self._ask(self._asked, fixed=dict(known))
+        trial = self._ask(self._asked, dict(known), replicates=True)
         seed = self._config.seed + seed_index
         return self._admit(trial, Trial(trial.number, dict(trial.params), seed, setting, seed_index))
 
@@ -154,17 +171,33 @@ class Study:
     def _plan(self, setting: int) -> dict[str, Any] | None:
         return self._planned[setting] if setting < len(self._planned) else None
 
-    def _ask(self, number: int, fixed: dict[str, Any] | None) -> "optuna.Trial":
+    def _ask(self, number: int, fixed: dict[str, Any] | None, replicates: bool) -> "optuna.Trial":
         with relaying_warnings(), _writing(self._path):
-            sampler = create_sampler(self._config.sweep, self._config.seed, number)
-            self._study.sampler = sampler if fixed is None else create_fixed_sampler(fixed, sampler)
-            always = {axis.name: _distribution(axis) for axis in self._space.axes if not axis.when}
+            self._study.sampler = self._create_sampler(number, fixed, replicates)
+            always = {axis.name: create_distribution(axis) for axis in self._space.axes if not axis.when}
             trial = self._study.ask(always)
             for axis in self._space.axes:
                 if axis.when and axis.applies(trial.params):
-                    _suggest(trial, axis)
+                    suggest(trial, axis)
         self._asked += 1
+        if self._untried is not None:
+            self._untried.remove(trial.params)
         return trial
+
+    def _create_sampler(
+        self, number: int, fixed: dict[str, Any] | None, replicates: bool
+    ) -> "optuna.samplers.BaseSampler":
+        """Returns what answers for a trial's setting; `replicates`: it is to be that of an earlier one."""
+        sweep, seed, untried = self._config.sweep, self._config.seed, self._untried
+        sampler = create_sampler(sweep, seed, number)
+        if fixed is not None:
+            sampler = create_fixed_sampler(fixed, sampler)
+        if replicates or untried is None or untried.count is None:
+            return sampler
+        near = sweep.sampler not in UNLEARNED
+        return avoid_repeats(
+            sampler, self._space, lambda wanted: untried.choose(wanted, near, (seed, number))
+        )
 
     def _replicate(self, number: int, hyperparameters: Mapping[str, Any]) -> Trial:
         """Returns a trial of the budget: which setting and which replicate it is follows from its number."""
@@ -259,22 +292,3 @@ def _random(number: int) -> "optuna.samplers.BaseSampler":
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=number)
-
-
-def _distribution(axis: Axis) -> "optuna.distributions.BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if axis.choices:
-        return CategoricalDistribution(axis.choices)
-    if isinstance(axis.low, int):
-        return IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
-    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-
-
-def _suggest(trial: "optuna.Trial", axis: Axis) -> None:
-    if axis.choices:
-        trial.suggest_categorical(axis.name, axis.choices)
-    elif isinstance(axis.low, int):
-        trial.suggest_int(axis.name, axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
-    else:
-        trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log, step=axis.step)

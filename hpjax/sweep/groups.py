@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
@@ -16,7 +17,7 @@ from hpjax.search.pbt import make_plan_copies
 from hpjax.search.trial import Trial
 from hpjax.sweep.events import TrialEvents, Upkeep
 from hpjax.sweep.loop import GroupRun
-from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, write_plan
+from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, note_setup, write_plan
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.selection import forget_weights, read_test, select_winner
 from hpjax.sweep.session import Group, Interrupted, LaneLimit, RunState, Session
@@ -34,7 +35,8 @@ def run_groups(session: Session) -> None:
     """
     if not session.workdir.resumed:
         with session.interruptible():
-            check_groups(session.spec.config, session.datasets.load)
+            idle = check_groups(session.spec.config, session.datasets.load)
+            session.tally.without_effect = idle
     found, session.found = session.found, None
     if found is not None:
         _run_group(session, found.group.key, found)
@@ -65,6 +67,7 @@ def _run_group(session: Session, key: str, found: RunState | None = None) -> Non
 
 
 def _open_run(session: Session, key: str, found: RunState | None) -> GroupRun:
+    start = time.monotonic()
     session.lanes_in_use = LaneLimit(1, 1)  # what memory is needed for now has nothing to do with lanes
     first = found.group.first if found else session.stores.queue.first(key)
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)
@@ -77,7 +80,7 @@ def _open_run(session: Session, key: str, found: RunState | None) -> GroupRun:
     task = create_task(config, dataset, session.spec.tests_each_epoch)
     if found:
         return _resume(session, found, config, program, task)
-    return _begin(session, key, first, config, program, task)
+    return _begin(session, key, first, config, program, task, start)
 
 
 def _release_datasets(session: Session, config: Config) -> None:
@@ -104,9 +107,10 @@ def _find_program(session: Session, key: str, config: Config, dataset: Dataset) 
 
 
 def _begin(
-    session: Session, key: str, first: Trial, config: Config, program: Program, task: Task
+    session: Session, key: str, first: Trial, config: Config, program: Program, task: Task, start: float
 ) -> GroupRun:
     choice = choose_lanes(session, first, session.stores.queue.count(key), program, task)
+    note_setup(session, start)
     write_plan(session)
     log.info("%s", session.plan)
     layout, resident = choice.layout, choice.num_lanes

@@ -30,6 +30,8 @@ class Tally:
       best_score: its score, higher is better.
       final_setting: the setting that was run with further seeds.
       not_tested: trials of the winner whose weights were damaged or not kept.
+      wall_seconds: that the sweep took, all processes together, as far as they were saved.
+      without_effect: hyperparameters that are swept and change nothing, each with the reason.
     """
 
     saves: int = 0
@@ -45,6 +47,8 @@ class Tally:
     best_score: float | None = None
     final_setting: int | None = None
     not_tested: list[int] = field(default_factory=list)
+    wall_seconds: float = 0.0
+    without_effect: dict[str, str] = field(default_factory=dict)
 
     @property
     def utilisation(self) -> float | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import time
 
 import jax
 
@@ -69,6 +70,7 @@ def _list_first(session: Session) -> list[Trial]:
 
 
 def _plan_one(session: Session, first: Trial, trials: int) -> None:
+    start = time.monotonic()
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)
     dataset = session.datasets.load(config)
     if not session.plans:
@@ -76,6 +78,12 @@ def _plan_one(session: Session, first: Trial, trials: int) -> None:
     task = create_task(config, dataset, session.spec.tests_each_epoch)
     tuning.enable(config.lanes.tune)
     choose_lanes(session, first, trials, create_program(config, dataset), task)
+    note_setup(session, start)
+
+
+def note_setup(session: Session, start: float) -> None:
+    """Notes with the last of the plans how long its group took to set up, which began at `start`."""
+    session.plans[-1] = dataclasses.replace(session.plans[-1], setup_seconds=time.monotonic() - start)
 
 
 def choose_lanes(session: Session, first: Trial, trials: int, program: Program, task: Task) -> Choice:

@@ -31,7 +31,9 @@ from hpjax.models.torch_weights import from_torch
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
+from hpjax.search.untried import Untried
 from hpjax.store.rows import EpochRow
+from hpjax.sweep.effects import find_idle
 from hpjax.train.metrics import zero_sums
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
@@ -58,6 +60,7 @@ def check_config(config: Config) -> None:
             log.warning(told, axis.name, axis.last, axis.step, axis.high)
     for setting in config.sweep.enqueue:
         space.check("sweep.enqueue", setting)
+    _warn_of_repeats(config, space)
     _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
@@ -65,6 +68,15 @@ def check_config(config: Config) -> None:
         load_model_class(name)
     if config.lanes.devices > (there := len(jax.devices())):
         raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
+
+
+def _warn_of_repeats(config: Config, space: Space) -> None:
+    sweep = config.sweep
+    if sweep.sampler == "grid" or sweep.pbt:
+        return
+    if (count := Untried(space).count) is not None and sweep.trials > count:
+        told = "sweep.trials=%d is more than the %d settings of sweep.space: each is tried once"
+        log.warning(f"{told}; sweep.seeds=N runs each with N seeds", sweep.trials, count)
 
 
 def _check_objective(config: Config) -> None:
@@ -111,16 +123,19 @@ def _has_no_value(objective: Objective, epoch: dict[str, Any]) -> bool:
         return False
 
 
-def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
-    """Checks every model and batch size of the space against the data.
+def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str, str]:
+    """Checks every model and batch size of the space against the data, and warns of what has no effect.
 
     Args:
       config: the sweep's.
       load: returns the data set of a trial's configuration.
 
+    Returns:
+      Hyperparameters that are swept and have no effect anywhere, each with the reason.
+
     Raises:
-      HpjaxError: An image is too small for a network, the images too few for a batch, or a network can't be
-        built, loaded or trained.
+      HpjaxError: An image is too small for a network, the images too few for a batch, a network can't be
+        built, loaded or trained, or nothing that is swept has an effect.
     """
     trials = [apply_hyperparameters(config, s) for s in _extremes(parse_space(config.sweep.space), SHAPING)]
     dataset = load(trials[0])
@@ -133,6 +148,24 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> None:
         if (arguments, batch_size) not in checked:
             checked.append((arguments, batch_size))
             _check_model(trial, arguments, dataset)
+    return _check_effects(config, load)
+
+
+def _check_effects(config: Config, load: Callable[[Config], Dataset]) -> dict[str, str]:
+    space = parse_space(config.sweep.space)
+    with blaming_models(config):
+        idle = find_idle(config, space, load)
+    nowhere = {found.name: found.why for found in idle if not found.where}
+    for name, why in nowhere.items():
+        if nowhere.keys() >= {axis.name for axis in space.axes if len(axis.choices) != 1}:
+            key, value = f"sweep.space.{name}", config.sweep.space[name]
+            raise ConfigError(
+                key, value, f"a hyperparameter that has an effect; {why}, so all trials are one"
+            )
+    for found in idle:
+        told = "; `when` would leave such trials out" if found.where else ""
+        log.warning("sweep.space.%s%s", found, told)
+    return nowhere
 
 
 def _check_batch_sizes(batch_sizes: list[int], num_examples: int) -> None:

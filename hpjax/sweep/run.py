@@ -15,6 +15,7 @@ from hpjax.cli.allocator import advise
 from hpjax.config import Config, to_dict
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import keep_own_code
+from hpjax.data.cache import watching_decoding
 from hpjax.errors import HpjaxError, OutOfMemory, WorkdirError
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
@@ -23,6 +24,7 @@ from hpjax.report.diagnosis import Finding, create_facts, diagnose, format_findi
 from hpjax.report.figures import draw_figures
 from hpjax.report.heading import describe_data, describe_fixed, join_values
 from hpjax.report.outcome import describe_outcome, describe_standings
+from hpjax.report.progress import counting
 from hpjax.report.style import FigureInfo, sparing
 from hpjax.search.plan import Plan
 from hpjax.store.files import read_json
@@ -125,7 +127,11 @@ def run_sweep(
     check_config(config)
     use_compilation_cache()
     advise()
-    with blaming_models(config), open_workdir(where, to_dict(config), resume) as opened:
+    with (
+        blaming_models(config),
+        _showing_decoding(progress),
+        open_workdir(where, to_dict(config), resume) as opened,
+    ):
         inputs = find_inputs(opened.path) if opened.finished else None
         if inputs is None:  # the summary of a finished sweep that doesn't say is written again
             _run_in_less_memory(config, opened, progress)
@@ -133,6 +139,15 @@ def run_sweep(
             _answer_for(config, opened, inputs, files)
             log.info("the sweep in %s is finished already", opened.path)
         return load_result(opened.path)
+
+
+@contextlib.contextmanager
+def _showing_decoding(progress: bool) -> Iterator[None]:
+    if not progress:
+        yield
+        return
+    with counting("decoding images") as show, watching_decoding(show):
+        yield
 
 
 def _answer_for(config: Config, workdir: Workdir, inputs: Inputs, files: Files) -> None:
@@ -171,11 +186,12 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
 
 @keep_own_code()
 @_refusing_without_memory()
-def plan_sweep(config: Config) -> Plan:
+def plan_sweep(config: Config, progress: bool = False) -> Plan:
     """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
 
     Args:
       config: what would be run. Of groups that only a sampler will find, the first is planned.
+      progress: shows how far images are decoded.
 
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
@@ -185,6 +201,7 @@ def plan_sweep(config: Config) -> Plan:
     config = dataclasses.replace(config, trackers=())
     with (
         blaming_models(config),
+        _showing_decoding(progress),
         tempfile.TemporaryDirectory() as scratch,
         open_workdir(scratch, to_dict(config)) as opened,
         Session(config, opened) as session,

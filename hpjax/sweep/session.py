@@ -6,6 +6,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -133,6 +134,7 @@ class Session:
         self.files = hash_files(config)  # before any of it is run
         self.spec, self.workdir, self.limit = create_spec(config), workdir, limit
         self.lanes_in_use = LaneLimit(1, 1)
+        self._noted = time.monotonic()  # when the tally's wall time was brought up to date
         self.pace, self.leader = Pace(), Leader()
         self.programs: dict[str, Program] = {}
         with contextlib.ExitStack() as stack:
@@ -240,6 +242,7 @@ class Session:
         """Saves a run's lanes (None: between two groups) and where the logs stand."""
         stores, tally = self.stores, self.tally
         stores.weights.wait()
+        self._note_time()
         tally.saves += 1
         ledger = {
             "records": stores.records.mark(),
@@ -255,6 +258,11 @@ class Session:
         arrays = run.arrays if run else {"none": np.zeros(1)}
         stores.checkpoints.save(tally.saves, arrays, ledger, block)
 
+    def _note_time(self) -> None:
+        now = time.monotonic()
+        self.tally.wall_seconds += now - self._noted
+        self._noted = now
+
     def check_weights(self) -> None:
         """Raises WorkdirError where the pretrained weights have changed since the sweep began."""
         if WEIGHTS in self.files:
@@ -263,7 +271,9 @@ class Session:
 
     def write_tables(self, finished: bool = False, more: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Writes every table and the summary; `more` are further entries of it."""
+        self._note_time()
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
+        shares |= {"planned_seconds": self.plan.total_seconds}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
         inputs = {"inputs": Inputs(self.datasets.fingerprints, self.files)._asdict()}
         known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **inputs}

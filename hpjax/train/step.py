@@ -32,7 +32,7 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     Returns:
       The state after the step, and the batch's sums with dropout on and BN in training mode.
     """
-    gradient = jax.value_and_grad(_loss, has_aux=True)
+    gradient = jax.value_and_grad(training_loss, has_aux=True)
     (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
     norm = global_norm(grads)
     healthy = (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -78,7 +78,8 @@ def decode_images(images: Array, dtype=jnp.float32) -> Array:
     return images.astype(dtype)
 
 
-def _loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
+def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
+    """Returns the mean loss of a batch in training mode; beside it its sums and the new statistics."""
     dtype = _dtype(state)
     model = merge_model(state, _cast(params, dtype))
     model.train()

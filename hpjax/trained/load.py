@@ -19,6 +19,7 @@ from hpjax.store.records import load_trials
 from hpjax.store.typed import is_dict_of, read_as
 from hpjax.store.workdir import TRIALS
 from hpjax.train.state import init_rngs
+from hpjax.trained.inputs import take_images
 
 MOST_CLASSES = 1_000_000
 
@@ -30,8 +31,9 @@ def load_trial(
 
     With `sweep.select=final` they are those of its last epoch, with `best` those of its best one.
 
-    `model(images)` takes float images in [0, 1], `[batch, height, width, 3]`, of the size that the trial was
-    trained on, and gives logits, `[batch, classes]`, in the order of the data set's sorted class names.
+    `model(images)` takes images, `[batch, height, width, 3]`, of the size that the trial was trained on:
+    uint8, or floats in [0, 1]. It gives logits, `[batch, classes]`, in the order of the data set's sorted
+    class names. `model(images, resize=True)` takes images of any size, and resizes them.
 
     Nothing that lies in a workdir is run, nor a file that it names: a model of the user's own is imported
     from the file that is given here, if that is what the trial was trained with.
@@ -157,7 +159,7 @@ def _build(
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
-    return model, variables
+    return take_images(model, arguments["image_size"]), variables
 
 
 def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:

@@ -32,11 +32,16 @@ def sweep(monkeypatch, tmp_path):
         calls.append((config, workdir, resume, progress))
         best, standings = None if config.seed == NOTHING else 0, ["the best of 2 settings:", "  1.  0.9"]
         return types.SimpleNamespace(
-            workdir=tmp_path, outcome="best: trial 0", best=best, standings=standings, diagnosis=[]
+            workdir=tmp_path,
+            outcome="best: trial 0",
+            best=best,
+            standings=standings,
+            diagnosis=[],
+            summary={"wall_seconds": 9.0, "planned_seconds": 7.0},
         )
 
     monkeypatch.setattr(package, "run_sweep", run_sweep)
-    monkeypatch.setattr(package, "plan_sweep", lambda config: "the plan")
+    monkeypatch.setattr(package, "plan_sweep", lambda config, progress: "the plan")
     monkeypatch.setattr(package, "calls", calls, raising=False)
     return package
 
@@ -59,7 +64,19 @@ def test_a_sweep_is_run_and_its_results_are_pointed_out(sweep, tmp_path, capsys)
     assert config.sweep.space == {"weight_decay": (0.01, 1.0)}
     out = capsys.readouterr().out
     assert f"{tmp_path}/trials.csv" in out and f"{tmp_path}/figures/" in out
+    assert "\ntime         9 s; its plan said 7 s\n" in out
     assert out.endswith("\nthe best of 2 settings:\n  1.  0.9\nbest: trial 0\n")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_is_named_where_it_is_installed(sweep, tmp_path, capsys, monkeypatch, installed):
+    (tmp_path / "tensorboard").mkdir()
+    find = lambda name: name if installed else None  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    assert main(["main", CONFIG]) == 0
+    shown = f"curves       tensorboard --logdir={tmp_path}/tensorboard\n"
+    missing = f"curves       {tmp_path}/tensorboard/  (pip install tensorboard)\n"
+    assert (shown if installed else missing) in capsys.readouterr().out
 
 
 def test_a_sweep_in_which_every_trial_diverges_has_a_status_of_its_own(sweep):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hpjax.data import cache as cache_module
 from hpjax.data import stamps
-from hpjax.data.cache import decode_source
+from hpjax.data.cache import decode_source, watching_decoding
 from hpjax.data.folder import scan_tree
 from hpjax.data.stamps import EDGE, stamp_files
 from hpjax.errors import DataError
@@ -198,3 +198,19 @@ def test_entry_is_plain_npy(make_tree, cache):
         np.load(entry / "train_images.npy", allow_pickle=False), source.train.images
     )
     assert json.loads((entry / "meta.json").read_text())["digest"] == source.digest
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_who_watches_is_told_how_many_images_are_decoded(make_tree, monkeypatch, in_memory, cache):
+    monkeypatch.setattr(cache_module, "CHUNK", 3)
+    if in_memory:
+        cache.write_text("no folder can be made here")
+    root, told = make_tree(), []
+    (root / "train" / "cat" / "0.png").write_text("bad")  # is done with, too
+    with watching_decoding(lambda *counts: told.append(counts)):
+        load(root, on_bad_image="skip")
+        assert told == [(done, 16) for done in (3, 6, 9, 12, 15, 16)]
+        load(root, on_bad_image="skip")
+        assert len(told) == 6 * (1 + in_memory)  # else it is read from the cache
+    load(root, size=9, on_bad_image="skip")
+    assert len(told) == 6 * (1 + in_memory)

@@ -2,21 +2,18 @@
 
 import contextlib
 import io
-import json
-import os
 import random
 import shutil
 import signal
 
 import linear_network
 import pytest
+from damages import KINDS, list_paths, mutate_file, replace_file
 from fuzzing import time_limit
-from no_files import NO_FILES
 
 import hpjax
 from hpjax.errors import HpjaxError
 from hpjax.main import main
-from hpjax.store.ledger import seal_ledger
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.sweep import load_result
 from hpjax.sweep.events import Upkeep
@@ -38,7 +35,6 @@ def get_config():
 """
 SHARE = 10  # a draw that goes on trains
 STATES = ("stopped", "finished")
-ABSENT = ("identity.txt", "lineage.csv", "mlflow.db", ".config.json.hpjax-tmp-1", "study.journal.lock")
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +60,6 @@ def _stop_in_the_second_trial(upkeep, status) -> Order:
 
 def _start(root, workdir) -> int:
     return main(["hpjax", f"--config={root}/config.py", f"--workdir={root / workdir}"])
-
-
-def _list_paths(workdir) -> list[str]:
-    """Returns what lies in a workdir, and what may lie there, relative to it."""
-    there = {str(path.relative_to(workdir)) for path in workdir.rglob("*")}
-    return sorted(there.union(ABSENT))
-
-
-KINDS = {
-    **NO_FILES,
-    "folder": lambda path: (path.mkdir(), (path / "inside").write_text("mine")),
-    "empty folder": os.mkdir,
-    "file": lambda path: path.write_text("mine"),
-    "empty file": lambda path: path.touch(),
-    "full device": lambda path: path.symlink_to("/dev/full"),
-    "nothing": lambda path: None,
-}
-
-
-def _replace(path, kind):
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-    KINDS[kind](path)
 
 
 def _check_answers(root, workdir, case) -> int:
@@ -123,13 +94,13 @@ def _draw(request, rng: random.Random, cases: list) -> list:
 @pytest.mark.parametrize("state", STATES)
 def test_anything_in_place_of_any_file(begun, tmp_path, state, request, rng, counted):
     results = [(row.trial, row.epoch, row.train_loss) for row in load_epochs(begun / "finished")]
-    cases = [(name, kind) for name in _list_paths(begun / state) for kind in KINDS]
+    cases = [(name, kind) for name in list_paths(begun / state) for kind in KINDS]
     for name, kind in _draw(request, rng, cases):
         place = shutil.copytree(begun, tmp_path / "place")
         path = place / state / name
         outside = {file: file.read_bytes() for file in place.rglob("*.py")}
         if path.parent.is_dir():
-            _replace(path, kind)
+            replace_file(path, kind)
             status = _check_answers(place, state, (state, name, kind))
             counted["bad inputs refused"] += status == 2
             counted["inputs tried"] += 1
@@ -141,77 +112,15 @@ def test_anything_in_place_of_any_file(begun, tmp_path, state, request, rng, cou
         shutil.rmtree(place)
 
 
-DEEP = "@deep@"
-HOSTILE = (
-    *(-1, 0, 1, 10**9, 2**63, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("-inf"), True, False, None),
-    *(
-        "",
-        "x",
-        "x" * 10_000,
-        "\x1b[31mred",
-        "a\nb",
-        "../../etc/passwd",
-        "1",
-        "%s",
-        [],
-        [[]],
-        {},
-        {"a": 1},
-        DEEP,
-    ),
-)
-
-
-def _mutate(value, rng: random.Random):
-    """Changes, removes or adds a value somewhere in a JSON object."""
-    places, waiting = [], [value]
-    while waiting:
-        node = waiting.pop()
-        keys = list(node) if isinstance(node, dict) else range(len(node))
-        places += [(node, key) for key in keys]
-        waiting += [node[key] for key in keys if isinstance(node[key], dict | list)]
-    node, key = rng.choice(places)
-    how = rng.random()
-    if how < 0.1:
-        del node[key]
-    elif how < 0.2 and isinstance(node, dict):
-        node[rng.choice(("more", "", "a.b", "\x1b"))] = rng.choice(HOSTILE)
-    else:
-        node[key] = rng.choice(HOSTILE)
-
-
-def _write(file, value):
-    text = json.dumps(value)
-    file.write_text(text.replace(json.dumps(DEEP), "[" * 5000 + "]" * 5000))
-
-
-def _mutate_file(file, rng: random.Random):
-    """Changes a JSON file, or one line of a log, and seals a ledger again, as a forger would."""
-    if file.suffix in (".jsonl", ".journal"):
-        lines = file.read_text().splitlines()
-        number = rng.randrange(len(lines))
-        value = json.loads(lines[number])
-        _mutate(value, rng)
-        lines[number] = json.dumps(value).replace(json.dumps(DEEP), "[" * 5000 + "]" * 5000)
-        file.write_text("\n".join(lines) + "\n")
-        return
-    value = json.loads(file.read_text())
-    _mutate(value, rng)
-    _write(file, value)
-    if file.name == "ledger.json":
-        with contextlib.suppress(Exception):  # of one that can't be sealed any more
-            seal_ledger(file, file.parents[1] / "arrays")
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_hostile_values_in_any_json(begun, tmp_path, state, request, rng, counted):
-    names = [name for name in _list_paths(begun / state) if name.endswith((".json", ".jsonl", ".journal"))]
+    names = [name for name in list_paths(begun / state) if name.endswith((".json", ".jsonl", ".journal"))]
     names = [name for name in names if (begun / state / name).is_file()]
     read = [name for name in names if name.endswith(("ledger.json", "summary.json", ".jsonl"))]
     for number in range(request.config.getoption("--inputs", 100) // SHARE):
         place = shutil.copytree(begun, tmp_path / "place")
         name = rng.choice(read if number % 4 else names)
-        _mutate_file(place / state / name, rng)
+        mutate_file(place / state / name, rng)
         counted["bad inputs refused"] += _check_answers(place, state, (state, number, name)) == 2
         counted["inputs tried"] += 1
         shutil.rmtree(place)

@@ -10,10 +10,10 @@ import zlib
 from pathlib import Path
 
 import pytest
+from command_lines import OVERRIDES, SPACES, is_tried
 from fuzzing import fuzz, time_limit
 from hypothesis import strategies as st
 
-from hpjax.config import Config, to_dict
 from hpjax.main import main
 
 BASE = """
@@ -30,43 +30,6 @@ def get_config():
     config.trackers = ()
     return config
 """
-SECTIONS = {name: value for name, value in to_dict(Config()).items() if isinstance(value, dict)}
-FIELDS = [f"{section}.{field}" for section, fields in SECTIONS.items() for field in fields]
-# Measuring layouts is tested elsewhere and takes long; so would images of a megapixel.
-LEFT_ALONE = {"lanes.strategy", "lanes.count", "lanes.tune", "data.image_size"}
-LEFT_ALONE |= {"data.dir", "data.train", "data.test"}  # they are in the trees below
-NUMBERS = ("0", "1", "2", "3", "-1", "0.5", "1e-3", "1e-30", "1e30", "nan", "inf", "-inf", "1e999", "9" * 30)
-WORDS = (
-    "", " ", "None", "True", "adam", "sgd", "cosine", "resnet18", "custom_cnn", "drop", "stream", "tpe", "gp",
-    "qmc", "cmaes", "random", "median", "hyperband", "test_loss", "validation_loss", "x.py:f", "tfds:nothing",
-    "folder", "digits", "/dev/null", "ünï", "a" * 300, "${x}", "%s", "../..", "'", '"', "\\", "\t", "\x00",
-)  # fmt: skip
-TUPLES = (
-    "()",
-    "(1,)",
-    "(0.1,0.2)",
-    "(1,'a')",
-    "((1,),)",
-    "(3,3,3)",
-    "[3,5,7]",
-    "{}",
-    "{'low':1}",
-    "(1e400,)",
-)
-VALUES = st.sampled_from(NUMBERS + WORDS + TUPLES) | st.text(max_size=6)
-AXES = st.sampled_from(
-    (
-        "learning_rate",
-        "weight_decay",
-        "batch_size",
-        "kernel_width",
-        "seed",
-        "optimizer",
-        "model",
-        "epochs",
-        "x",
-    )
-)
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +56,11 @@ def _run_or_refuse(arguments: list[str]) -> int:
     return status
 
 
-def _text(value: str) -> str:
-    return value.replace("\x00", "")  # no command line can hold it
-
-
-OVERRIDES = st.builds(lambda key, value: f"--config.{key}={_text(value)}", st.sampled_from(FIELDS), VALUES)
-SPACES = st.builds(
-    lambda name, text: f"--space={name}={_text(text)}",
-    AXES,
-    st.lists(VALUES, min_size=1, max_size=3).map(",".join)
-    | st.lists(VALUES, min_size=2, max_size=3).map(":".join),
-)
 OTHERS = st.sampled_from(
     ("--resume=maybe", "--plan=perhaps", "--noplan=3", "--zzz", "zzz", "-", "--", "--config=", "--config=/",
      "--config.zzz=1", "--config.model=3", "--config.sweep.space=3", "--config.sweep.pbt.zzz=1", "--space=",
      "--workdir=", "--workdir=/dev/null", "--workdir=/proc/x", "--resume=must", "--config.model.name.x=1")
 )  # fmt: skip
-
-
-def _allowed(flag: str) -> bool:
-    return flag.split("=")[0].removeprefix("--config.") not in LEFT_ALONE
 
 
 @pytest.mark.exhaustive
@@ -123,7 +71,7 @@ def test_any_command_line(base, request, counted):
 
     fuzz(
         request.config.getoption("--inputs", 100),
-        st.lists((OVERRIDES | SPACES | OTHERS).filter(_allowed), min_size=1, max_size=4),
+        st.lists((OVERRIDES | SPACES | OTHERS).filter(is_tried), min_size=1, max_size=4),
         check,
     )
 

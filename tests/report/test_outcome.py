@@ -1,6 +1,8 @@
 """The last line of a sweep."""
 
-from hpjax.report.outcome import describe_outcome, describe_standings
+import pytest
+
+from hpjax.report.outcome import describe_outcome, describe_standings, describe_time
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import TrialRow
 from hpjax.store.settings import describe_winner, summarize_settings
@@ -92,3 +94,30 @@ def test_settings_of_several_seeds_and_losses_are_listed_as_they_are_ranked():
 def test_one_setting_has_no_list():
     trials = [_trial(0, 0.1, 0.5)]
     assert describe_standings(summarize_settings(trials, Ranking("test_accuracy")), trials, SUMMARY) == []
+
+
+def test_what_has_no_effect_is_said_under_the_list():
+    trials = [_trial(number, 10.0 ** (number - 9), 0.1 * number) for number in range(3)]
+    summary = SUMMARY | {"without_effect": {"momentum": "optimizer adam doesn't read it"}}
+    lines = describe_standings(summarize_settings(trials, Ranking("test_accuracy")), trials, summary)
+    assert len(lines) == 5
+    assert (
+        lines[-1] == "  momentum has no effect, its values are equally good: optimizer adam doesn't read it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ({"wall_seconds": 130.0, "planned_seconds": 100.4}, "2 min; its plan said 2 min"),
+        (
+            {"wall_seconds": 9.0, "planned_seconds": 6.0, "fewer_epochs": 3},
+            "9 s; its plan said at most 6 s",
+        ),
+        ({"wall_seconds": 9.0, "planned_seconds": None}, "9 s"),
+        ({}, ""),
+        ({"wall_seconds": "x", "planned_seconds": []}, ""),
+    ],
+)
+def test_the_time_is_compared_with_the_plan(summary, expected):
+    assert describe_time(summary) == expected

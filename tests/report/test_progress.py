@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from hpjax.report.progress import Progress, format_seconds
+from hpjax.report.progress import Progress, counting, format_seconds
 
 
 class _Terminal(io.StringIO):
@@ -115,3 +115,22 @@ def test_no_control_character_of_a_name_reaches_the_terminal(monkeypatch):
             progress.message("diverged: \x1b]0;title\x07")
         written = stream.getvalue().replace("\r\x1b[K", "").replace("\n", "")
         assert written.isprintable() and "\\x1b[31mred\\x07" in written
+
+
+def test_something_else_is_counted_on_a_line_of_its_own():
+    stream = _Terminal()
+    with counting("decoding images", stream) as show:
+        for done in (512, 1024, 1100):
+            show(done, 1100)
+        show(216, 216)  # done at once: not worth a line
+    lines = stream.getvalue().split("\r\x1b[K")
+    assert lines[1] == "decoding images  47% 512/1,100 | time left unknown"
+    assert lines[-1] == "decoding images 100% 1,100/1,100\n" and len(lines) == 4
+
+
+def test_what_fails_while_it_is_counted_leaves_the_line_ended():
+    stream = _Terminal()
+    with pytest.raises(KeyError), counting("decoding images", stream) as show:
+        show(1, 3)
+        raise KeyError
+    assert stream.getvalue().endswith("unknown\n")

@@ -42,6 +42,16 @@ def test_the_time_of_a_grid_is_that_of_its_groups():
     assert "16 trials, 4 min, checkpoints up to ?" in str(plan)
 
 
+def test_what_comes_before_training_is_part_of_the_plan():
+    plan = Plan((_group(setup_seconds=30.0), _group(setup_seconds=12.0)), 16)
+    assert plan.setup_seconds == 42 and plan.total_seconds == 2 * 8 * 20 * 0.5 + 42
+    assert "16 trials, 160 s, 42 s to read, measure and compile, checkpoints up to ?" in str(plan).replace(
+        "3 min", "160 s"
+    )
+    assert plan.to_dict()["setup_seconds"] == 42
+    assert Plan((_group(lane_step_seconds=0.0),), 8).total_seconds is None
+
+
 def test_logs_grow_with_trials_and_their_epochs():
     few, many = (Plan((_group(),), trials).logs_bytes for trials in (8, 800))
     assert 0 < few == many / 100

@@ -41,7 +41,7 @@ def test_the_recorded_accuracy_is_reproduced(result):
     assert len(_kept(result)) == 2
     for trial in _kept(result):
         model, variables = hpjax.load_trial(result.workdir, trial)
-        logits = np.asarray(model(jnp.asarray(test.images, jnp.float32) / 255))
+        logits = np.asarray(model(test.images))
         assert np.mean(logits.argmax(1) == test.labels) == pytest.approx(
             result.trials[trial].final_test_accuracy
         )

@@ -1,0 +1,88 @@
+"""What a loaded model takes: images as they come, of the size that it was trained on or resized to it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from hpjax.errors import ModelError
+
+BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
+
+
+def take_images(model: nnx.Module, size: int) -> nnx.Module:
+    """Has a model take uint8 images as well, resize them on request, and name what it can't take.
+
+    Args:
+      model: takes float images in [0, 1]; it is changed.
+      size: side in pixels of the images that it was trained on.
+
+    Returns:
+      The model. `model(images, resize=True)` resizes `images` to what it was trained on; without, a network
+      that takes other sizes takes them as they are.
+    """
+    model.__class__ = _subclass(type(model), size)
+    return model
+
+
+@functools.cache  # models of one class are to compare equal
+def _subclass(base: type, size: int) -> type:
+    class Loaded(base):
+        def __call__(self, images: Any, *args: Any, resize: bool = False, **kwargs: Any) -> Any:
+            images = scale_images(images, size)
+            if resize:
+                # Antialiased, as those that it was trained on.
+                images = jax.image.resize(images, (len(images), size, size, 3), "bilinear")
+            try:
+                return super().__call__(images, *args, **kwargs)
+            except Exception as error:
+                if images.shape[1:3] == (size, size):
+                    raise
+                raise _refuse(images, size) from error
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
+            return _rebuild, (function, base, size, *arguments), *rest
+
+    Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
+    Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
+    return Loaded
+
+
+def _rebuild(function: Callable[..., Any], base: type, size: int, *arguments: Any) -> Any:
+    """Returns a copy or what was pickled, without its attributes: the class can't be found by its name."""
+    return function(_subclass(base, size), *arguments)
+
+
+def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:
+    """Returns images as floats in [0, 1]; raises ModelError where they are none.
+
+    Args:
+      images: whole numbers from 0 to 255, or floats in [0, 1]; can be traced.
+      size: what is expected, for messages.
+    """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    whole = jnp.issubdtype(images.dtype, jnp.integer)
+    if images.ndim != 4 or images.shape[-1] != 3 or not (whole or jnp.issubdtype(images.dtype, jnp.floating)):
+        raise _refuse(images, size)
+    if not isinstance(images, Tracer) and images.size:
+        low, high = float(images.min()), float(images.max())
+        if whole and not 0 <= low <= high <= 255:
+            raise _refuse(images, size, f" with values from {low:g} to {high:g}")
+        if not whole and high > BRIGHTEST:
+            raise _refuse(images, size, f" with values up to {high:g}")
+    return jnp.asarray(images, jnp.float32) / 255 if whole else jnp.asarray(images)
+
+
+def _refuse(images: Any, size: int, more: str = "") -> ModelError:
+    given = f"{images.dtype}{list(images.shape)}{more}"
+    return ModelError(
+        f"the model can't take {given}: expected [images, {size}, {size}, 3] of uint8, or of floats "
+        "in [0, 1]; resize=True takes images of any size"
+    )
