@@ -18,6 +18,7 @@ class ModelConfig:
         choices={
             "custom_cnn": "three convolutions with batch norm, then three dense layers",
             "resnet18": "the residual network of 18 layers",
+            "resnet34": "that of 34",
         },
         form=Form("FILE.py:CLASS", r".*\.py:.*", "a flax.nnx module of your own"),
         path=True,
@@ -30,6 +31,12 @@ class ModelConfig:
         "custom_cnn: pixels added around what its convolutions read",
         axis="padding",
         choices={"reference": "1, 1 and 0, whatever the widths", "same": "as many as keep the side"},
+    )
+    options: dict = field(
+        {},
+        "further arguments of the network's class, by name; docs/models.md lists those of each network; "
+        "searched with --space=model.NAME=… (a program each, unless the class declares it dynamic)",
+        rules.OPTIONS,
     )
     pretrained: str = field(
         "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
