@@ -12,6 +12,7 @@ from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, Dropout, Padding, create_conv, create_linear, widen
 
 WIDEST = 63  # a kernel, in pixels; as `model.kernel_widths` has it
+MOST_FEATURES = 65_536  # of a layer
 
 
 class CustomCNN(nnx.Module):
@@ -156,8 +157,8 @@ def _checked_widths(kernel_widths: Sequence[int], own: Sequence[int | None]) -> 
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"model.options.{name}", size, "a whole number of at least 1")
+        if not 1 <= size <= MOST_FEATURES:
+            raise ConfigError(f"model.options.{name}", size, f"a whole number from 1 to {MOST_FEATURES}")
 
 
 def _checked_side(image_size: int, widths: tuple[int, ...], padding: str) -> int:

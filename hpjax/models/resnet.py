@@ -8,6 +8,8 @@ from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, create_conv, create_linear, widen
 from hpjax.ops.pool import max_pool
 
+MOST_FEATURES = 8_192  # of the first stage
+
 
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
@@ -56,10 +58,10 @@ class ResNet18(nnx.Module):
           rngs: streams of which `params` is used.
 
         Raises:
-          ConfigError: The width is less than 1.
+          ConfigError: The width isn't allowed.
         """
-        if width < 1:
-            raise ConfigError("model.options.width", width, "a whole number of at least 1")
+        if not 1 <= width <= MOST_FEATURES:
+            raise ConfigError("model.options.width", width, f"a whole number from 1 to {MOST_FEATURES}")
         widths = [width * 2**stage for stage in range(4)]
         self.conv1 = create_conv(3, width, 7, stride=2, padding=3, rngs=rngs)
         self.bn1 = BatchNorm(width)
