@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from hpjax.config import rules
+from hpjax.config.keeping import CheckpointConfig
 from hpjax.config.rules import Form, field, list_fields
 
 
@@ -197,6 +198,10 @@ class SweepConfig:
         },
     )
     trials: int = field(0, "how many settings to try; 0: the whole grid", rules.COUNT_OR_0)
+    extend: bool = field(
+        False,
+        "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
+    )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
     final_seeds: int = field(
         0, "how many further seeds the best setting is run with at the end", rules.COUNT_OR_0
@@ -261,23 +266,6 @@ class LanesConfig:
             "own": "by its trial's seed and epoch alone; lanes in step share one batch",
             "shared": "of its group's one stream: results depend on when a trial got its lane",
         },
-    )
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """What is kept on disk."""
-
-    every_epochs: int = field(
-        1, "save the population every so many epochs; 0: by minutes alone", rules.COUNT_OR_0
-    )
-    every_minutes: float = field(
-        0.0, "and no more often than this; 0 with every_epochs=0: never", rules.NOT_NEGATIVE
-    )
-    keep: int = field(
-        20,
-        "how many trials' weights are kept: the best ones, and besides them those of the winning setting",
-        rules.COUNT_OR_0,
     )
 
 

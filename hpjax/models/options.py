@@ -136,10 +136,10 @@ def bind_dynamic(model: Any, options: Mapping[str, Any]) -> None:
 
 def describe_class(model_class: type) -> str:
     """Returns a class with its own signature in a line, e.g. `Net(*, num_classes, width: int = 16, rngs)`."""
-    shown = [_show(parameter) for parameter in _parameters(model_class.__init__).values()]
-    star = [i for i, p in enumerate(_parameters(model_class.__init__).values()) if p.kind is p.KEYWORD_ONLY]
-    if star and not any(text.startswith("*") for text in shown):
-        shown.insert(star[0], "*")
+    parameters = list(_parameters(model_class.__init__).values())
+    shown, kinds = [_show(parameter) for parameter in parameters], [p.kind for p in parameters]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        shown.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     text = f"{model_class.__name__}({', '.join(shown)})"
     if dynamic := getattr(model_class, "dynamic", ()):
         text += f" with dynamic = {dynamic!r}"

@@ -3,9 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +18,12 @@ import hpjax
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.errors import ConfigError, UserCodeError
-from hpjax.sweep import Interrupted, plan_sweep, run_sweep
+from hpjax.main import main
+from hpjax.sweep import Interrupted, run_sweep
 from hpjax.sweep.loop import GroupRun
+from hpjax.sweep.spec import create_space
+from hpjax.sweep.variants import list_variants
 
-ROOT = Path(__file__).parents[2]
 NET = f"{optional_network.__file__}:Net"
 SPACE = {
     "model.width": {"low": 2, "high": 4, "step": 2},
@@ -55,7 +54,19 @@ def _config(space=None, options=(), count=0, sweep=(), **changed):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    return run_sweep(_config(), tmp_path_factory.mktemp("options") / "sweep")
+    """A sweep that was stopped in its second group, and went on."""
+    workdir, run_epoch, calls = tmp_path_factory.mktemp("options") / "sweep", GroupRun.run_epoch, []
+
+    def interrupt(run):
+        calls.append(run)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        run_epoch(run)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(GroupRun, "run_epoch", interrupt)
+        run_sweep(_config(), workdir)
+    return run_sweep(_config(), workdir)
 
 
 def _searched(trial):
@@ -83,29 +94,20 @@ def test_static_ones_make_groups_of_one_trace_each_and_dynamic_ones_share_them(s
     assert len(set(losses)) == 6
 
 
-def test_a_lane_equals_the_trial_alone(swept, tmp_path):
+def test_a_lane_equals_the_trial_alone_whose_options_are_fixed(swept, tmp_path):
+    options = {"width": 4, "temperature": 2, "act": "tanh"}
+    alone = run_sweep(_config({"model.drop_path": (0.25, 0.75)}, options, count=1), tmp_path / "alone")
+    for trial in (0, 1):
+        np.testing.assert_allclose(_losses(swept, 4 + trial), _losses(alone, trial), rtol=2e-5)
+
+
+@pytest.mark.exhaustive
+def test_a_sweep_that_was_stopped_gives_the_same_bits(swept, tmp_path):
+    result = run_sweep(_config(), tmp_path / "sweep")
+    assert [_strip(row) for row in result.epochs] == [_strip(row) for row in swept.epochs]
     alone = run_sweep(_config(count=1), tmp_path / "one")
     for trial in range(6):
         np.testing.assert_allclose(_losses(swept, trial), _losses(alone, trial), rtol=2e-5)
-    options = {"width": 4, "temperature": 2, "drop_path": 0.75, "act": "tanh"}
-    fixed = run_sweep(_config(space={}, options=options), tmp_path / "fixed")
-    np.testing.assert_allclose(_losses(swept, 5), _losses(fixed, 0), rtol=2e-5)
-
-
-def test_a_sweep_that_was_stopped_gives_the_same_bits(swept, tmp_path, monkeypatch):
-    run_epoch, calls = GroupRun.run_epoch, []
-
-    def interrupt(run):
-        calls.append(run)
-        if len(calls) == 5:  # in the second group
-            os.kill(os.getpid(), signal.SIGINT)
-        run_epoch(run)
-
-    monkeypatch.setattr(GroupRun, "run_epoch", interrupt)
-    with pytest.raises(Interrupted):
-        run_sweep(_config(), tmp_path / "sweep")
-    result = run_sweep(_config(), tmp_path / "sweep")
-    assert result.trials and [_strip(row) for row in result.epochs] == [_strip(row) for row in swept.epochs]
 
 
 def _strip(row):
@@ -144,7 +146,7 @@ def test_a_search_tests_its_winner_with_its_own_numbers(tmp_path):
         "model.temperature": {"low": 0.5, "high": 3},
         "model.drop_path": {"low": 0, "high": 1, "step": 0.5},
     }
-    config = _config(space, sweep={"sampler": "random", "trials": 3})
+    config = _config(space, count=1, sweep={"sampler": "random", "trials": 2})
     result = run_sweep(config, tmp_path / "sweep")
     assert result.summary["groups"] == 1
     test = load_dataset(config.data, config.seed).test
@@ -195,13 +197,21 @@ def test_an_init_that_fails_is_named_with_its_options(tmp_path):
             run_sweep(_config(space, options), tmp_path / "sweep")
 
 
-def test_an_option_of_one_model_alone_needs_a_condition(tmp_path, net):
-    space = {"model": (NET, net), "model.width": (2, 3)}
+def test_an_option_of_one_model_alone_needs_a_condition(net):
+    space = {"model": (NET, net), "model.width": (2, 3), "model.temperature": (1,)}
     with pytest.raises(ConfigError, match=r"an option of Net\(\*, num_classes, rngs\)") as error:
-        plan_sweep(_config(space, {}, model={"name": NET}))
+        create_space(_config(space, model={"name": NET}))
     assert error.value.key == "sweep.space.model.width"
-    space["model.width"] = {"choices": (2, 3), "when": {"model": NET}}
-    assert plan_sweep(_config(space, {}, model={"name": NET})).most_groups == 3
+    for option in ("model.width", "model.temperature"):
+        space[option] = {"choices": (1, 2), "when": {"model": NET}}
+    found = create_space(_config(space, model={"name": NET}))
+    assert found.dynamic == ("model.temperature",) and len(found.grid()) == 5
+    # Both networks, and the second width by itself.
+    assert list_variants(found) == [
+        {"model": NET, "model.width": 1, "model.temperature": 1.0},
+        {"model": net},
+        {"model": NET, "model.width": 2, "model.temperature": 1.0},
+    ]
 
 
 DECLARED = """
@@ -234,14 +244,12 @@ def test_a_declaration_that_does_not_hold_is_said(dynamic, part, tmp_path):
         run_sweep(_config({}, {}, model={"name": f"{tmp_path}/net.py:Net"}), tmp_path / "sweep")
 
 
-def test_the_command_line_names_what_was_typed(tmp_path):
+def test_the_command_line_names_what_was_typed(tmp_path, capsys):
     config = tmp_path / "c.json"
     config.write_text(f'{{"model": {{"name": "{NET}"}}}}', encoding="utf-8")
-    command = [sys.executable, "-m", "hpjax.main", f"--config={config}", f"--workdir={tmp_path}/sweep"]
-    done = subprocess.run(
-        [*command, "--space=model.width=2,wide"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(
-        "hpjax: error: --space='model.width=2,wide' is not allowed: expected a whole"
+    flags = [f"--config={config}", f"--workdir={tmp_path}/sweep", "--space=model.width=2,wide"]
+    assert main(["hpjax", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "hpjax: error: --space='model.width=2,wide' is not allowed: expected a whole number, as"
     )
