@@ -242,8 +242,7 @@ def _check_same_config(path: Path, config: Mapping) -> None:
 
 def _is_extended(path: Path, config: Mapping) -> bool:
     """Returns whether a sweep is to have more trials than before: all else was found to be equal."""
-    section, field = BUDGET.split(".")
-    return read_json(path / CONFIG_NAME)[section].get(field) != config[section].get(field)
+    return _flatten(read_json(path / CONFIG_NAME)).get(BUDGET) != _flatten(config).get(BUDGET)
 
 
 def _flatten(value: Mapping, prefix: str = "") -> dict[str, object]:
