@@ -156,6 +156,24 @@ def test_a_search_tests_its_winner_with_its_own_numbers(tmp_path):
     assert float(losses.mean()) == pytest.approx(result.best.final_test_loss, rel=1e-5)
 
 
+@pytest.mark.exhaustive
+def test_a_population_moves_dynamic_ones_and_refuses_static_ones(tmp_path):
+    space = {"model.temperature": {"low": 0.5, "high": 8.0}}
+    pbt = {"every_epochs": 1, "fraction": 0.5}
+    sweep = {"sampler": "random", "trials": 4, "metric": "validation_loss", "pbt": pbt}
+    result = run_sweep(_config(space, sweep=sweep), tmp_path / "sweep")
+    moved = [trial for trial in result.trials if trial.initial != trial.hyperparameters]
+    assert moved and all(0.5 <= trial.hyperparameters["model.temperature"] <= 8.0 for trial in moved)
+    config, best = _config(space, sweep=sweep), result.best
+    model, _ = hpjax.load_trial(result.workdir, best.trial, model_file=optional_network.__file__)
+    test = load_dataset(config.data, config.seed).test
+    logits = model(jnp.asarray(test.images, jnp.float32) / 255)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(test.labels))
+    assert float(losses.mean()) == pytest.approx(best.final_test_loss, rel=1e-5)
+    with pytest.raises(ConfigError, match="sweep.space.model.width"):
+        run_sweep(_config({"model.width": (2, 3)}, sweep=sweep), tmp_path / "static")
+
+
 @pytest.mark.parametrize(
     ("space", "options", "key", "part"),
     [
