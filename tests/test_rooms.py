@@ -18,7 +18,7 @@ LEVELS = {
     6: {"main", "lr_range", "launch"},
 }
 SWEEP = {
-    0: {"datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec"},
+    0: {"datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec", "variants"},
     1: {"ledgers", "preflight"},
     2: {"session"},
     3: {"loop", "events"},

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from hpjax.config.checks import unknown_field
+from hpjax.config.checks import read_literal, unknown_field
 from hpjax.config.fields import FIELDS, Config
 from hpjax.config.parsing import to_dict
 from hpjax.errors import ConfigError, UsageError, text_of
@@ -103,7 +103,9 @@ def read_value(key: str, text: str) -> Any:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         words = kind is tuple and FIELDS[key].type is str
-        return tuple(word.strip() for word in text.split(",") if word.strip()) if words else text
+        if words:
+            return tuple(word.strip() for word in text.split(",") if word.strip())
+        return read_literal(text) if kind is object else text  # true and false, as in --space
 
 
 def check_known(key: str, text: str | None) -> None:

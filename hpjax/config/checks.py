@@ -1,5 +1,6 @@
 """The one checker of values, by the rules in the metadata of the fields they are given for."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -46,6 +47,14 @@ def check_value(key: str, value: Any, field: Field) -> Any:
     return value
 
 
+def check_single(key: str, value: Any) -> Any:
+    """Returns a value that is no tuple or mapping, as Python's own; raises ConfigError for others."""
+    value = _check_plain(key, value)
+    if isinstance(value, tuple | dict):
+        raise ConfigError(key, value, "a number, text, true, false or None")
+    return value
+
+
 def unknown_field(section: str, name: str, value: Any, known: Iterable[str]) -> ConfigError:
     """Returns the error for a name that isn't among a section's fields (`section`: "" at the top)."""
     known = list(known)
@@ -68,6 +77,17 @@ def to_plain(value: Any) -> Any:
         # The shortest number that reads back as the same: 0.1, not a float32's 0.10000000149011612.
         return float(str(value)) if str(kind) in ("float16", "float32") else value.tolist()
     return [to_plain(item) for item in value]
+
+
+def read_literal(text: str) -> Any:
+    """Returns the number, truth value or None that a text stands for; the text itself where it is none."""
+    words = {"true": True, "True": True, "false": False, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def is_mapping(value: Any) -> bool:

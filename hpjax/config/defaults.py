@@ -9,10 +9,17 @@ from hpjax.config.checks import to_plain
 
 
 class Defaults(ConfigDict):
-    """A `ConfigDict` that takes numbers and arrays of NumPy, and ranges, as Python's own values."""
+    """A `ConfigDict` that takes numbers and arrays of NumPy, and ranges, as Python's own values.
+
+    Its keys may have dots: `config.sweep.space["model.width"]` is an axis.
+    """
+
+    def __init__(self, initial: Any = None, type_safe: bool = True):
+        super().__init__(initial, type_safe, allow_dotted_keys=True)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, to_plain(value))
+        value = to_plain(value)
+        super().__setitem__(key, Defaults(value, self.is_type_safe) if isinstance(value, dict) else value)
 
 
 def create_defaults(fields: Mapping[str, Any]) -> Defaults:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from hpjax.config import rules
+from hpjax.config.keeping import CheckpointConfig
 from hpjax.config.rules import Form, field, list_fields
 
 
@@ -18,6 +19,7 @@ class ModelConfig:
         choices={
             "custom_cnn": "three convolutions with batch norm, then three dense layers",
             "resnet18": "the residual network of 18 layers",
+            "resnet34": "that of 34",
         },
         form=Form("FILE.py:CLASS", r".*\.py:.*", "a flax.nnx module of your own"),
         path=True,
@@ -30,6 +32,12 @@ class ModelConfig:
         "custom_cnn: pixels added around what its convolutions read",
         axis="padding",
         choices={"reference": "1, 1 and 0, whatever the widths", "same": "as many as keep the side"},
+    )
+    options: dict = field(
+        {},
+        "further arguments of the network's class, by name; docs/models.md lists those of each network; "
+        "searched with --space=model.NAME=… (a program each, unless the class declares it dynamic)",
+        rules.OPTIONS,
     )
     pretrained: str = field(
         "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
@@ -190,6 +198,10 @@ class SweepConfig:
         },
     )
     trials: int = field(0, "how many settings to try; 0: the whole grid", rules.COUNT_OR_0)
+    extend: bool = field(
+        False,
+        "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
+    )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
     final_seeds: int = field(
         0, "how many further seeds the best setting is run with at the end", rules.COUNT_OR_0
@@ -254,23 +266,6 @@ class LanesConfig:
             "own": "by its trial's seed and epoch alone; lanes in step share one batch",
             "shared": "of its group's one stream: results depend on when a trial got its lane",
         },
-    )
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """What is kept on disk."""
-
-    every_epochs: int = field(
-        1, "save the population every so many epochs; 0: by minutes alone", rules.COUNT_OR_0
-    )
-    every_minutes: float = field(
-        0.0, "and no more often than this; 0 with every_epochs=0: never", rules.NOT_NEGATIVE
-    )
-    keep: int = field(
-        20,
-        "how many trials' weights are kept: the best ones, and besides them those of the winning setting",
-        rules.COUNT_OR_0,
     )
 
 

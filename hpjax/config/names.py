@@ -8,6 +8,7 @@ _FIELDS = {
     "trackers": "tracker logger loggers logging",
     "model.name": "arch architecture network net backbone",
     "model.kernel_widths": "kernel_width kernel_size kernel_sizes kernel kernels ks",
+    "model.options": "model_kwargs model_args model_params model_config kwargs",
     "model.pretrained": "weights init_from checkpoint_path",
     "data.name": "dataset data_set",
     "data.dir": "data_dir datadir data_path data_root root",
@@ -39,7 +40,7 @@ _FIELDS = {
     "checkpoint.keep": "max_to_keep keep_last save_top_k",
 }
 _VALUES = {
-    "model.name": {"custom_cnn": "cnn convnet", "resnet18": "resnet resnet_18"},
+    "model.name": {"custom_cnn": "cnn convnet", "resnet18": "resnet resnet_18", "resnet34": "resnet_34"},
     "data.name": {
         "tfds:cifar10": "cifar cifar10 cifar_10",
         "tfds:cifar100": "cifar100 cifar_100",

@@ -128,6 +128,9 @@ def _check_together(config: Config) -> None:
     if sweep.final_seeds and sweep.pbt:
         allowed = "0 with sweep.pbt: a population's settings change while it trains"
         raise ConfigError("sweep.final_seeds", sweep.final_seeds, allowed)
+    if sweep.extend and (sweep.pbt or sweep.final_seeds):
+        allowed = "false with sweep.pbt or sweep.final_seeds: they rest on which trials there were"
+        raise ConfigError("sweep.extend", sweep.extend, allowed)
     _check_folders(config.data)
 
 

@@ -128,6 +128,9 @@ COUNT_OR_0 = Check("a whole number of at least 0", lambda x: x >= 0)
 SEED = Check(f"a whole number from 0 to {MAX_INT}", lambda x: 0 <= x <= MAX_INT)
 BATCH = Check("a whole number of at least 2 (BN needs two images)", lambda x: x >= 2)
 SIDE = Check("0 (the source's own) or 8 to 1024 pixels", lambda x: x == 0 or 8 <= x <= 1024)
+OPTIONS = Check(
+    "names that an argument of a class can have", lambda x: all(name.isidentifier() for name in x)
+)
 WIDTHS = Check(
     "three whole numbers from 1 to 63", lambda x: len(x) == 3 and all(is_int(w) and 1 <= w <= 63 for w in x)
 )

@@ -275,15 +275,17 @@ class Engine:
         return (np.arange(self.task.batch_size) < real).astype(np.float32)
 
     def _evaluate_shard(self, i: int, split: str) -> Sums:
-        state, task = self._shards[i].state, self.task
+        (state, hparams, _), task = self._shards[i], self.task
         data = place(task.evaluated[split], self._device(i))
         if self.layout.steps_per_call > 1:
             with self._dispatch:
-                return self.program.evaluate_many(state, data, task.eval_batch_size)
+                return self.program.evaluate_many(state, data, task.eval_batch_size, hparams.options)
         sums = jax.device_put(zero_sums((_size(self._shards[i]),)), self._device(i))
         for step in range(-(-data.labels.shape[0] // task.eval_batch_size)):
             with self._dispatch:
-                sums = self.program.evaluate_one(state, sums, data, step, task.eval_batch_size)
+                sums = self.program.evaluate_one(
+                    state, sums, data, step, task.eval_batch_size, hparams.options
+                )
         return sums
 
     def _gather(self, lanes: Sequence[int], device: Any) -> Population:

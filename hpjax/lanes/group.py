@@ -1,6 +1,7 @@
 """From a configuration to what is compiled: the program and the task of a group of trials."""
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from hpjax.errors import ConfigError
 from hpjax.lanes.memory_left import total_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
+from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model, find_model_class
 from hpjax.models.torch_weights import match_weights
 from hpjax.train.evaluate import evaluate, make_restore
@@ -101,6 +103,7 @@ def model_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
         "image_size": dataset.train.images.shape[1],
         "kernel_widths": list(config.model.kernel_widths),
         "padding": config.model.padding,
+        "options": dict(config.model.options),
     }
 
 
@@ -128,6 +131,7 @@ def trial_hparams(config: Config, seed: int) -> Hparams:
         label_smoothing=t.label_smoothing,
         dropout_rate=t.dropout_rate,
         seed=seed,
+        options=dynamic_values(find_model_class(config.model.name), config.model.options),
     )
 
 
@@ -138,12 +142,15 @@ def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], 
       CheckpointError: The weights are another model's.
     """
     arguments = model_arguments(config, dataset)
-    arguments["kernel_widths"] = tuple(arguments["kernel_widths"])
-    restore = _restore_of(find_model_class(arguments["name"]), config.train.precision, **arguments)
-    return evaluate(restore(weights, seed), dataset.test.images, dataset.test.labels)
+    model_class = find_model_class(arguments["name"])
+    dynamic = dynamic_values(model_class, arguments["options"])
+    # What is a number inside the program shapes no model: all trials of a setting share what is compiled.
+    arguments["options"] = {k: v for k, v in arguments["options"].items() if k not in dynamic}
+    restore = _restore_of(model_class, config.train.precision, json.dumps(arguments))
+    return evaluate(restore(weights, seed), dataset.test.images, dataset.test.labels, options=dynamic)
 
 
 @functools.lru_cache(maxsize=8)
-def _restore_of(model_class: type, precision: str, **arguments: Any) -> Callable[..., TrainState]:
+def _restore_of(model_class: type, precision: str, arguments: str) -> Callable[..., TrainState]:
     del model_class  # a part of the key: a user's file may change under its name
-    return make_restore(lambda rngs: create_model(rngs=rngs, **arguments), precision)
+    return make_restore(lambda rngs: create_model(rngs=rngs, **json.loads(arguments)), precision)

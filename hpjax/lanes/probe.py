@@ -84,12 +84,12 @@ class Probe:
             return 0
         population, program = self._committed(self.program.shapes(self.hparams, num_lanes)), self.program
         data = self._committed(Examples(*_arrays(max(self.task.evaluated.values(), key=len))))
-        batch_size = self.task.eval_batch_size
+        batch_size, options = self.task.eval_batch_size, population.hparams.options
         if steps_per_call() > 1:
-            lowered = program.evaluate_many.lower(population.state, data, batch_size)
+            lowered = program.evaluate_many.lower(population.state, data, batch_size, options)
         else:
             sums = self._committed(zero_sums((num_lanes,)))
-            lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size)
+            lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size, options)
         if (analysis := lowered.compile().memory_analysis()) is None:
             return 0
         own = analysis.temp_size_in_bytes + analysis.output_size_in_bytes

@@ -98,7 +98,7 @@ class Program:
         self._note("train" if batch.mask is None else "train_masked", sums, _is_own(batch))
         return self._step(state, sums, hparams, batch, key, i)
 
-    def _evaluate_one(self, state, sums: Sums, data: Examples, i, batch_size: int) -> Sums:
+    def _evaluate_one(self, state, sums: Sums, data: Examples, i, batch_size: int, options) -> Sums:
         """The sums of every lane, joined with those over the `i`th batch of `data`."""
         self._note("evaluate", sums, False)
         num = data.labels.shape[0]
@@ -106,13 +106,13 @@ class Program:
         mask = (rows < num).astype(jnp.float32)
         rows = jnp.minimum(rows, num - 1)
         batch = Batch(data.images[rows], data.labels[rows], mask)
-        return add_sums(sums, map_lanes(eval_step, in_axes=(0, None))(state, batch))
+        return add_sums(sums, map_lanes(eval_step, in_axes=(0, None, 0))(state, batch, options))
 
-    def _evaluate_many(self, state, data: Examples, batch_size: int) -> Sums:
+    def _evaluate_many(self, state, data: Examples, batch_size: int, options) -> Sums:
         steps = -(-data.labels.shape[0] // batch_size)
         zero = zero_sums(state.step.shape)
         return jax.lax.fori_loop(
-            0, steps, lambda i, sums: self._evaluate_one(state, sums, data, i, batch_size), zero
+            0, steps, lambda i, sums: self._evaluate_one(state, sums, data, i, batch_size, options), zero
         )
 
     def _augmented(self, batch: Batch, key, i) -> Batch:

@@ -11,7 +11,8 @@ from hpjax.config import check_field
 from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, Dropout, Padding, create_conv, create_linear, widen
 
-CHANNELS = (3, 10, 20, 10)
+WIDEST = 63  # a kernel, in pixels; as `model.kernel_widths` has it
+MOST_FEATURES = 65_536  # of a layer
 
 
 class CustomCNN(nnx.Module):
@@ -30,28 +31,54 @@ class CustomCNN(nnx.Module):
         image_size: int,
         kernel_widths: Sequence[int] = (5, 5, 7),
         padding: str = "reference",
+        kernel1: int | None = None,
+        kernel2: int | None = None,
+        kernel3: int | None = None,
+        features1: int = 10,
+        features2: int = 20,
+        features3: int = 10,
+        dense1: int = 1024,
+        dense2: int = 512,
         rngs: nnx.Rngs,
     ):
         """Builds the network with PyTorch's default initialisation.
 
+        Args:
+          num_classes: how many logits.
+          image_size: side of the square images in pixels.
+          kernel_widths: of the three square kernels.
+          padding: `reference` or `same`.
+          kernel1: width of the first kernel; None: as in `kernel_widths`.
+          kernel2: of the second.
+          kernel3: of the third.
+          features1: features that the first convolution gives.
+          features2: the second.
+          features3: the third.
+          dense1: outputs of the first dense layer.
+          dense2: of the second.
+          rngs: streams of which `params` is used.
+
         Raises:
-          ConfigError: Kernel widths or padding aren't allowed, or the image is too small for them.
+          ConfigError: A width or the padding isn't allowed, or the image is too small for them.
         """
-        widths = _checked_widths(kernel_widths)
+        own = (kernel1, kernel2, kernel3)
+        widths = _checked_widths(kernel_widths, own)
         pads = conv_paddings(widths, padding)
         side = _checked_side(image_size, widths, padding)
-        (in1, in2, in3, out) = CHANNELS
-        self.conv1 = create_conv(in1, in2, widths[0], padding=pads[0], rngs=rngs)
-        self.batch_norm1 = BatchNorm(in2)
-        self.conv2 = create_conv(in2, in3, widths[1], padding=pads[1], bias=True, rngs=rngs)
-        self.batch_norm2 = BatchNorm(in3)
-        self.conv3 = create_conv(in3, out, widths[2], padding=pads[2], bias=True, rngs=rngs)
-        self.batch_norm3 = BatchNorm(out)
-        self.linear1 = create_linear(side * side * out, 1024, rngs=rngs)
-        self.linear2 = create_linear(1024, 512, rngs=rngs)
-        self.linear3 = create_linear(512, num_classes, rngs=rngs)
+        _check_sizes(
+            features1=features1, features2=features2, features3=features3, dense1=dense1, dense2=dense2
+        )
+        self.conv1 = create_conv(3, features1, widths[0], padding=pads[0], rngs=rngs)
+        self.batch_norm1 = BatchNorm(features1)
+        self.conv2 = create_conv(features1, features2, widths[1], padding=pads[1], bias=True, rngs=rngs)
+        self.batch_norm2 = BatchNorm(features2)
+        self.conv3 = create_conv(features2, features3, widths[2], padding=pads[2], bias=True, rngs=rngs)
+        self.batch_norm3 = BatchNorm(features3)
+        self.linear1 = create_linear(side * side * features3, dense1, rngs=rngs)
+        self.linear2 = create_linear(dense1, dense2, rngs=rngs)
+        self.linear3 = create_linear(dense2, num_classes, rngs=rngs)
         self.dropout = Dropout()
-        self.feature_map = (side, side, out)
+        self.feature_map = (side, side, features3)
 
     def flattened_inputs(self) -> dict[str, tuple[int, int, int]]:
         """Returns the dense layers that read a flattened map, with its height, width and channels."""
@@ -116,11 +143,22 @@ def smallest_image_size(kernel_widths: Sequence[int], padding: str = "reference"
     return next(s for s in itertools.count(1) if feature_map_side(s, kernel_widths, padding) > 0)
 
 
-def _checked_widths(kernel_widths: Sequence[int]) -> tuple[int, ...]:
+def _checked_widths(kernel_widths: Sequence[int], own: Sequence[int | None]) -> tuple[int, ...]:
     widths = tuple(int(w) for w in kernel_widths)
     if len(widths) != 3 or min(widths) < 1:
         raise ConfigError("model.kernel_widths", kernel_widths, "three widths of 1 or more")
-    return widths
+    for number, width in enumerate(own, 1):
+        if width is not None and not 1 <= width <= WIDEST:
+            raise ConfigError(
+                f"model.options.kernel{number}", width, f"a whole number from 1 to {WIDEST}, or None"
+            )
+    return tuple(width if kernel is None else kernel for width, kernel in zip(widths, own, strict=True))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not 1 <= size <= MOST_FEATURES:
+            raise ConfigError(f"model.options.{name}", size, f"a whole number from 1 to {MOST_FEATURES}")
 
 
 def _checked_side(image_size: int, widths: tuple[int, ...], padding: str) -> int:

@@ -1,16 +1,19 @@
 """Models by name: hpjax's own, and classes from users' files."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from flax import nnx
 
 from hpjax.config.user_files import load_from_file
 from hpjax.errors import ConfigError
 from hpjax.models.cnn import CustomCNN
-from hpjax.models.resnet import ResNet18
+from hpjax.models.options import check_options
+from hpjax.models.resnet import ResNet18, ResNet34
 
-_MODELS = {"custom_cnn": CustomCNN, "resnet18": ResNet18}
+_MODELS = {"custom_cnn": CustomCNN, "resnet18": ResNet18, "resnet34": ResNet34}
 MODEL_NAMES = tuple(_MODELS)
 
 
@@ -21,6 +24,7 @@ def create_model(
     image_size: int,
     kernel_widths: Sequence[int] = (5, 5, 7),
     padding: str = "reference",
+    options: Mapping[str, Any] = MappingProxyType({}),
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Returns a model with fresh weights; can be traced, the seed in `rngs` too.
@@ -32,6 +36,7 @@ def create_model(
       image_size: side of the square images in pixels.
       kernel_widths: custom_cnn's widths of its square kernels.
       padding: custom_cnn's padding, `reference` or `same`.
+      options: further arguments of its `__init__`; those that its class declares to be dynamic are left out.
       rngs: streams of which `params` is used.
 
     Raises:
@@ -46,7 +51,7 @@ def create_model(
         "padding": padding,
         "rngs": rngs,
     }
-    return model_class(**_accepted(model_class, arguments))
+    return model_class(**_accepted(model_class, arguments) | check_options(model_class, options))
 
 
 def find_model_class(name: str) -> type[nnx.Module]:

@@ -1,10 +1,13 @@
-"""ResNet-18 (He et al., arXiv:1512.03385) as torchvision has it, with its attribute names."""
+"""ResNet-18 and ResNet-34 (He et al., arXiv:1512.03385) as torchvision has them, with its attribute names."""
 
 from flax import nnx
 from jaxtyping import Array, Float
 
+from hpjax.errors import ConfigError
 from hpjax.models.layers import BatchNorm, create_conv, create_linear, widen
 from hpjax.ops.relu import relu
+
+MOST_FEATURES = 8_192  # of the first stage
 
 
 class BasicBlock(nnx.Module):
@@ -43,16 +46,29 @@ class ResNet18(nnx.Module):
     """
 
     HEAD = "fc"
+    BLOCKS = (2, 2, 2, 2)  # of each stage
 
-    def __init__(self, *, num_classes: int, rngs: nnx.Rngs):
-        """Builds the network with PyTorch's default initialisation; it takes images of any size."""
-        self.conv1 = create_conv(3, 64, 7, stride=2, padding=3, rngs=rngs)
-        self.bn1 = BatchNorm(64)
-        self.layer1 = _create_stage(64, 64, 1, rngs)
-        self.layer2 = _create_stage(64, 128, 2, rngs)
-        self.layer3 = _create_stage(128, 256, 2, rngs)
-        self.layer4 = _create_stage(256, 512, 2, rngs)
-        self.fc = create_linear(512, num_classes, rngs=rngs)
+    def __init__(self, *, num_classes: int, width: int = 64, rngs: nnx.Rngs):
+        """Builds the network with PyTorch's default initialisation; it takes images of any size.
+
+        Args:
+          num_classes: how many logits.
+          width: features of the first stage; each further one has twice as many.
+          rngs: streams of which `params` is used.
+
+        Raises:
+          ConfigError: The width isn't allowed.
+        """
+        if not 1 <= width <= MOST_FEATURES:
+            raise ConfigError("model.options.width", width, f"a whole number from 1 to {MOST_FEATURES}")
+        widths = [width * 2**stage for stage in range(4)]
+        self.conv1 = create_conv(3, width, 7, stride=2, padding=3, rngs=rngs)
+        self.bn1 = BatchNorm(width)
+        self.layer1 = _create_stage(width, widths[0], 1, self.BLOCKS[0], rngs)
+        self.layer2 = _create_stage(widths[0], widths[1], 2, self.BLOCKS[1], rngs)
+        self.layer3 = _create_stage(widths[1], widths[2], 2, self.BLOCKS[2], rngs)
+        self.layer4 = _create_stage(widths[2], widths[3], 2, self.BLOCKS[3], rngs)
+        self.fc = create_linear(widths[3], num_classes, rngs=rngs)
 
     def __call__(
         self,
@@ -81,6 +97,13 @@ class ResNet18(nnx.Module):
         return widen(self.fc(x))
 
 
-def _create_stage(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List:
+class ResNet34(ResNet18):
+    """torchvision's resnet34."""
+
+    BLOCKS = (3, 4, 6, 3)
+
+
+def _create_stage(in_features: int, out_features: int, stride: int, blocks: int, rngs: nnx.Rngs) -> nnx.List:
     first = BasicBlock(in_features, out_features, stride, rngs=rngs)
-    return nnx.List([first, BasicBlock(out_features, out_features, 1, rngs=rngs)])
+    others = [BasicBlock(out_features, out_features, 1, rngs=rngs) for _ in range(blocks - 1)]
+    return nnx.List([first, *others])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpjax.report.style import format_value, is_number, spell
 from hpjax.store.ranking import Ranking
-from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.rows import EpochRow, TrialRow, Value, named_value
 
 ENDS = ("pruned", "diverged")
 
@@ -59,9 +59,9 @@ def label_trials(trials: Sequence[TrialRow], swept: Sequence[str]) -> dict[int, 
     }
 
 
-def label_setting(hyperparameters: Mapping[str, object], swept: Sequence[str]) -> str:
+def label_setting(hyperparameters: Mapping[str, Value], swept: Sequence[str]) -> str:
     """Returns a setting's swept hyperparameters in words; nothing where none is swept."""
-    known = [(name, hyperparameters[name]) for name in swept if name in hyperparameters]
+    known = [(name, named_value(hyperparameters, name)) for name in swept if name in hyperparameters]
     return ", ".join(f"{spell(name)} = {format_value(value)}" for name, value in known)
 
 

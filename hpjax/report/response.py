@@ -23,7 +23,7 @@ from hpjax.report.style import (
     spell,
     tidy_axes,
 )
-from hpjax.store.rows import TrialRow
+from hpjax.store.rows import TrialRow, Value, named_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,14 +85,14 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
 def _draw_panel(
     axes: "Axes", trials: Sequence[TrialRow], name: str, column: str, info: FigureInfo, joined: bool
 ) -> None:
-    trials = [trial for trial in trials if trial.hyperparameters.get(name) is not None]
+    trials = [trial for trial in trials if _value(trial, name) is not None]
     values = _distinct(trials, name)
     numeric = all(is_number(value) for value in values)
     places = {value: value if numeric else place for place, value in enumerate(values)}
     tidy_axes(axes, spell(name), "")
     for kind, style in _STYLES.items():
         points = [
-            (places[trial.hyperparameters[name]], _accuracy(trial, column))
+            (places[_value(trial, name)], _accuracy(trial, column))
             for trial in trials
             if kind in _kinds(trial, column, info)
         ]
@@ -101,7 +101,7 @@ def _draw_panel(
             axes.plot([place for place, _ in points], [0.0] * len(points), "x", color=style["color"], **edge)
         elif points:
             axes.scatter(*zip(*points, strict=True), **style)
-    shares = [(places[trial.hyperparameters[name]], _accuracy(trial, column)) for trial in trials]
+    shares = [(places[_value(trial, name)], _accuracy(trial, column)) for trial in trials]
     if len(shares) <= _MOST_INTERVALS:
         for place, share in shares:
             draw_interval(axes, place, share, info.images_of(column), GREY)
@@ -153,17 +153,21 @@ def _draw_mean(axes: "Axes", trials: Sequence[TrialRow], name: str, column: str)
     groups = defaultdict(list)
     for trial in trials:
         if trial.status in ("complete", "running") and _accuracy(trial, column) is not None:
-            groups[trial.hyperparameters[name]].append(_accuracy(trial, column))
+            groups[_value(trial, name)].append(_accuracy(trial, column))
     means = [(value, sum(groups[value]) / len(groups[value])) for value in sorted(groups)]
     if means:
         axes.plot(*zip(*means, strict=True), color=COLOURS[0], linewidth=1.2, zorder=1)
 
 
 def _distinct(trials: Sequence[TrialRow], name: str) -> list:
-    values = {trial.hyperparameters.get(name) for trial in trials} - {None}
+    values = {_value(trial, name) for trial in trials} - {None}
     return sorted(
         values, key=lambda value: (not is_number(value), value if is_number(value) else 0, str(value))
     )
+
+
+def _value(trial: TrialRow, name: str) -> Value:
+    return named_value(trial.hyperparameters, name)
 
 
 def _accuracy(trial: TrialRow, column: str) -> float | None:

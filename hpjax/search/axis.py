@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpjax.config.hyperparameters import HYPERPARAMETERS, check_value
+from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter
 from hpjax.errors import ConfigError
 
 
@@ -21,6 +21,7 @@ class Axis:
       log: the range is even in the logarithm.
       step: distance of a range's values; None: any value in it.
       when: other choices under which it exists, by name; empty: always.
+      declared: what is known of the hyperparameter; None: what its name says.
     """
 
     name: str
@@ -30,6 +31,27 @@ class Axis:
     log: bool = False
     step: float | int | None = None
     when: dict[str, tuple] = field(default_factory=dict)
+    declared: Hyperparameter | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def hyperparameter(self) -> Hyperparameter:
+        """What is known of the hyperparameter."""
+        found = self.declared or find_hyperparameter(self.name)
+        assert found is not None, self.name
+        return found
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether its values are numbers inside the program: lanes of one group have different ones."""
+        return self.hyperparameter.dynamic
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        kind = self.hyperparameter.type
+        if kind is not object:
+            return kind is int
+        return all(type(value) is int for value in self.choices or (self.low, self.high))
 
     @property
     def values(self) -> tuple:
@@ -53,7 +75,7 @@ class Axis:
     @property
     def is_finite(self) -> bool:
         """Whether there is an end of values."""
-        return bool(self.choices) or self.step is not None or HYPERPARAMETERS[self.name].type is int
+        return bool(self.choices) or self.step is not None or self.whole
 
     def require_step(self) -> None:
         """Raises ConfigError where there is no end of values."""
@@ -63,7 +85,7 @@ class Axis:
 
     def check(self, key: str, value: Any) -> None:
         """Raises ConfigError where `value`, given under `key`, isn't among the values."""
-        parse_value(key, self.name, value)
+        parse_value(key, self.hyperparameter, value)
         if self.choices:
             held, allowed = value in self.choices, f"one of {', '.join(map(str, self.choices))}"
         else:
@@ -84,10 +106,10 @@ class Axis:
         return all(values.get(name) in allowed for name, allowed in self.when.items())
 
 
-def parse_value(key: str, name: str, value: Any) -> Any:
+def parse_value(key: str, hyperparameter: Hyperparameter, value: Any) -> Any:
     """Returns a hyperparameter's value in its type; raises ConfigError, under `key`, if it isn't allowed."""
     try:
-        checked = check_value(name, value)
+        checked = hyperparameter.check(value)
     except ConfigError as error:
         raise ConfigError(key, value, error.allowed) from None
-    return value if name == "kernel_width" else checked
+    return value if hyperparameter.name == "kernel_width" else checked

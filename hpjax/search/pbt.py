@@ -142,7 +142,7 @@ def check_population(config: Config, space: Space, trials: int) -> None:
         return
     dynamic = [name for name, h in HYPERPARAMETERS.items() if h.dynamic]
     for axis in space.axes:
-        if axis.name not in dynamic:
+        if not axis.dynamic:
             raise _refuse(f"sweep.space.{axis.name}", config.sweep.space[axis.name], ", ".join(dynamic))
         if axis.when:
             raise _refuse(f"sweep.space.{axis.name}.when", axis.when, "no condition")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from hpjax.config.fields import Config
-from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
+from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.search.samplers import UNLEARNED
+from hpjax.search.space import Space
 from hpjax.search.study import Study
 from hpjax.search.trial import Trial
 
@@ -36,18 +37,19 @@ def most_unfinished(config: Config) -> int:
     return max(settings * sweep.seeds, config.lanes.count)
 
 
-def make_group_key(config: Config) -> GroupKey:
+def make_group_key(config: Config, space: Space) -> GroupKey:
     """Returns `f(hyperparameters)`, the group that they belong to.
 
     A configuration is built once for each combination of static hyperparameters: of 10,000 settings all
     others are looked up.
     """
     known: dict[tuple, str] = {}
+    dynamic = space.dynamic
 
     def group_key(hyperparameters: Mapping[str, Any]) -> str:
-        static = tuple(item for item in hyperparameters.items() if not HYPERPARAMETERS[item[0]].dynamic)
+        static = tuple(item for item in hyperparameters.items() if item[0] not in dynamic)
         if static not in known:
-            known[static] = static_key(apply_hyperparameters(config, dict(static)))
+            known[static] = static_key(apply_hyperparameters(config, dict(static)), dynamic)
         return known[static]
 
     return group_key
@@ -93,7 +95,7 @@ def create_queue(
       waiting: what `Queue.to_list` returned when the checkpoint that is continued was taken.
       taken: numbers of the trials that were admitted before.
     """
-    key = make_group_key(config)
+    key = make_group_key(config, study.space)
     if config.sweep.sampler == "grid":
         return GridQueue(key, study, waiting, taken)
     return SamplerQueue(key, study, waiting, most_unfinished(config))

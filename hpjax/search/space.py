@@ -2,16 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.config.hyperparameters import HYPERPARAMETERS, check_value, unknown_hyperparameter
+from hpjax.config.checks import read_literal
+from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter, unknown_hyperparameter
 from hpjax.errors import ConfigError
 from hpjax.search.axis import Axis, parse_value
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
+Lookup = Callable[[str], Hyperparameter | None]
 FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
 
 
@@ -25,6 +27,11 @@ class Space:
     def names(self) -> tuple[str, ...]:
         """The hyperparameters, in order."""
         return tuple(axis.name for axis in self.axes)
+
+    @property
+    def dynamic(self) -> tuple[str, ...]:
+        """Those of them whose values are numbers inside the program."""
+        return tuple(axis.name for axis in self.axes if axis.dynamic)
 
     def grid(self) -> list[dict[str, Any]]:
         """Returns every setting once, the last axis fastest.
@@ -70,16 +77,20 @@ def list_static(space: Space, most: int) -> list[dict[str, Any]] | None:
 
 
 def _static_axes(space: Space) -> tuple[Axis, ...]:
-    return tuple(axis for axis in space.axes if not HYPERPARAMETERS[axis.name].dynamic)
+    return tuple(axis for axis in space.axes if not axis.dynamic)
 
 
-def parse_space(spec: Mapping[str, Any]) -> Space:
+def parse_space(spec: Mapping[str, Any], find: Lookup = find_hyperparameter) -> Space:
     """Returns the space that `sweep.space` describes.
+
+    Args:
+      spec: a value of `sweep.space`.
+      find: returns what is known of a hyperparameter; of a model's options, the class knows more than names.
 
     Raises:
       ConfigError: A hyperparameter, a value or a form isn't allowed.
     """
-    axes = {name: _parse_axis(name, value) for name, value in spec.items()}
+    axes = {name: _parse_axis(name, value, find) for name, value in spec.items()}
     ordered: dict[str, Axis] = {}
     while len(ordered) < len(axes):
         ready = [a for a in axes.values() if a.name not in ordered and all(n in ordered for n in a.when)]
@@ -98,7 +109,7 @@ def parse_space(spec: Mapping[str, Any]) -> Space:
 def _check_condition(key: str, axis: Axis, values: tuple) -> None:
     """Raises ConfigError where a condition never holds; it may name values that the space leaves out."""
     for value in values:
-        parse_value(key, axis.name, value)
+        parse_value(key, axis.hyperparameter, value)
     refused = ConfigError(key, values, "at least one value")
     for value in reversed(values):
         try:
@@ -121,12 +132,11 @@ def parse_space_flag(flag: str) -> tuple[str, Any]:
     name, text = name.strip(), _unwrap(text)
     if not equals or not name or not text:
         raise ConfigError("--space", flag, "NAME=a,b,… or NAME=low:high[:log|:step]")
-    if name not in HYPERPARAMETERS:
+    if (found := find_hyperparameter(name)) is None:
         raise unknown_hyperparameter("--space", name, flag)
-    kind = HYPERPARAMETERS[name].type
-    if ":" not in text or kind is str:  # FILE.py:CLASS is a choice
+    parts, kind = [part.strip() for part in text.split(":")], found.type
+    if len(parts) == 1 or kind is str or not _may_be_range(parts, kind):  # FILE.py:CLASS is a choice
         return name, tuple(_number(flag, part, kind) for part in text.split(","))
-    parts = [part.strip() for part in text.split(":")]
     if len(parts) not in (2, 3):
         raise ConfigError("--space", flag, "NAME=low:high[:log|:step]")
     spec: dict[str, Any] = {"low": _number(flag, parts[0], kind), "high": _number(flag, parts[1], kind)}
@@ -143,33 +153,42 @@ def _unwrap(text: str) -> str:
     return text.removesuffix(",").rstrip()
 
 
+def _may_be_range(parts: list[str], kind: type) -> bool:
+    """Returns whether texts between colons are a range's; an option of a model may be text with a colon."""
+    numbers = (isinstance(read_literal(part), int | float) for part in parts[:2])
+    return kind is not object or all(numbers)
+
+
 def _step(flag: str, text: str, kind: type) -> Any:
     try:
-        return kind(text)
+        if isinstance(step := _READ[kind](text), int | float):
+            return step
     except ValueError:
-        allowed = f"log or a step (one of the {_WORDS[kind]}) as the third part, not {text!r}"
-        raise ConfigError("--space", flag, allowed) from None
+        pass
+    allowed = f"log or a step (one of the {_WORDS[kind]}) as the third part, not {text!r}"
+    raise ConfigError("--space", flag, allowed)
 
 
 def _number(flag: str, text: str, kind: type) -> Any:
     text = text.strip()
     if text[:1] == text[-1:] and text[:1] in ("'", '"') and len(text) > 1:
-        text = text[1:-1]
+        text, kind = text[1:-1], str if kind is object else kind
     try:
-        return kind(text)
+        return _READ[kind](text)
     except ValueError:
         raise ConfigError("--space", flag, f"values that are {_WORDS[kind]}") from None
 
 
-_WORDS = {int: "whole numbers", float: "numbers", str: "text"}
+_WORDS = {int: "whole numbers", float: "numbers", str: "text", object: "numbers"}
+_READ: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str, object: read_literal}
 
 
-def _parse_axis(name: str, spec: Any) -> Axis:
+def _parse_axis(name: str, spec: Any, find: Lookup) -> Axis:
     key = f"sweep.space.{name}"
-    if name not in HYPERPARAMETERS:
+    if (found := find(name)) is None:
         raise unknown_hyperparameter(key, name, spec)
     if isinstance(spec, list | tuple):
-        return Axis(name, choices=_parse_choices(key, name, spec))
+        return Axis(name, choices=_parse_choices(key, found, spec), declared=found)
     if not isinstance(spec, Mapping):
         raise ConfigError(key, spec, FORMS)
     if unknown := set(spec) - {"low", "high", "log", "step", "choices", "when"}:
@@ -180,41 +199,51 @@ def _parse_axis(name: str, spec: Any) -> Axis:
     if "choices" in spec:
         if more := set(spec) & {"low", "high", "log", "step"}:
             raise ConfigError(f"{key}.{min(more)}", spec[min(more)], "choices or a range, not both")
-        return Axis(name, choices=_parse_choices(key, name, spec["choices"]), when=when)
-    return _parse_range(key, name, spec, when)
+        return Axis(name, choices=_parse_choices(key, found, spec["choices"]), when=when, declared=found)
+    return _parse_range(key, found, spec, when)
 
 
-def _parse_choices(key: str, name: str, spec: Any) -> tuple:
+def _parse_choices(key: str, found: Hyperparameter, spec: Any) -> tuple:
     if not isinstance(spec, list | tuple) or not spec:
         raise ConfigError(key, spec, "at least one value")
-    values = tuple(parse_value(key, name, value) for value in spec)
+    values = tuple(parse_value(key, found, value) for value in spec)
     if len(set(values)) < len(values):
         raise ConfigError(key, spec, "each value once")
     return values
 
 
-def _parse_range(key: str, name: str, spec: Mapping, when: dict) -> Axis:
-    if HYPERPARAMETERS[name].type is str or "low" not in spec or "high" not in spec:
+def _parse_range(key: str, found: Hyperparameter, spec: Mapping, when: dict) -> Axis:
+    if found.type in (str, bool) or "low" not in spec or "high" not in spec:
         raise ConfigError(key, dict(spec), FORMS)
-    low, high = (parse_value(key, name, spec[end]) for end in ("low", "high"))
+    low, high = (parse_value(key, found, spec[end]) for end in ("low", "high"))
+    if found.type is object:
+        low, high = _as_ends(key, spec, low, high)
     log, step = spec.get("log", False), spec.get("step")
     if low > high:
         raise ConfigError(key, dict(spec), "low of at most high")
     if not isinstance(log, bool) or (log and (low <= 0 or step)):
         raise ConfigError(key, dict(spec), "log true or false; with log, low greater than 0 and no step")
     if low == high:
-        return Axis(name, choices=(low,), when=when)
-    _check_step(f"{key}.step", step, high - low, HYPERPARAMETERS[name].type)
-    axis = Axis(name, (), low, high, log, step, when)
+        return Axis(found.name, choices=(low,), when=when, declared=found)
+    _check_step(f"{key}.step", step, high - low, type(low))
+    axis = Axis(found.name, (), low, high, log, step, when, found)
     if isinstance(low, int):
-        _check_values(key, name, spec, range(low, high + 1, step or 1))
+        _check_values(key, found, spec, range(low, high + 1, step or 1))
     return axis
 
 
-def _check_values(key: str, name: str, spec: Mapping, values: range) -> None:
+def _as_ends(key: str, spec: Mapping, *ends: Any) -> tuple[Any, ...]:
+    """Returns a range's ends as whole numbers, or both as numbers where one of them or the step is none."""
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        raise ConfigError(key, dict(spec), FORMS)
+    whole = all(isinstance(value, int) for value in (*ends, spec.get("step") or 1))
+    return ends if whole else tuple(map(float, ends))
+
+
+def _check_values(key: str, found: Hyperparameter, spec: Mapping, values: range) -> None:
     for value in values[:MOST_CHECKED]:
         try:
-            check_value(name, value)
+            found.check(value)
         except ConfigError as error:
             raise ConfigError(
                 key, dict(spec), f"a range, or a step, without {value}: {error.allowed}"

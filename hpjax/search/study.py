@@ -61,6 +61,11 @@ class Study:
         self._running: dict[int, optuna.Trial] = {}
 
     @property
+    def space(self) -> Space:
+        """What is searched."""
+        return self._space
+
+    @property
     def budget(self) -> int:
         """How many trials there will be."""
         sweep = self._config.sweep

@@ -1,5 +1,6 @@
 """Which fields of a sweep's config may change between a stop and the command that continues it."""
 
+import math
 from collections.abc import Mapping
 
 # These change how a sweep is run and kept, not what its trials compute. Images count by their content, which
@@ -21,6 +22,7 @@ UNLEARNED = ("grid", "random", "qmc")
 # These may be `FILE.py:NAME`: the file, too, counts by its content.
 CODE = ("model.name", "sweep.metric")
 WEIGHTS = "model.pretrained"
+EXTEND, BUDGET = "sweep.extend", "sweep.trials"
 
 
 def compared(key: str, value: object) -> object:
@@ -37,7 +39,7 @@ def compared(key: str, value: object) -> object:
     return value
 
 
-def may_differ(key: str, config: Mapping[str, object]) -> bool:
+def may_differ(key: str, config: Mapping[str, object], now: Mapping[str, object]) -> bool:
     """Returns whether a sweep goes on, with the same results, where this key of its config has changed.
 
     `lanes.count` decides which results are there when a sampler that learns is asked or a pruner compares,
@@ -47,7 +49,12 @@ def may_differ(key: str, config: Mapping[str, object]) -> bool:
     Args:
       key: dotted.
       config: the one that the sweep began with, flat: values by dotted key.
+      now: the one that it is to go on with.
     """
+    if key == EXTEND:
+        return True
+    if key == BUDGET and now.get(EXTEND):
+        return _count(now) > _count(config)
     if key != "lanes.count":
         return key in MAY_DIFFER
     learns = (
@@ -55,3 +62,8 @@ def may_differ(key: str, config: Mapping[str, object]) -> bool:
     )
     population = any(name.startswith("sweep.pbt.") for name in config)
     return not (learns or population or config.get("lanes.data_order", "own") == "shared")
+
+
+def _count(config: Mapping[str, object]) -> float:
+    trials = config.get(BUDGET)
+    return trials if isinstance(trials, int) and trials > 0 else math.inf  # 0: the whole grid

@@ -8,6 +8,12 @@ STATUSES = ("running", "complete", "pruned", "diverged")
 Value = float | int | str | bool | None
 
 
+def named_value(hyperparameters: Mapping[str, Value], name: str) -> Value:
+    """Returns a hyperparameter as it is shown: None, where it was chosen, as text; None where it has none."""
+    value = hyperparameters.get(name)
+    return "None" if value is None and name in hyperparameters else value
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRow:
     """One trial's epoch: a row of `epochs.csv`.

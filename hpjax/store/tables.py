@@ -10,7 +10,7 @@ from dataclasses import fields
 
 from hpjax.errors import one_line
 from hpjax.store.ranking import Ranking
-from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value, named_value
 from hpjax.store.settings import SettingRow
 
 ALWAYS = ("learning_rate", "weight_decay")
@@ -37,7 +37,7 @@ def format_trials(
     header += [f"initial_{name}" for name in changed]
     rows = (
         [*(getattr(trial, name) for name in _FIRST)]
-        + [trial.hyperparameters.get(name) for name in names]
+        + [named_value(trial.hyperparameters, name) for name in names]
         + [getattr(trial, name) for name in results]
         + [trial.initial.get(name) for name in changed]
         for trial in trials
@@ -104,7 +104,8 @@ def format_settings(
     rows = []
     for row in settings:
         found, measured = row.estimates(), row.ranked(ranking)
-        cells = [row.setting, _yes(row.winner), *map(row.hyperparameters.get, names)]
+        cells = [row.setting, _yes(row.winner)]
+        cells += [named_value(row.hyperparameters, name) for name in names]
         cells += [len(row.trials), row.lost, measured.n if measured else 0, ranking.column]
         cells += [getattr(found[name], part, None) for name in used for part in parts]
         rows.append((*cells, row.noise_p, row.test, _yes(row.could_win)))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from hpjax.errors import ConfigError, text_of
 from hpjax.store.mlflow import MLflow
+from hpjax.store.rows import named_value
 from hpjax.store.tensorboard import TensorBoard
 from hpjax.store.wandb import WandB
 
@@ -49,7 +50,8 @@ class Trackers:
 
     def log_hparams(self, trial: int, hyperparameters: Mapping, metrics: Mapping[str, float | None]) -> None:
         """Adds a finished trial's hyperparameters and final numbers; None and not finite are left out."""
-        self._call("log_hparams", trial, hyperparameters, _measured(metrics))
+        shown = {name: named_value(hyperparameters, name) for name in hyperparameters}
+        self._call("log_hparams", trial, shown, _measured(metrics))
 
     def log_text(self, title: str, text: str) -> None:
         """Adds a text (Markdown) on the whole sweep, where a tracker has a place for one."""

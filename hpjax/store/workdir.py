@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpjax.errors import WorkdirError
-from hpjax.store.changes import compared, may_differ
+from hpjax.store.changes import BUDGET, compared, may_differ
 from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
 from hpjax.store.lock import check_held, release_lock, take_lock
 
@@ -79,7 +79,7 @@ class Workdir:
     Attributes:
       path: the folder.
       resumed: a sweep was there before; its records and checkpoints are to be continued.
-      finished: that sweep ran to its end; nothing is left to do.
+      finished: that sweep ran to its end, and is to have no more trials; nothing is left to do.
 
     """
 
@@ -97,6 +97,9 @@ class Workdir:
 
     def accept(self) -> None:
         """Writes the config down, once it is known that the sweep goes on with it."""
+        if not self.finished and is_finished(self.path):  # first, so that a kill in between loses nothing
+            summary = read_json(self.path / SUMMARY_NAME) | {"finished": False}
+            atomic_write(self.path / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
         if read_file(self.path / CONFIG_NAME) != self._config.encode():
             atomic_write(self.path / CONFIG_NAME, self._config)
 
@@ -135,7 +138,8 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
         text = json.dumps(config, indent=2) + "\n"
         if not resumed:
             atomic_write(path / CONFIG_NAME, text)
-        return Workdir(path, resumed, resumed and is_finished(path), lock, text)
+        finished = resumed and is_finished(path) and not _is_extended(path, config)
+        return Workdir(path, resumed, finished, lock, text)
     except BaseException:
         release_lock(lock)
         raise
@@ -228,12 +232,17 @@ def _check_same_config(path: Path, config: Mapping) -> None:
         for key in old.keys() | new.keys()
         if compared(key, old.get(key, ...)) != compared(key, new.get(key, ...))
     )
-    if keys := [key for key in keys if not may_differ(key, old)]:
+    if keys := [key for key in keys if not may_differ(key, old, new)]:
         changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
         raise WorkdirError(
             f"workdir {path} holds a sweep of another config ({changes}): "
             "use that config or choose another workdir"
         )
+
+
+def _is_extended(path: Path, config: Mapping) -> bool:
+    """Returns whether a sweep is to have more trials than before: all else was found to be equal."""
+    return _flatten(read_json(path / CONFIG_NAME)).get(BUDGET) != _flatten(config).get(BUDGET)
 
 
 def _flatten(value: Mapping, prefix: str = "") -> dict[str, object]:

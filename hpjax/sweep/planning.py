@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, static_key
+from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.data.dataset import Dataset
 from hpjax.errors import OutOfMemory
 from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
@@ -106,7 +106,7 @@ def choose_lanes(session: Session, first: Trial, trials: int, program: Program, 
         asked = min(lanes.count or wanted, limit.resident * count_devices(lanes.devices))
         choice = fixed_choice(lanes.strategy, asked, lanes.devices, limit.at_once)
     else:
-        name = f"{static_key(config)} on {len(task.train)} images"
+        name = f"{static_key(config, session.spec.space.dynamic)} on {len(task.train)} images"
         steps = trials * config.train.epochs * task.steps_per_epoch
         # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
         in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
@@ -165,7 +165,8 @@ def write_plan(session: Session) -> None:
 
 def _describe_group(session: Session, first: Trial, trials: int, task: Task, choice: Choice) -> GroupPlan:
     swept = first.hyperparameters
-    static = {name: value for name, value in swept.items() if not HYPERPARAMETERS[name].dynamic}
+    dynamic = session.spec.space.dynamic
+    static = {name: value for name, value in swept.items() if name not in dynamic}
     sweep, layout = session.spec.config.sweep, choice.layout
     known = sweep.sampler == "grid"
     return GroupPlan(

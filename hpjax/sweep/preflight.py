@@ -26,6 +26,7 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
 from hpjax.lanes.shuffle import draw
 from hpjax.lanes.task import Task
+from hpjax.models.options import describe_class
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
 from hpjax.search.objective import Objective, create_objective
@@ -34,6 +35,8 @@ from hpjax.search.space import Space, parse_space
 from hpjax.search.untried import Untried
 from hpjax.store.rows import EpochRow
 from hpjax.sweep.effects import find_idle
+from hpjax.sweep.spec import create_space, list_models
+from hpjax.sweep.variants import list_variants
 from hpjax.train.metrics import zero_sums
 from hpjax.train.state import create_recipe, create_state, init_rngs
 from hpjax.train.step import Batch, train_step
@@ -41,7 +44,6 @@ from hpjax.train.step import Batch, train_step
 log = logging.getLogger("hpjax")
 
 LATE = 1_000_000  # an epoch by which every metric has a value
-SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
 
 
 def check_config(config: Config) -> None:
@@ -51,7 +53,7 @@ def check_config(config: Config) -> None:
       HpjaxError: The space, the sampler, the pruner, an enqueued setting, or a file of the user's own is
         wrong.
     """
-    space = parse_space(config.sweep.space)
+    space = create_space(config)
     if config.sweep.sampler == "grid":
         space.grid()
     for axis in space.axes:
@@ -64,8 +66,6 @@ def check_config(config: Config) -> None:
     _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
-    for name in _own_models(config):
-        load_model_class(name)
     if config.lanes.devices > (there := len(jax.devices())):
         raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
 
@@ -137,7 +137,7 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str,
       HpjaxError: An image is too small for a network, the images too few for a batch, a network can't be
         built, loaded or trained, or nothing that is swept has an effect.
     """
-    trials = [apply_hyperparameters(config, s) for s in _extremes(parse_space(config.sweep.space), SHAPING)]
+    trials = [apply_hyperparameters(config, setting) for setting in list_variants(create_space(config))]
     dataset = load(trials[0])
     _check_batch_sizes(sorted({trial.train.batch_size for trial in trials}), len(dataset.train))
     checked = []
@@ -152,7 +152,7 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str,
 
 
 def _check_effects(config: Config, load: Callable[[Config], Dataset]) -> dict[str, str]:
-    space = parse_space(config.sweep.space)
+    space = create_space(config)
     with blaming_models(config):
         idle = find_idle(config, space, load)
     nowhere = {found.name: found.why for found in idle if not found.where}
@@ -178,15 +178,8 @@ def _check_batch_sizes(batch_sizes: list[int], num_examples: int) -> None:
         )
 
 
-def _extremes(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Returns every combination of the choices, and of the ends of ranges, of some hyperparameters."""
-    axes = (axis for axis in space.axes if axis.name in names)
-    ends = (dataclasses.replace(axis, choices=axis.choices or (axis.low, axis.high)) for axis in axes)
-    return Space(tuple(ends)).grid()
-
-
 def _check_model(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
-    with _blaming(config.model.name):
+    with _blaming(config):
         model = _create_twice(config.model.name, lambda: create_model(rngs=init_rngs(0), **arguments))
         if config.model.name not in MODEL_NAMES:
             if not jax.tree.leaves(nnx.state(model, nnx.Param)):
@@ -222,17 +215,18 @@ def _trace(config: Config, arguments: dict[str, Any]) -> None:
     def create() -> nnx.Module:
         return create_model(rngs=init_rngs(0), **arguments)
 
+    hparams = trial_hparams(config, config.seed)
+
     def predict(images: jax.Array) -> jax.Array:
         model = create()
         model.eval()
-        return model(images)  # type: ignore[operator]
+        return model(images, **hparams.options)  # type: ignore[operator]
 
     size, expected = arguments["image_size"], (2, arguments["num_classes"])
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     logits = jax.eval_shape(predict, images)
     if getattr(logits, "shape", None) != expected:
         raise UserCodeError(f"model.name={config.model.name!r} gives {logits}: expected logits of {expected}")
-    hparams = trial_hparams(config, config.seed)
     recipe = create_recipe(nnx.eval_shape(create), optimizer_rule(config, 2), config.train.precision)
     state = jax.eval_shape(lambda: create_state(create(), recipe, hparams))
     batch = Batch(images, jax.ShapeDtypeStruct((2,), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32))  # type: ignore[arg-type]
@@ -257,14 +251,19 @@ def _trace_program(config: Config, arguments: dict[str, Any], dataset: Dataset) 
     data: Any = Examples(images, jax.ShapeDtypeStruct((num,), jnp.int32))  # type: ignore[arg-type]
     sums, drawn = zero_sums((lanes,)), jax.eval_shape(lambda: tuple(draw(0, 0, num, batch_size)))
     program.train_one.lower(population.state, sums, population.hparams, data, *drawn, 0)
-    program.evaluate_one.lower(population.state, sums, data, 0, Task.eval_batch_size)
+    options = population.hparams.options
+    program.evaluate_one.lower(population.state, sums, data, 0, Task.eval_batch_size, options)
 
 
 @contextlib.contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Says in one line what a model of the user's own raises."""
-    own = name not in MODEL_NAMES
-    with blaming(f"model.name={name!r} failed", _file_of(name)) if own else contextlib.nullcontext():
+def _blaming(config: Config) -> Iterator[None]:
+    """Says in one line what a model of the user's own raises, and with which of its class's options."""
+    name, options = config.model.name, config.model.options
+    own, what = name not in MODEL_NAMES, f"model.name={name!r} failed"
+    if own and options:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        what += f" with model.options {given} of {describe_class(load_model_class(name))}"
+    with blaming(what, _file_of(name)) if own else contextlib.nullcontext():
         yield
 
 
@@ -288,9 +287,8 @@ def blaming_models(config: Config) -> Iterator[None]:
 
 def _own_models(config: Config) -> list[str]:
     """Returns the models of the user's own that trials may have."""
-    settings = _extremes(parse_space(config.sweep.space), ("model",))
-    names = (apply_hyperparameters(config, setting).model.name for setting in settings)
-    return [name for name in dict.fromkeys(names) if name not in MODEL_NAMES]
+    names = list_models(config, parse_space(config.sweep.space))
+    return [name for name in names if name not in MODEL_NAMES]
 
 
 def _file_of(name: str) -> Path:

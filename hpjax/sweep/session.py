@@ -209,7 +209,7 @@ class Session:
         Where a file of the user's has moved, the key is another one.
         """
         first = self._parse_trial(entry["first"])
-        key = make_group_key(self.spec.config)(first.hyperparameters)
+        key = make_group_key(self.spec.config, self.spec.space)(first.hyperparameters)
         return Group(key, first, parse_layout(entry["layout"]))
 
     def _parse_trial(self, values: Any) -> Trial:

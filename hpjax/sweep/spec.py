@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass
 
 from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter, option_of
+from hpjax.models.options import check_options, declare_option, dynamic_values
+from hpjax.models.registry import find_model_class
+from hpjax.search.axis import Axis
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.space import Space, parse_space
 from hpjax.store.ranking import Ranking
@@ -59,4 +63,42 @@ def create_spec(config: Config) -> Spec:
     """
     objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
     column = OBJECTIVE if ":" in objective.name else objective.name  # a function of the user's own
-    return Spec(config, parse_space(config.sweep.space), objective, Ranking(column, config.sweep.select))
+    return Spec(config, create_space(config), objective, Ranking(column, config.sweep.select))
+
+
+def create_space(config: Config) -> Space:
+    """Returns what is searched, after asking the classes of its models for their options.
+
+    Raises:
+      HpjaxError: The space is wrong, a model's file fails, or a class has no such option.
+    """
+    loose = parse_space(config.sweep.space)
+    axes = {axis.name: axis for axis in loose.axes}
+    models = list_models(config, loose)
+
+    def models_of(axis: Axis) -> set[str]:
+        """Returns the models beside which an axis may exist."""
+        found = set(map(str, axis.when.get("model", models)))
+        return found.intersection(*(models_of(axes[name]) for name in axis.when))
+
+    def find(name: str) -> Hyperparameter | None:
+        if not option_of(name):
+            return find_hyperparameter(name)
+        among = models_of(axes[name])
+        return declare_option(name, [find_model_class(model) for model in models if model in among])
+
+    for model in models:
+        check_options(find_model_class(model), config.model.options)
+    space = parse_space(config.sweep.space, find)
+    for model in models:
+        # What every trial of it is sure to be given; the others have the class's defaults.
+        sure = [axis for axis in space.axes if set(axis.when) <= {"model"} and axis.applies({"model": model})]
+        given = {option_of(axis.name): (axis.choices or (axis.low,))[0] for axis in sure}
+        dynamic_values(find_model_class(model), {**config.model.options, **given})
+    return space
+
+
+def list_models(config: Config, space: Space) -> list[str]:
+    """Returns the models that trials may have."""
+    axis = next((axis for axis in space.axes if axis.name == "model"), None)
+    return [config.model.name] if axis is None else list(axis.choices)

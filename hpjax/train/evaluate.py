@@ -5,7 +5,8 @@ device lie the weights and two batches: no optimizer state, no data set.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -26,7 +27,10 @@ Images = UInt8[np.ndarray, "examples height width 3"]  # floats are taken as the
 
 
 def predict(
-    state: TrainState, images: Images, batch_size: int = BATCH_SIZE
+    state: TrainState,
+    images: Images,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, float] = MappingProxyType({}),
 ) -> Float[np.ndarray, "examples classes"]:
     """Returns the logits of images, with dropout off and BN's running statistics.
 
@@ -34,20 +38,26 @@ def predict(
       state: of one trained model; see `create_inference_state` and `make_restore`.
       images: on the host; uint8 is scaled to [0, 1].
       batch_size: how many lie on the device at a time.
+      options: the trial's dynamic ones.
     """
-    logits = [np.asarray(_forward()(state, batch)) for batch in _batches(images, batch_size)]
+    numbers = _scalars(options)
+    logits = [np.asarray(_forward()(state, batch, numbers)) for batch in _batches(images, batch_size)]
     return np.concatenate(logits)[: len(images)]
 
 
 def evaluate(
-    state: TrainState, images: Images, labels: Int32[np.ndarray, " examples"], batch_size: int = BATCH_SIZE
+    state: TrainState,
+    images: Images,
+    labels: Int32[np.ndarray, " examples"],
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, float] = MappingProxyType({}),
 ) -> Sums:
     """Returns the sums over a split; the arguments are those of `predict`, and the true classes."""
-    sums = zero_sums()
+    sums, numbers = zero_sums(), _scalars(options)
     masks = _batches(np.ones(len(labels), np.float32), batch_size, padding=0)
     batches = zip(_batches(images, batch_size), _batches(labels, batch_size), masks, strict=True)
     for images_, labels_, mask in batches:
-        before, sums = sums, _add_predictions(sums, _forward()(state, images_), labels_, mask)
+        before, sums = sums, _add_predictions(sums, _forward()(state, images_, numbers), labels_, mask)
         jax.block_until_ready(before)  # else the host runs ahead, and the whole split lies on the device
     return sums
 
@@ -84,8 +94,12 @@ def make_restore(
     return restore
 
 
+def _scalars(options: Mapping[str, float]) -> dict[str, np.float32]:
+    return {name: np.float32(value) for name, value in options.items()}
+
+
 @functools.cache
-def _forward() -> Callable[[TrainState, Any], jax.Array]:
+def _forward() -> Callable[[TrainState, Any, dict[str, np.float32]], jax.Array]:
     return jax.jit(predict_step, compiler_options=compiler_options())
 
 

@@ -1,5 +1,7 @@
 """The dynamic hyperparameters of one trial: numbers inside a compiled program."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ class Hparams(NamedTuple):
     label_smoothing: Float[Array, ""]  # mass moved from the true class to all classes, in [0, 1)
     dropout_rate: Float[Array, ""]  # probability of dropping an activation, in [0, 1)
     seed: UInt32[Array, ""]  # seeds initialisation, dropout and augmentation
+    options: dict[str, Float[Array, ""]]  # what the model's class declares to be dynamic, by name
 
 
 def create_hparams(
@@ -32,8 +35,10 @@ def create_hparams(
     label_smoothing: float = 0.0,
     dropout_rate: float = 0.5,
     seed: int = 0,
+    options: Mapping[str, float] = MappingProxyType({}),
 ) -> Hparams:
     """Returns one trial's `Hparams` as float32 scalars (and a uint32 seed)."""
     numbers = (learning_rate, weight_decay, momentum, b1, b2, eps, clip_norm, label_smoothing, dropout_rate)
     # Kept on the host: ten transfers to the device would cost more than the numbers are worth.
-    return Hparams(*(np.float32(x) for x in numbers), seed=np.uint32(seed))  # type: ignore[arg-type]
+    own = {name: np.float32(value) for name, value in options.items()}
+    return Hparams(*map(np.float32, numbers), np.uint32(seed), own)  # type: ignore[arg-type]

@@ -42,11 +42,12 @@ class TrainState:
 
 def create_recipe(model: nnx.Module, optimizer: OptimizerRule, precision: str = "float32") -> Recipe:
     """Returns the recipe of `model`: its structure, the optimizer's rule and the precision."""
+    known = {"mask", "dropout_rate", "rngs", *getattr(type(model), "dynamic", ())}
     parameters = inspect.signature(type(model).__call__).parameters.values()
     names = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        names |= {"mask", "dropout_rate", "rngs"}
-    return Recipe(nnx.graphdef(model), optimizer, precision, names & {"mask", "dropout_rate", "rngs"})
+        names |= known
+    return Recipe(nnx.graphdef(model), optimizer, precision, names & known)
 
 
 def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainState:

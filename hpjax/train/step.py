@@ -1,6 +1,8 @@
 """One training step and one evaluation step of one trial."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,8 @@ from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
 from hpjax.train.optimizer import global_norm
 from hpjax.train.state import TrainState, merge_model, purpose_key
 from hpjax.train.update import Numbers, in_pieces, update_weights
+
+NO_OPTIONS: Mapping[str, Array] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -52,16 +56,24 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     return state, sums
 
 
-def predict_step(state: TrainState, images: Array) -> Float[Array, "batch classes"]:
-    """Returns the images' logits with dropout off and BN's running statistics."""
+def predict_step(
+    state: TrainState, images: Array, options: Mapping[str, Array] = NO_OPTIONS
+) -> Float[Array, "batch classes"]:
+    """Returns the images' logits with dropout off and BN's running statistics.
+
+    Args:
+      state: the trial's.
+      images: uint8, or floats.
+      options: the trial's dynamic ones, as in `Hparams`.
+    """
     model: Any = merge_model(state, _cast(state.params, _dtype(state)))
     model.eval()
-    return model(decode_images(images, _dtype(state)))
+    return model(decode_images(images, _dtype(state)), **options)
 
 
-def eval_step(state: TrainState, batch: Batch) -> Sums:
+def eval_step(state: TrainState, batch: Batch, options: Mapping[str, Array] = NO_OPTIONS) -> Sums:
     """Returns the batch's sums with dropout off and BN's running statistics, without label smoothing."""
-    return sum_predictions(predict_step(state, batch.images), batch.labels, batch.mask)
+    return sum_predictions(predict_step(state, batch.images, options), batch.labels, batch.mask)
 
 
 def sum_predictions(
@@ -86,6 +98,7 @@ def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch:
     key = jax.random.fold_in(purpose_key(hparams.seed, "dropout"), state.step)
     nnx.reseed(model, default=key, dropout=key)
     arguments = {"mask": batch.mask, "dropout_rate": hparams.dropout_rate, "rngs": nnx.Rngs(dropout=key)}
+    arguments |= hparams.options
     accepted = {k: v for k, v in arguments.items() if k in state.recipe.accepts and v is not None}
     logits = model(decode_images(batch.images, dtype), **accepted)
     losses = cross_entropy(logits, batch.labels, hparams.label_smoothing)

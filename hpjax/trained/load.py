@@ -1,7 +1,7 @@
 """Trained models: a finished trial's weights, in its model."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hpjax.config.parsing import check_field
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code, read_code
 from hpjax.errors import CheckpointError, ConfigError, HpjaxError, UserCodeError
+from hpjax.models.options import bind_dynamic
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
 from hpjax.store.checkpoints import load_trial_checkpoint
@@ -82,6 +83,7 @@ class _Arguments:
     image_size: int
     kernel_widths: list[int]
     padding: str
+    options: dict[str, Any] = field(default_factory=dict)  # of earlier versions there are none
 
 
 def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
@@ -95,6 +97,7 @@ def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
             raise ValueError("image_size can't be 0")
         check_field("model.kernel_widths", arguments.kernel_widths)
         check_field("model.padding", arguments.padding)
+        check_field("model.options", arguments.options)
     except (ValueError, ConfigError) as error:
         raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
     return arguments
@@ -159,6 +162,7 @@ def _build(
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
+    bind_dynamic(model, arguments["options"])
     return take_images(model, arguments["image_size"]), variables
 
 

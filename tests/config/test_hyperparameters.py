@@ -45,6 +45,24 @@ def test_each_refuses_a_wrong_type(name):
         check_value(name, wrong)
 
 
+def test_an_option_of_the_model_is_one_and_shapes_the_program_unless_it_is_said_not_to():
+    config = apply_hyperparameters(Config(), {"model.width": 8, "model.norm": None})
+    assert config.model.options == {"width": 8, "norm": None}
+    other = apply_hyperparameters(config, {"model.width": 9})
+    assert static_key(config) != static_key(other)
+    assert static_key(config, ["model.width"]) == static_key(other, ["model.width"])
+    assert static_key(config, ["model.width"]) != static_key(config)
+    assert Config().model.options == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["model.", "model.a b", "model.name", "model.options", "model.a.b", "modelx"]
+)
+def test_what_is_no_name_of_an_option_is_refused(name):
+    with pytest.raises(ConfigError, match="a hyperparameter"):
+        check_value(name, 1)
+
+
 def test_what_does_not_apply_changes_nothing():
     assert apply_hyperparameters(Config(), {"momentum": None}) == Config()
 

@@ -54,6 +54,26 @@ def test_reference_shapes():
     ]
 
 
+def _shapes(**options):
+    model = nnx.eval_shape(
+        lambda: CustomCNN(num_classes=6, image_size=40, rngs=nnx.Rngs(params=0), **options)
+    )
+    layers = (model.conv1, model.conv2, model.conv3, model.linear1, model.linear2, model.linear3)
+    return [layer.kernel.shape for layer in layers]
+
+
+def test_each_width_has_an_option_of_its_own():
+    own = {"features1": 4, "features2": 5, "features3": 6, "dense1": 7, "dense2": 8}
+    kernels = {"kernel1": 3, "kernel3": 1, "kernel_widths": (9, 5, 9), "padding": "same"}
+    *convolutions, dense1, dense2, dense3 = _shapes(**own, **kernels)
+    assert convolutions == [(3, 3, 3, 4), (5, 5, 4, 5), (1, 1, 5, 6)]
+    assert (dense1, dense2, dense3) == ((5 * 5 * 6, 7), (7, 8), (8, 6))
+    for option in (*own, "kernel1", "kernel2", "kernel3"):
+        for value in (0, 10**9):
+            with pytest.raises(ConfigError, match=f"model.options.{option}={value}"):
+                _shapes(**{option: value})
+
+
 @pytest.mark.parametrize("padding", ["reference", "same"])
 @pytest.mark.parametrize("widths", [(3, 3, 3), (5, 5, 7), (9, 9, 9), (2, 4, 6), (1, 1, 1)])
 def test_works_from_the_smallest_size_on(widths, padding):

@@ -101,7 +101,7 @@ def test_own_model(own_file):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("alexnet", "custom_cnn, resnet18 or FILE.py:CLASS"),
+        ("alexnet", "custom_cnn, resnet18, resnet34 or FILE.py:CLASS"),
         ("missing.py:Tiny", "missing.py doesn't"),
         ("OWN:Huge", "flax.nnx.Module class"),
         ("OWN:function", "flax.nnx.Module class"),

@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
-from hpjax.models.resnet import BasicBlock, ResNet18
+from hpjax.errors import ConfigError
+from hpjax.models.resnet import BasicBlock, ResNet18, ResNet34
 
 
 def test_size_and_shapes():
@@ -12,6 +14,21 @@ def test_size_and_shapes():
     assert sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == 11_689_512
     assert model.layer2[0].downsample[0].kernel.shape == (1, 1, 64, 128)
     assert len(model.layer1[0].downsample) == 0
+
+
+def _count(model_class, **options):
+    model = nnx.eval_shape(lambda: model_class(num_classes=1000, rngs=nnx.Rngs(params=0), **options))
+    return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))), model.fc.kernel.shape
+
+
+def test_depth_and_width():
+    # torchvision's resnet34 has 21,797,672 parameters.
+    assert _count(ResNet34) == (21_797_672, (512, 1000))
+    assert _count(ResNet18, width=64) == (11_689_512, (512, 1000))
+    assert _count(ResNet18, width=16)[1] == (128, 1000)
+    for width in (0, 10**9):
+        with pytest.raises(ConfigError, match="model.options.width"):
+            _count(ResNet18, width=width)
 
 
 def test_any_image_size():

@@ -93,7 +93,7 @@ def test_each_group_of_a_grid_is_entered_once_and_numbers_are_the_grids(name, tm
         )
     for trial in (ended[number] for number in range(0, study.budget, seeds)):
         group = static_key(apply_hyperparameters(config, trial.hyperparameters))
-        assert group == make_group_key(config)(trial.hyperparameters)
+        assert group == make_group_key(config, study.space)(trial.hyperparameters)
 
 
 def test_a_grid_is_tried_in_its_order_and_enqueued_settings_before_it(tmp_path):

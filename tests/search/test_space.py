@@ -13,6 +13,12 @@ from hpjax.search.space import count_static, list_static, parse_space, parse_spa
         ("learning_rate=1e-5:1e-1:log", ("learning_rate", {"low": 1e-5, "high": 0.1, "log": True})),
         ("batch_size=8:64:8", ("batch_size", {"low": 8, "high": 64, "step": 8})),
         ("optimizer=sgd,adam", ("optimizer", ("sgd", "adam"))),
+        ("model.width=8,16", ("model.width", (8, 16))),
+        ("model.width=8:32:8", ("model.width", {"low": 8, "high": 32, "step": 8})),
+        ("model.scale=0.5:2:log", ("model.scale", {"low": 0.5, "high": 2, "log": True})),
+        ("model.norm=batch,None,'8'", ("model.norm", ("batch", None, "8"))),
+        ("model.deep=true,False", ("model.deep", (True, False))),
+        ("model.head=a:b,c", ("model.head", ("a:b", "c"))),
     ],
 )
 def test_flags(flag, expected):
@@ -36,12 +42,31 @@ def test_flags(flag, expected):
             "sweep.space.momentum.when",
         ),
         ({"learning_rate": 0.1}, "sweep.space.learning_rate"),
+        ({"model.a b": (1,)}, "sweep.space.model.a b"),
+        ({"model.width": ((1, 2), (3, 4))}, "sweep.space.model.width"),
+        ({"model.width": {"low": "a", "high": "b"}}, "sweep.space.model.width"),
+        ({"model.width": {"low": True, "high": 2}}, "sweep.space.model.width"),
+        ({"model.width": {"low": 1, "high": 2, "step": 3}}, "sweep.space.model.width.step"),
+        ({"model.width": (1, float("nan"))}, "sweep.space.model.width"),
     ],
 )
 def test_what_is_not_allowed_is_named(spec, key):
     with pytest.raises(ConfigError) as error:
         parse_space(spec)
     assert error.value.key == key
+
+
+def test_a_range_of_an_option_is_of_whole_numbers_where_all_of_it_is():
+    axes = parse_space(
+        {
+            "model.a": {"low": 1, "high": 64, "log": True},
+            "model.b": {"low": 1, "high": 2.5},
+            "model.c": {"low": 0, "high": 1, "step": 0.25},
+        }
+    ).axes
+    assert [axis.whole for axis in axes] == [True, False, False]
+    assert [type(axis.low) for axis in axes] == [int, float, float]
+    assert axes[2].values == (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @given(

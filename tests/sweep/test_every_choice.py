@@ -26,8 +26,8 @@ MODEL = """
 from flax import nnx
 
 class Linear(nnx.Module):
-    def __init__(self, *, num_classes, image_size, rngs):
-        self.linear = nnx.Linear(3 * image_size**2, num_classes, rngs=rngs)
+    def __init__(self, *, num_classes, image_size, bias=True, rngs):
+        self.linear = nnx.Linear(3 * image_size**2, num_classes, use_bias=bias, rngs=rngs)
 
     def __call__(self, images):
         return self.linear(images.reshape(images.shape[0], -1))
@@ -40,6 +40,7 @@ OWN = {"model.name": "own.py:Linear", "sweep.metric": "own.py:accuracy_less_loss
 OTHER = {
     "seed": 3,
     "model.kernel_widths": (3, 2, 3),
+    "model.options": {"bias": False},
     "model.pretrained": "weights.safetensors",
     "data.dir": "tree",
     "data.train": "tree/train",
@@ -75,6 +76,7 @@ OTHER = {
 }
 ANOTHER = "another"
 WITHOUT = {
+    "model.name=resnet34": "compiles for minutes; it is resnet18 with more of the same blocks",
     "model.pretrained=another": "needs weights; tests/models/test_torch_weights.py loads some",
     "data.name=tfds:NAME": "sets have to be prepared; tests/data/test_tfds_sets.py prepares and reads some",
 }
@@ -110,6 +112,7 @@ COMPANIONS = {
         "sweep.pruner": "none",
         "train.epochs": 1,
     },
+    "model.options=another": {"model.name": OWN["model.name"]},
     "lanes.strategy=auto": {"model.name": OWN["model.name"]},
     "lanes.tune=True": {"model.name": "custom_cnn"},
     "model.kernel_widths=another": {"model.name": "custom_cnn"},

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.config.hyperparameters import HYPERPARAMETERS, check_value
+from hpjax.config.hyperparameters import option_of
 from hpjax.errors import ConfigError
 from hpjax.report.diagnosis.finding import Finding
 from hpjax.report.diagnosis.noise import CLEAR
@@ -119,7 +119,7 @@ def _falling(sweep: Sweep, runs: Sequence[Run]) -> list[Run]:
 def _extend_range(axis: Axis, side: int) -> str:
     """Returns a range moved by half its width beyond the bound, as `--space` takes it; empty: not allowed."""
     low, high = (value_at(axis, place + 0.5 * side) for place in (0, 1))
-    whole = HYPERPARAMETERS[axis.name].type is int
+    whole = axis.whole
     low, high = (_nearest_allowed(axis, value, whole) for value in (low, high))
     if low is None or high is None or not (low < axis.low if side < 0 else high > axis.high):
         return ""
@@ -135,7 +135,7 @@ def _nearest_allowed(axis: Axis, value: float, whole: bool) -> float | None:
     limits = [0.0] if value < axis.low else [bound + share * (1 - bound) for share in (0.5,) if bound < 1]
     for candidate in (value, *(limit for limit in limits if not axis.log or limit > 0)):
         rounded = int(round(candidate)) if whole else float(f"{candidate:.3g}")
-        if _is_allowed(axis.name, rounded):
+        if _is_allowed(axis, rounded):
             return rounded
     return None
 
@@ -150,19 +150,20 @@ def _extend_list(sweep: Sweep, axis: Axis, side: int) -> str:
         more = [edge * (edge / inner) ** step for step in (1, 2)]
     else:
         more = [edge + (edge - inner) * step for step in (1, 2)]
-    whole = HYPERPARAMETERS[axis.name].type is int
+    whole = axis.whole
     more = [round(value) if whole else float(f"{value:.3g}") for value in more]
-    more = [value for value in dict.fromkeys(more) if value != edge and _is_allowed(axis.name, value)]
+    more = [value for value in dict.fromkeys(more) if value != edge and _is_allowed(axis, value)]
     edge = round(edge) if whole else edge
     return ",".join(_text(value) for value in sorted([edge, *more])) if more else ""
 
 
-def _is_allowed(name: str, value: Any) -> bool:
+def _is_allowed(axis: Axis, value: Any) -> bool:
     try:
-        check_value(name, value)
+        axis.hyperparameter.check(value)
     except ConfigError:
         return False
-    return True
+    # What a model's class allows is known only once it is built: a width of 0 isn't proposed for one.
+    return value > 0 or not option_of(axis.name) or min(axis.choices or (axis.low,)) <= 0
 
 
 def _text(value: float) -> str:

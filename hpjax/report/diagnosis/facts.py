@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpjax.config.hyperparameters import HYPERPARAMETERS
+from hpjax.config.hyperparameters import HYPERPARAMETERS, OPTION
 from hpjax.search.space import Axis, Space, parse_space
 from hpjax.store.ranking import Ranking
 
@@ -61,10 +61,11 @@ def create_facts(
       space: what is searched; read from the configuration if not given.
     """
     keys = {name: known.key.split(".") for name, known in HYPERPARAMETERS.items()}
+    options = {f"{OPTION}{name}": value for name, value in config["model"].get("options", {}).items()}
     return SweepFacts(
         ranking=ranking,
         axes=(space or parse_space(config["sweep"]["space"])).axes,
-        fixed={name: config[section][key] for name, (section, key) in keys.items()},
+        fixed={name: config[section][key] for name, (section, key) in keys.items()} | options,
         classes=len(data.get("classes", ())),
         images=data.get("images", {}),
         class_counts=data.get("class_counts", {}),

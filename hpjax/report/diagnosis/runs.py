@@ -199,7 +199,7 @@ class Sweep:
         for run in self.runs:
             if (value := run.trial.hyperparameters.get(axis.name)) is not None:
                 groups[value if _is_listed(axis) else _part(axis, value)].append(run)  # pyright: ignore
-        return [self._create_bucket(axis, key, groups[key]) for key in sorted(groups)]
+        return [self._create_bucket(axis, key, groups[key]) for key in sorted(groups, key=_order)]
 
     def judged_buckets(self, axis: Axis) -> list[Bucket]:
         """Returns those whose best run speaks for the value: other hyperparameters had their chance."""
@@ -242,6 +242,11 @@ def value_at(axis: Axis, place: float) -> float:
 
 def _is_listed(axis: Axis) -> bool:
     return bool(axis.choices) or (axis.is_finite and axis.count <= 2 * BUCKETS)
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Sorts numbers before what is none."""
+    return not is_number(value), float(value) if is_number(value) else 0.0, str(value)
 
 
 def _part(axis: Axis, value: float) -> int:
