@@ -42,5 +42,5 @@ clean:
 # torch first: what depends on it then keeps the build that is there.
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
-	$(PIP) --editable '.[dev,hub,mlflow,torch,wandb]'
+	$(PIP) --editable '.[dev,hub,mlflow,onnx,torch,wandb]'
 	@touch $@

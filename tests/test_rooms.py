@@ -15,7 +15,8 @@ LEVELS = {
     3: {"models", "data", "search"},
     4: {"lanes", "report", "cli"},
     5: {"sweep", "trained"},
-    6: {"main", "launch"},
+    6: {"handover", "launch"},
+    7: {"main", "export", "predict", "replay", "__main__"},
 }
 SWEEP = {
     0: {"datasets", "inputs", "leader", "pacing", "protocol", "signals", "spec"},
