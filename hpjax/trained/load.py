@@ -101,7 +101,7 @@ def load_trial(
     where, whose = f"{directory / f'trial_{row.trial:05d}'}", f"trial {row.trial} of {path}"
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
-        name = _choose_model(arguments, metadata, model_file, whose)
+        name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
         model, variables = _build({**vars(arguments), "name": name}, weights, where)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
@@ -188,26 +188,30 @@ def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
     return arguments
 
 
-def _choose_model(
-    arguments: _Arguments, metadata: dict[str, Any], model_file: str | os.PathLike | None, whose: str
-) -> str:
+def choose_model(name: str, hashes: Any, model_file: str | os.PathLike | None, whose: str) -> str:
     """Returns the model's name for `create_model`: hpjax's own, or in the file that was given.
+
+    Args:
+      name: as it was recorded.
+      hashes: of the files that it was trained with, by module, as they were recorded.
+      model_file: the file that is given.
+      whose: what messages call the trial.
 
     Raises:
       ConfigError: The file doesn't exist, or none is needed.
       UserCodeError: A file is needed, or another one.
     """
-    if not is_own(arguments.name):
+    if not is_own(name):
         if model_file is not None:
-            raise ConfigError("model_file", os.fspath(model_file), f"None: {whose} is a {arguments.name}")
-        return arguments.name
-    file, _, attribute = arguments.name.rpartition(":")
+            raise ConfigError("model_file", os.fspath(model_file), f"None: {whose} is a {name}")
+        return name
+    file, _, attribute = name.rpartition(":")
     if model_file is None:
         raise UserCodeError(
             f"{whose} has a model of your own, {attribute[:99]} of {file[:999]}: "
             "pass model_file=PATH (--model_file=PATH) if you trust that file; nothing is run unasked"
         )
-    code, hashes = _read_file(os.fspath(model_file), attribute), metadata.get("code")
+    code = _read_file(os.fspath(model_file), attribute)
     if not is_dict_of(str, hashes) or not hashes:
         raise UserCodeError(f"{whose} doesn't say what {file} held: it can't be told whether this is it")
     for other in sorted(hashes.keys() | code.hashes.keys()):

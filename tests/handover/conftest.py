@@ -1,10 +1,13 @@
 """Sweeps whose trials are handed over, each run once for all tests of a file."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 
 from hpjax.config import parse_config
 from hpjax.data.images import decode_image
-from hpjax.sweep import run_sweep
+from hpjax.sweep import SweepResult, run_sweep
 
 SCENES = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24}
 CONFIG = {
@@ -35,15 +38,25 @@ def swept(tmp_path_factory):
     return run_sweep(parse_config(CONFIG), tmp_path_factory.mktemp("handover") / "sweep")
 
 
+class Own(NamedTuple):
+    """A sweep over a model of the user's own."""
+
+    file: Path  # of the model
+    result: SweepResult
+
+    @property
+    def workdir(self) -> Path:
+        """The sweep's folder."""
+        return self.result.workdir
+
+
 @pytest.fixture(scope="package")
 def own(tmp_path_factory):
-    """A folder with `mine.py`, a model of the user's own, and `sweep`, the workdir of a sweep over it."""
+    """A sweep over a model that is compiled in no time."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "mine.py").write_text(MODEL)
-    run_sweep(
-        parse_config({**CONFIG, "model": {"name": f"{folder}/mine.py:Net"}, "sweep": {}}), folder / "sweep"
-    )
-    return folder
+    config = parse_config({**CONFIG, "model": {"name": f"{folder}/mine.py:Net"}})
+    return Own(folder / "mine.py", run_sweep(config, folder / "sweep"))
 
 
 @pytest.fixture

@@ -123,15 +123,15 @@ def _without_relu(graph, model, x):
 
 
 def test_a_model_of_ones_own_is_exported_from_the_file_that_is_named(own, tmp_path):
-    exported = export_trial(own / "sweep", "best", tmp_path / "out", own / "mine.py")
+    exported = export_trial(own.workdir, "best", tmp_path / "out", own.file)
     assert "model.onnx" not in exported.files
     assert "its own networks alone, not of mine.py:Net" in exported.without_onnx
     text = (exported.folder / "model.json").read_text()
     content = json.loads(text)
     # It asks for the number of images while it is traced.
     assert content["forward"]["batching"] == "image by image"
-    assert content["network"]["name"] == "mine.py:Net" and str(own) not in text
-    model, _ = hpjax.load_trial(own / "sweep", 0, own / "mine.py")
+    assert content["network"]["name"] == "mine.py:Net" and str(own.file.parent) not in text
+    model, _ = hpjax.load_trial(own.workdir, "best", own.file)
     forward = load_forward((exported.folder / "forward.jaxexport").read_bytes())
     assert np.asarray(forward(IMAGES)) == pytest.approx(np.asarray(model(IMAGES)), abs=1e-5)
 

@@ -22,8 +22,8 @@ from hpjax.sweep import run_sweep
 
 
 @pytest.fixture(scope="module")
-def model(swept, tmp_path_factory):
-    return export_trial(swept.workdir, "best", tmp_path_factory.mktemp("model") / "m").folder
+def model(own, tmp_path_factory):
+    return export_trial(own.workdir, "best", tmp_path_factory.mktemp("model") / "m", own.file).folder
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,12 @@ def _read(file):
         return list(csv.DictReader(stream))
 
 
-def test_a_folder_of_classes_through_both_doors(swept, model, photos, tmp_path, capsys):
+def test_a_folder_of_classes_through_both_doors(own, model, photos, tmp_path, capsys):
     tables = []
-    for name in (model, swept.workdir, f"{swept.workdir}:{swept.best.trial}"):
+    for name in (model, own.workdir, f"{own.workdir}:{own.result.best.trial}"):
         arguments = f"--model={name}", photos, f"--csv={tmp_path}/t.csv", f"--confusion={tmp_path}/c.csv"
-        status, out, err = _run(capsys, *arguments, "--batch_size=5")
+        file = [] if name == model else [f"--model_file={own.file}"]
+        status, out, err = _run(capsys, *arguments, *file, "--batch_size=5")
         assert (status, err) == (0, "")
         tables.append(_read(tmp_path / "t.csv"))
     lines, classes = out.splitlines(), synthetic.CLASSES
@@ -77,9 +78,9 @@ def test_a_folder_of_classes_through_both_doors(swept, model, photos, tmp_path, 
     assert sorted(os.listdir(tmp_path)) == ["c.csv", "t.csv"]
 
 
-def test_images_one_by_one(swept, model, photos, capsys, read):
+def test_images_one_by_one(own, model, photos, capsys, read):
     files = sorted(photos.rglob("*.png"))[:3]
-    trained = hpjax.load_trial(swept.workdir, "best")
+    trained = hpjax.load_trial(own.workdir, "best", own.file)
     expected = trained.predict(files)
     status, out, err = _run(capsys, *files, f"--model={model}")  # flags may stand behind
     assert (status, err) == (0, "")
@@ -92,11 +93,11 @@ def test_images_one_by_one(swept, model, photos, capsys, read):
     assert trained.predict(np.float32(images) / 255) == pytest.approx(expected, abs=1e-6)
     assert trained.predict(files[0]).shape == (1, 6) and trained.predict([]).shape == (0, 6)
     found, variables = trained
-    assert found is trained.model and set(variables) == {"params", "batch_stats"}
+    assert found is trained.model and set(variables["params"]) == {"out"}
 
 
-def test_arrays_that_cannot_be_are_named(swept):
-    trained = hpjax.load_trial(swept.workdir, "best")
+def test_arrays_that_cannot_be_are_named(own):
+    trained = hpjax.load_trial(own.workdir, "best", own.file)
     for array in (np.zeros((2, 31, 30, 3)), np.zeros((30, 30, 3), np.uint8), np.zeros((1, 30, 30, 3), int)):
         with pytest.raises(
             ModelError, match=r"trial . of .* can't take an array .*: expected paths of images"
@@ -140,7 +141,7 @@ def test_bad_images_are_named_or_left_out(model, photos, tmp_path, capsys):
     status, out, err = _run(capsys, f"--model={model}", tmp_path / "bad.png", f"--csv={tmp_path}/t.csv")
     assert (status, out) == (2, "") and "bad.png: not a readable image" in err
     status, out, err = _run(capsys, f"--model={model}", tmp_path / "deep.png")
-    assert status == 2 and "deep.png has more than 8 bits a pixel, and custom_cnn of" in err
+    assert status == 2 and "deep.png has more than 8 bits a pixel, and mine.py:Net of" in err
     (tmp_path / "deep.png").unlink()
     status, out, err = _run(capsys, f"--model={model}", tmp_path, "--on_bad_image=skip")
     assert status == 0 and out.count("\n") == 1 and "1 bad images left out, the first:" in err
@@ -164,8 +165,8 @@ def test_bad_images_are_named_or_left_out(model, photos, tmp_path, capsys):
         (("--model={model}", "{photos}/forest/../../gone"), "doesn't exist"),
     ],
 )
-def test_what_is_wrong_is_one_line(swept, model, photos, tmp_path, capsys, arguments, line):
-    places = {"sweep": swept.workdir, "model": model, "photos": photos, "new": tmp_path}
+def test_what_is_wrong_is_one_line(own, model, photos, tmp_path, capsys, arguments, line):
+    places = {"sweep": own.workdir, "model": model, "photos": photos, "new": tmp_path}
     status, out, err = _run(capsys, *(argument.format(**places) for argument in arguments))
     assert (status, out) == (2, "") and err.count("\n") == 1
     assert re.search(f"^hpjax: error: .*{line}", err), err
@@ -234,8 +235,8 @@ def test_deep_images_are_read_by_the_scale_they_were_learned_with(tmp_path, caps
     assert status == 0 and f"accuracy {result.best.final_test_accuracy:.4g} " in out
 
 
-def test_what_python_cannot_load_is_named(swept):
+def test_what_python_cannot_load_is_named(own):
     with pytest.raises(CheckpointError, match="there is no trial x in"):
-        hpjax.load_trial(swept.workdir, "x")
+        hpjax.load_trial(own.workdir, "x")
     with pytest.raises(DataError, match="gone.png: not a readable image .no such file."):
-        hpjax.load_trial(swept.workdir, 0).predict("gone.png")
+        hpjax.load_trial(own.workdir, 0, own.file).predict("gone.png")
