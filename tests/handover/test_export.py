@@ -1,16 +1,20 @@
 """What is exported computes what was trained, in JAX, onnxruntime and PyTorch, and says what it is."""
 
 import hashlib
+import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import hpjax
 from hpjax.export import main
@@ -216,3 +220,24 @@ def test_names_of_others_mean_nothing_in_the_card(exported):
         assert not re.search(rf"(?<!\\){re.escape(name)}", card), name
     assert "\n# b" not in card
     assert r"\<script\>alert\(1\)\<\/script\>" in card
+
+
+@pytest.mark.exhaustive
+def test_what_the_documentation_shows_runs(swept, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "trained.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(swept.workdir, "runs/mine")
+    for file in ("photo.jpg", "other.png", "images/forest/a.png"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(255 * IMAGES[0])).save(file)
+    commands = re.findall(r"^python -m (hpjax\.\w+) (.*)$", text, re.MULTILINE)
+    assert {name for name, _ in commands} == {"hpjax.export", "hpjax.predict", "hpjax.replay"}
+    for name, arguments in commands:
+        given = arguments.replace("/path/to/images", "images").split()
+        assert importlib.import_module(name).main([name, *given]) == 0, capsys.readouterr()
+    found = {"images": IMAGES}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, found)
+    assert found["logits"].shape == (5, 6)
+    for name in FILES:
+        assert f"`{name}`" in text

@@ -128,7 +128,7 @@ def test_a_model_of_ones_own_is_run_from_the_file_that_is_named_and_as_it_was(ow
         (("--workdir={sweep}", "--trial=0", "--layout=other"), "--layout='other' is not allowed"),
         (
             ("--workdir={sweep}", "--trial=0", "--model_file=a.py"),
-            "--model_file='a.py' is not allowed: expected the",
+            "--model_file='a.py' is not allowed",
         ),
         (("--workdir={new}", "--trial=0"), "can't read"),
     ],
