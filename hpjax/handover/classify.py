@@ -17,7 +17,7 @@ from hpjax.errors import CheckpointError, DataError, HpjaxError, WorkdirError, o
 from hpjax.handover.exported import is_exported, load_exported
 from hpjax.handover.gathering import gather
 from hpjax.handover.tally import Confusion
-from hpjax.store.files import describe_os_error
+from hpjax.store.files import allowed_mode, describe_os_error
 from hpjax.store.tables import format_text
 from hpjax.store.workdir import HISTORY_NAME
 from hpjax.trained.classifier import Classifier
@@ -144,19 +144,13 @@ def _open_table(file: str | None) -> Iterator[Writer]:
         try:
             with open(number, "w", newline="", encoding="utf-8") as stream:
                 yield csv.writer(stream, lineterminator="\n").writerow
-            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else allowed_mode(0o666))
             os.replace(name, path)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(name)
     except OSError as error:
         raise WorkdirError(describe_os_error("write", path, error)) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

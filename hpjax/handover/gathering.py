@@ -1,7 +1,8 @@
 """The images that a user asks about: files, and folders that may have a folder per class."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +53,13 @@ def gather(paths: Sequence[str], classes: Sequence[str]) -> Gathered:
 
 def _add_folder(folder: Path, classes: Sequence[str], gathered: Gathered) -> None:
     named = {path.name: path for path in list_folders(_unwrap(folder, classes)) if path.name in classes}
-    pictures, others = [], []
+    pictures = []
     for name, inside in sorted(named.items()):
         pictures += _list_pictures(inside, classes.index(name))
-    seen = {os.path.realpath(path) for path in named.values()}
-    others = [p for p in _list_pictures(folder, UNKNOWN) if not _lies_in(p.content, seen)]
+    is_named = _make_is_inside({os.path.realpath(path) for path in named.values()})
+    others = [
+        picture for picture in _list_pictures(folder, UNKNOWN) if not is_named(Path(picture.name).parent)
+    ]
     if not pictures and not others:
         raise DataError(f"{folder} holds no image")
     if pictures and others:
@@ -81,6 +84,11 @@ def _list_pictures(folder: Path, label: int) -> list[Picture]:
     return [Picture(path, label, Path(path)) for path in paths]
 
 
-def _lies_in(path: Path | bytes, folders: set[str]) -> bool:
-    assert isinstance(path, Path)
-    return any(os.path.realpath(parent) in folders for parent in path.parents)
+def _make_is_inside(folders: set[str]) -> Callable[[Path], bool]:
+    """Returns `f(path)`: whether a folder is one of these, or lies in one; asked once for each."""
+
+    @functools.cache
+    def is_inside(path: Path) -> bool:
+        return os.path.realpath(path) in folders or (path.parent != path and is_inside(path.parent))
+
+    return is_inside

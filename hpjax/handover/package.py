@@ -20,7 +20,7 @@ from hpjax.handover.card import write_card
 from hpjax.handover.forward import check_logits, serialize_forward
 from hpjax.handover.onnx_graph import has_graph, is_installed, load_onnx, serialize_onnx
 from hpjax.models.torch_weights import to_torch
-from hpjax.store.files import describe_os_error
+from hpjax.store.files import allowed_mode, describe_os_error
 from hpjax.trained.load import TrainedTrial, load_trial
 
 
@@ -105,16 +105,10 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         try:
             for name, content in contents.items():
                 (unfinished / name).write_bytes(content)
-            unfinished.chmod(0o777 & ~_umask())
+            unfinished.chmod(allowed_mode(0o777))
             os.rename(unfinished, target)  # onto nothing, or a folder that is empty
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

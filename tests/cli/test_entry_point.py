@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import hpjax
 from hpjax.__main__ import COMMANDS, main
 from hpjax.data import synthetic
 
@@ -27,7 +28,8 @@ def test_every_command_is_a_module_and_is_listed(capsys):
     assert main(["hpjax"]) == 0
     listed = capsys.readouterr().out
     for name, (module, text) in COMMANDS.items():
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        place = ROOT.joinpath(*module.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
         assert re.search(rf"^  {name} +{re.escape(text)}$", listed, re.MULTILINE)
 
 
@@ -58,6 +60,11 @@ def _meant():
 def test_the_license_is_in_every_package():
     text = (ROOT / "LICENSE").read_text("utf-8")
     assert "Apache License" in text and "Version 2.0, January 2004" in text and len(text.splitlines()) == 202
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    for file, line in (("CITATION.cff", "version: {}"), ("pyproject.toml", 'version = "{}"')):
+        assert line.format(hpjax.__version__) in (ROOT / file).read_text("utf-8").splitlines()
 
 
 @pytest.mark.exhaustive

@@ -34,8 +34,9 @@ class Net(nnx.Module):
 
 @pytest.fixture(scope="package")
 def swept(tmp_path_factory):
-    """The result of a sweep over custom_cnn."""
-    return run_sweep(parse_config(CONFIG), tmp_path_factory.mktemp("handover") / "sweep")
+    """The result of a sweep of one trial of custom_cnn."""
+    config = parse_config({**CONFIG, "train": {"batch_size": 20, "epochs": 1}, "sweep": {}})
+    return run_sweep(config, tmp_path_factory.mktemp("handover") / "sweep")
 
 
 class Own(NamedTuple):

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +14,25 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from tiny_network import DATA
 
 import hpjax
+from hpjax.config import parse_config
 from hpjax.export import main
 from hpjax.handover import about, onnx_graph, package
 from hpjax.handover.forward import check_logits, load_forward, serialize_forward
 from hpjax.handover.package import export_trial
 from hpjax.models import create_model
+from hpjax.sweep import run_sweep
 from hpjax.train.state import init_rngs
 from hpjax.trained.load import make_forward
 
+CONFIG = {
+    "model": {"kernel_widths": (3, 3, 3)},
+    "data": DATA,
+    "train": {"batch_size": 20, "epochs": 2},
+    "sweep": {"space": {"learning_rate": (1e-3, 3e-3)}},
+}
 IMAGES = np.random.default_rng(1).random((5, 30, 30, 3), np.float32)
 FILES = ("README.md", "forward.jaxexport", "model.json", "model.onnx", "model.safetensors")
 
@@ -43,7 +51,7 @@ def logits(swept):
 
 def _execute(exported, library):
     """Runs the card's code for a library; returns what it defines."""
-    blocks = re.findall(r"```python\n(.*?)```", (exported.folder / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (exported.folder / "README.md").read_text("utf-8"), re.DOTALL)
     (code,) = (block for block in blocks if f"import {library}\n" in block)
     found = {}
     before = os.getcwd()
@@ -157,11 +165,11 @@ def _run(capsys, *arguments):
 
 def test_the_command(swept, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(package, "is_installed", lambda: False)  # as without the extra
-    status, out, err = _run(capsys, f"--workdir={swept.workdir}", "--trial=1", f"--out={tmp_path / 'm'}")
+    status, out, err = _run(capsys, f"--workdir={swept.workdir}", "--trial=0", f"--out={tmp_path / 'm'}")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "without model.onnx: the extra onnx isn't installed: pip install 'hpjax[onnx]'",
-        f"trial 1 is in {tmp_path / 'm'}: README.md, forward.jaxexport, model.json, model.safetensors",
+        f"trial 0 is in {tmp_path / 'm'}: README.md, forward.jaxexport, model.json, model.safetensors",
     ]
 
 
@@ -223,10 +231,10 @@ def test_names_of_others_mean_nothing_in_the_card(exported):
 
 
 @pytest.mark.exhaustive
-def test_what_the_documentation_shows_runs(swept, tmp_path, monkeypatch, capsys):
+def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[2] / "docs" / "trained.md").read_text("utf-8")
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(swept.workdir, "runs/mine")
+    run_sweep(parse_config(CONFIG), "runs/mine")
     for file in ("photo.jpg", "other.png", "images/forest/a.png"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.uint8(255 * IMAGES[0])).save(file)
