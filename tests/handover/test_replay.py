@@ -9,7 +9,7 @@ import pytest
 import tiny_network
 
 from hpjax.config import parse_config
-from hpjax.handover import replay
+from hpjax.handover import record
 from hpjax.handover.agreement import Agreement, Difference, list_ancestors
 from hpjax.handover.replay import replay_trial
 from hpjax.replay import DIFFERS, main
@@ -24,6 +24,7 @@ PBT = {
     "sweep": {
         "space": {"learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}},
         "sampler": "random",
+        "metric": "train_loss",
         "trials": 4,
         "pbt": {"fraction": 0.5},
     },
@@ -61,7 +62,7 @@ def test_in_the_same_layout_it_is_equal_to_the_bit(own, capsys):
 def test_what_differs_is_said_and_is_the_exit_status(own, capsys, monkeypatch):
     rows = own.result.epochs
     rows = [dataclasses.replace(r, test_loss=r.test_loss * 1.1) if r.epoch == 2 else r for r in rows]
-    monkeypatch.setattr(replay, "load_epochs", lambda path: rows)
+    monkeypatch.setattr(record, "load_epochs", lambda path: rows)
     arguments = f"--workdir={own.workdir}", "--trial=1", f"--model_file={own.file}"
     status, out, err = _run(capsys, *arguments)
     assert (status, err) == (DIFFERS, "")
@@ -76,7 +77,7 @@ def test_a_member_of_a_population_is_trained_with_its_ancestors(population, caps
     found = replay_trial(population, trial, file, layout="alone")
     assert found.agrees
     assert {difference.trial for difference in found.differences} >= {trial, copied[-1].source}
-    monkeypatch.setattr(replay, "load_copies", lambda path: [])  # without its lineage, it is another
+    monkeypatch.setattr(record, "load_copies", lambda path: [])  # without its lineage, it is another
     assert not replay_trial(population, trial, file).agrees
 
 
