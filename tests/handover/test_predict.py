@@ -12,13 +12,17 @@ from PIL import Image
 
 import hpjax
 from hpjax.config import parse_config
+from hpjax.config.fields import DataConfig
 from hpjax.data import synthetic
+from hpjax.data.dataset import load_dataset
 from hpjax.errors import CheckpointError, DataError, ModelError
 from hpjax.handover.gathering import gather
 from hpjax.handover.package import export_trial
 from hpjax.handover.tally import Confusion
 from hpjax.predict import main
 from hpjax.sweep import run_sweep
+
+SCENES = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 60, "max_test_examples": 24}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,15 @@ def test_images_one_by_one(own, model, photos, capsys, read):
     assert trained.predict(files[0]).shape == (1, 6) and trained.predict([]).shape == (0, 6)
     found, variables = trained
     assert found is trained.model and set(variables["params"]) == {"out"}
+
+
+def test_probabilities_give_the_recorded_loss(own):
+    trained, data = hpjax.load_trial(own.workdir, "best", own.file), DataConfig(**SCENES)
+    test = load_dataset(data, seed=0).test
+    probabilities = trained.predict(test.images, batch_size=7)
+    loss = -np.log(probabilities[np.arange(len(test)), test.labels]).mean()
+    assert loss == pytest.approx(own.result.best.final_test_loss, rel=1e-5)
+    assert np.mean(probabilities.argmax(1) == test.labels) == own.result.best.final_test_accuracy
 
 
 def test_arrays_that_cannot_be_are_named(own):
