@@ -47,7 +47,7 @@ clean:
 # torch first: what depends on it then keeps the build that is there.
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
-	$(PIP) --editable '.[dev,hub,mlflow,torch,wandb]'
+	$(PIP) --editable '.[dev,hub,mlflow,onnx,torch,wandb]'
 	@touch $@
 
 # In a folder of its own: jax would look for a GPU wherever it finds the plugin. Of jaxlib's version.

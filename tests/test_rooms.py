@@ -15,7 +15,8 @@ LEVELS = {
     3: {"models", "data", "search"},
     4: {"lanes", "report", "cli"},
     5: {"sweep", "trained"},
-    6: {"main", "lr_range", "launch"},
+    6: {"handover", "launch"},
+    7: {"main", "lr_range", "export", "predict", "replay", "__main__"},
 }
 SWEEP = {
     0: {"datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec", "variants"},

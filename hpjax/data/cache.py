@@ -23,7 +23,7 @@ from hpjax.data.stamps import stamp_files
 from hpjax.errors import DataError
 
 _log = logging.getLogger(__name__)
-_VERSION = 2  # of the layout and of the decoding
+_VERSION = 3  # of the layout and of the decoding
 _META = "meta.json"
 _TEMPORARY = ".tmp-"
 
@@ -148,7 +148,7 @@ def _write(folder: Path, classes, pictures, size: int, on_bad_image: str, scale:
         checksums[path.name] = _checksum(path)
     digest = join_digests(classes, digests)
     meta = {"classes": classes, "digest": digest, "skipped": skipped or [], "checksums": checksums}
-    meta |= {"splits": list(pictures), "remarks": _describe(scale)}
+    meta |= {"splits": list(pictures), "scale": scale and [scale.low, scale.high, scale.remark]}
     (folder / _META).write_text(json.dumps(meta))
 
 
@@ -165,13 +165,11 @@ def _decode_in_memory(
         images, labels = zip(*chunks, strict=True)
         splits[split] = Split(np.concatenate(images), np.concatenate(labels))
         digests.append(digest.hexdigest())
-    return _create_source(
-        name, classes, splits, join_digests(classes, digests), tuple(skipped or ()), _describe(scale)
-    )
+    return _create_source(name, classes, splits, join_digests(classes, digests), tuple(skipped or ()), scale)
 
 
 def _create_source(
-    name: str, classes, splits: Mapping[str, Split], digest: str, skipped: tuple, remarks: tuple
+    name: str, classes, splits: Mapping[str, Split], digest: str, skipped: tuple, scale: Scale | None
 ) -> Source:
     return Source(
         name=name,
@@ -181,12 +179,9 @@ def _create_source(
         validation=splits.get("validation"),
         digest=digest,
         skipped=skipped,
-        remarks=remarks,
+        remarks=(scale.remark,) if scale else (),
+        scale=scale,
     )
-
-
-def _describe(scale: Scale | None) -> tuple[str, ...]:
-    return (scale.remark,) if scale else ()
 
 
 def _load(entry: Path, name: str, verify: bool) -> Source | None:
@@ -200,8 +195,8 @@ def _load(entry: Path, name: str, verify: bool) -> Source | None:
         if verify and any(_checksum(entry / file) != crc for file, crc in meta["checksums"].items()):
             raise ValueError("a checksum differs")
         splits = {split: _load_split(entry, split) for split in meta["splits"]}
-        said = tuple(meta["skipped"]), tuple(meta["remarks"])
-        return _create_source(name, meta["classes"], splits, meta["digest"], *said)
+        scale = meta["scale"] and Scale(*meta["scale"])
+        return _create_source(name, meta["classes"], splits, meta["digest"], tuple(meta["skipped"]), scale)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         _log.warning("damaged cache %s is made anew (%s)", entry, error)
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hpjax.config.fields import DataConfig
+from hpjax.data.deep import Scale
 from hpjax.data.sources import load_source
 from hpjax.data.splits import Source, Split, hold_out, subsample
 from hpjax.errors import DataError
@@ -32,6 +33,7 @@ class Dataset:
       skipped: `file: reason` of each bad image.
       remarks: what was decided about this data that a user might not expect, a line each.
       left_out: how many files were no images or lay where none is taken from, by kind.
+      scale: of images of more than 8 bits; None where there are none.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    scale: Scale | None = None
 
 
 def load_dataset(data: DataConfig, seed: int) -> Dataset:
@@ -73,6 +76,7 @@ def load_dataset(data: DataConfig, seed: int) -> Dataset:
         skipped=source.skipped,
         remarks=source.remarks,
         left_out=source.left_out,
+        scale=source.scale,
     )
 
 

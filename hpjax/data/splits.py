@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from hpjax.data.deep import Scale
+
 
 @dataclass(frozen=True, eq=False)  # one is equal to itself alone: arrays have no single answer
 class Split:
@@ -44,6 +46,7 @@ class Source:
       validation: the examples to select on, where the source has a split for that and it is asked for.
       remarks: what was decided about this data that a user might not expect, a line each.
       left_out: how many files were no images or lay where none is taken from, by kind.
+      scale: of images of more than 8 bits; None where there are none.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source:
     validation: Split | None = None
     remarks: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    scale: Scale | None = None
 
 
 def subsample(split: Split, max_examples: int) -> Split:

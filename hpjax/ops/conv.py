@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from hpjax.ops.geometry import Geometry, create_geometry
@@ -85,6 +86,8 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
 
 def _is_ours(lhs: Array, rhs: Array, dimension_numbers: object, lhs_dilation: Sequence[int] | None) -> bool:
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    if any(map(is_symbolic_dim, (*lhs.shape, *rhs.shape))):
+        return False  # exported for any batch size: a lowering is chosen by numbers
     right_shapes = (
         lhs.ndim == rhs.ndim == 4 and lhs.shape[-1] == rhs.shape[2] and lhs.size > 0 and rhs.size > 0
     )

@@ -30,6 +30,13 @@ def describe_os_error(action: str, path: str | Path, error: OSError) -> str:
     return f"can't {action} {path}: {error.strerror or error}"
 
 
+def allowed_mode(mode: int) -> int:
+    """Returns the permissions that a new file or folder gets where `mode` is asked for."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mode & ~mask
+
+
 def check_file(path: str | Path) -> bool:
     """Returns whether a file is there: a regular one, or a link to one.
 

@@ -1,9 +1,12 @@
 """Which number ranks a trial: that of its last epoch, or that of its best one. Whoever ranks asks here."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
+from hpjax.errors import WorkdirError
 from hpjax.store.rows import TrialRow
 
 
@@ -62,6 +65,24 @@ class Ranking:
             if (value := self.value(trial)) is not None
         ]
         return min(ranked)[2] if ranked else None
+
+
+def parse_ranking(file: Path, summary: Mapping[str, Any]) -> Ranking:
+    """Returns what a summary says that trials are ranked by.
+
+    Args:
+      file: where the summary lies.
+      summary: its content.
+
+    Raises:
+      WorkdirError: It says nothing that a sweep writes.
+    """
+    metric, select = summary.get("metric"), summary.get("select")
+    known = {field.name for field in fields(TrialRow)}
+    if select in ("final", "best") and f"{select}_{metric}" in known:
+        return Ranking(str(metric), str(select))
+    what = f"ranks by {str(select)[:99]!r} {str(metric)[:99]!r}"
+    raise WorkdirError(f"{file} is damaged (it {what}): remove it, and the same command writes it again")
 
 
 def rank_setting(scores: Iterable[float], lost: bool, setting: int) -> tuple[bool, float, int] | None:

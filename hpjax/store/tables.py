@@ -163,10 +163,10 @@ def _format_cell(value: Value | object) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)  # the shortest text that reads back to the same number
-    return _format_text(value) if isinstance(value, str) else json.dumps(value)
+    return format_text(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _format_text(text: str) -> str:
+def format_text(text: str) -> str:
     """Returns a name or message as one line; behind an apostrophe where a spreadsheet would compute it."""
     line = one_line(text)
     return f"'{line}" if line.lstrip()[:1] in _FORMULA_STARTS and line.strip() else line

@@ -146,7 +146,9 @@ class TrialEvents:
         about = {"trial": vars(slot.trial), "epoch": slot.epoch, "select": self._spec.ranking.select}
         name = config.model.name
         code = dict(read_code("model.name", name).hashes) if is_own(name) else {}
-        return {**about, "model": model_arguments(config, dataset), "code": code, "classes": dataset.classes}
+        scale = dataset.scale and [dataset.scale.low, dataset.scale.high]  # of images of more than 8 bits
+        images = {"classes": dataset.classes, "scale": scale}
+        return {**about, "model": model_arguments(config, dataset), "code": code, **images}
 
     def _label(self, trial: Trial) -> str:
         return label_setting(trial.hyperparameters, self._spec.space.names) or f"seed {trial.seed}"

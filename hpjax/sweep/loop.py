@@ -239,20 +239,23 @@ class GroupRun:
 def _epoch_row(
     slot: Slot, lane: int, result: EpochResult, seconds: float, busy: int, images: int
 ) -> EpochRow:
-    train = result.train
-    columns = {"train_loss": _mean(train.loss[lane], train.count[lane])}
-    columns["train_accuracy"] = _mean(train.correct[lane], train.count[lane])
-    for name, sums in result.evaluated.items():
-        columns[f"{name}_loss"] = _mean(sums.loss[lane], sums.count[lane])
-        columns[f"{name}_accuracy"] = _mean(sums.correct[lane], sums.count[lane])
     return EpochRow(
         trial=slot.trial.number,
         epoch=slot.epoch,
         epoch_seconds=seconds,
         lanes=busy,
         images_per_second=images * busy / seconds,
-        **columns,
+        **measure_lane(result, lane),
     )
+
+
+def measure_lane(result: EpochResult, lane: int) -> dict[str, float]:
+    """Returns the columns of an epoch that say what a lane learned, by name."""
+    columns = {}
+    for name, sums in {"train": result.train, **result.evaluated}.items():
+        columns[f"{name}_loss"] = _mean(sums.loss[lane], sums.count[lane])
+        columns[f"{name}_accuracy"] = _mean(sums.correct[lane], sums.count[lane])
+    return columns
 
 
 def _mean(total: SupportsFloat, count: SupportsFloat) -> float:

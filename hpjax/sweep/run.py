@@ -16,7 +16,7 @@ from hpjax.config import Config, to_dict
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import keep_own_code
 from hpjax.data.cache import watching_decoding
-from hpjax.errors import HpjaxError, OutOfMemory, WorkdirError
+from hpjax.errors import HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
@@ -28,7 +28,7 @@ from hpjax.report.progress import counting
 from hpjax.report.style import FigureInfo, sparing
 from hpjax.search.plan import Plan
 from hpjax.store.files import read_json
-from hpjax.store.ranking import Ranking
+from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
@@ -218,7 +218,7 @@ def load_result(workdir: str | Path) -> SweepResult:
     """
     path = Path(expand_path(str(workdir)))
     trials, summary = load_trials(path), read_json(path / SUMMARY_NAME)
-    ranking = _parse_ranking(path, summary)
+    ranking = parse_ranking(path / SUMMARY_NAME, summary)
     settings, best = summarize_settings(trials, ranking), ranking.find_best(trials)
     return SweepResult(path, trials, load_epochs(path), best, summary, settings)
 
@@ -232,17 +232,6 @@ def _diagnose(session: Session) -> dict[str, Any]:
     findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
     stores.trackers.log_text("diagnosis", format_findings(findings))
     return {"data": data, "findings": [finding.to_dict() for finding in findings]}
-
-
-def _parse_ranking(path: Path, summary: dict[str, Any]) -> Ranking:
-    metric, select = summary.get("metric"), summary.get("select")
-    known = {field.name for field in dataclasses.fields(TrialRow)}
-    if select in ("final", "best") and f"{select}_{metric}" in known:
-        return Ranking(str(metric), str(select))
-    what = f"ranks by {str(select)[:99]!r} {str(metric)[:99]!r}"
-    raise WorkdirError(
-        f"{path / SUMMARY_NAME} is damaged (it {what}): remove it, and the same command writes it again"
-    )
 
 
 def _draw(session: Session) -> None:

@@ -20,6 +20,7 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.parsing import MAX_SEED
 from hpjax.errors import CheckpointError, HpjaxError, Signalled
 from hpjax.lanes.engine import Layout
+from hpjax.lanes.machine import describe_machine
 from hpjax.lanes.program import Program
 from hpjax.report.progress import Progress
 from hpjax.search.pbt import check_population
@@ -276,6 +277,7 @@ class Session:
         shares |= {"planned_seconds": self.plan.total_seconds}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
         inputs = {"inputs": Inputs(self.datasets.fingerprints, self.files)._asdict()}
+        inputs["machine"] = describe_machine()
         known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **inputs}
         entries = {**known, **more}
         self.stores.records.write_tables(self.spec.ranking, finished, entries)

@@ -1,34 +1,76 @@
 """Trained models: a finished trial's weights, in its model."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from hpjax.config.own_code import OwnCode
 from hpjax.config.parsing import check_field
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code, read_code
+from hpjax.data.deep import Scale
 from hpjax.errors import CheckpointError, ConfigError, HpjaxError, UserCodeError
 from hpjax.models.options import bind_dynamic
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
 from hpjax.store.checkpoints import load_trial_checkpoint
+from hpjax.store.files import read_json
+from hpjax.store.ranking import parse_ranking
 from hpjax.store.records import load_trials
+from hpjax.store.rows import TrialRow
 from hpjax.store.typed import is_dict_of, read_as
-from hpjax.store.workdir import TRIALS
+from hpjax.store.workdir import SUMMARY_NAME, TRIALS
 from hpjax.train.state import init_rngs
+from hpjax.trained.classifier import BATCH_SIZE, Classifier, Forward, Images
 from hpjax.trained.inputs import take_images
 
 MOST_CLASSES = 1_000_000
 
 
+BEST = "best"
+
+
+class _Pair(NamedTuple):
+    model: nnx.Module
+    variables: dict[str, Any]
+
+
+class TrainedTrial(_Pair):
+    """A trial's model with its weights; also the pair of `model` and `variables`.
+
+    Attributes:
+      model: in evaluation mode.
+      variables: `{"params", "batch_stats"}` as nested dicts of arrays.
+      row: what the sweep recorded of the trial.
+      metadata: what its checkpoint says besides, as JSON values.
+      classifier: the model with its preprocessing.
+    """
+
+    row: TrialRow
+    metadata: dict[str, Any]
+    classifier: Classifier
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the logits."""
+        return self.classifier.classes
+
+    def predict(self, images: Images, batch_size: int = BATCH_SIZE):
+        """Returns each image's class probabilities; see `Classifier.predict`."""
+        return self.classifier.predict(images, batch_size)
+
+
 def load_trial(
-    workdir: str | Path, trial: int, model_file: str | os.PathLike | None = None
-) -> tuple[nnx.Module, dict[str, Any]]:
+    workdir: str | Path, trial: int | str, model_file: str | os.PathLike | None = None
+) -> TrainedTrial:
     """Returns a trial's model with its weights, ready to predict: those its rank was measured with.
+
+    `trained.predict(images)` gives class probabilities of image files, in the order of `trained.classes`.
 
     With `sweep.select=final` they are those of its last epoch, with `best` those of its best one.
 
@@ -41,12 +83,13 @@ def load_trial(
 
     Args:
       workdir: the sweep's folder; nothing in it is changed.
-      trial: the trial's number, as in `trials.csv`.
+      trial: the trial's number, as in `trials.csv`, or `best`: of those that have ended, the one that ranks
+        first.
       model_file: the Python file of the user's own model; where it lies, and its name, don't matter.
 
     Returns:
-      The model, in evaluation mode and with its logits' names as `class_names`, and its variables:
-      `{"params", "batch_stats"}` as nested dicts of arrays.
+      The trial, which unpacks into its model, in evaluation mode and with its logits' names as
+      `class_names`, and its variables.
 
     Raises:
       WorkdirError: There is no sweep in `workdir`.
@@ -55,16 +98,63 @@ def load_trial(
       CheckpointError: There is no such trial, its weights weren't kept, or they are damaged; says which are.
     """
     path = Path(expand_path(str(workdir)))
-    _check_known(path, trial)
+    row = find_trial(path, trial)
     directory = path / TRIALS
-    weights, metadata = load_trial_checkpoint(directory, trial)
-    where = f"{directory / f'trial_{trial:05d}'}"
+    weights, metadata = load_trial_checkpoint(directory, row.trial)
+    where, whose = f"{directory / f'trial_{row.trial:05d}'}", f"trial {row.trial} of {path}"
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
-        name = _choose_model(arguments, metadata, model_file, f"trial {trial} of {path}")
+        name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
         model, variables = _build({**vars(arguments), "name": name}, weights, where)
-    model.class_names = _class_names(metadata, where)  # type: ignore[attr-defined]
-    return model, variables
+    classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
+    model.class_names = classes  # type: ignore[attr-defined]
+    trained = TrainedTrial(model, variables)
+    trained.row, trained.metadata = row, metadata
+    trained.classifier = Classifier(whose, classes, arguments.image_size, scale, make_forward(model))
+    return trained
+
+
+def find_trial(path: Path, trial: int | str) -> TrialRow:
+    """Returns what was recorded of a trial.
+
+    Args:
+      path: the sweep's folder.
+      trial: its number, or `best`.
+
+    Raises:
+      WorkdirError: There is no sweep in `path`.
+      CheckpointError: There is no such trial.
+    """
+    rows = load_trials(path)
+    if trial == BEST:
+        ranking = parse_ranking(path / SUMMARY_NAME, read_json(path / SUMMARY_NAME))
+        if (best := ranking.find_best(row for row in rows if row.status != "running")) is None:
+            raise CheckpointError(f"there is no best trial in {path}: none has ended well")
+        return best
+    for row in rows:
+        if row.trial == trial:
+            return row
+    known = f"its trials are 0 to {max(row.trial for row in rows)}" if rows else "it has none yet"
+    raise CheckpointError(f"there is no trial {trial} in {path}: {known}")
+
+
+def make_forward(model: nnx.Module) -> Forward:
+    """Returns the compiled `f(images)` of a model in evaluation mode: images in [0, 1] to logits."""
+    graphdef, state = nnx.split(model)
+    forward = jax.jit(lambda state, images: nnx.merge(graphdef, state, copy=True)(images))  # type: ignore[operator]
+    return lambda images: forward(state, images)
+
+
+def _read_scale(metadata: dict[str, Any], where: str) -> Scale | None:
+    """Returns the scale of images of more than 8 bits; None where it was trained on none, or doesn't say."""
+    ends = metadata.get("scale")
+    if ends is None:
+        return None
+    if not isinstance(ends, list) or [type(end) for end in ends] != [float, float]:
+        raise CheckpointError(f"checkpoint {where} is damaged: its scale is no pair of numbers")
+    if not (all(map(math.isfinite, ends)) and ends[0] < ends[1]):
+        raise CheckpointError(f"checkpoint {where} is damaged: its scale is empty or endless")
+    return Scale(*ends, remark="")
 
 
 def _class_names(metadata: dict[str, Any], where: str) -> tuple[str, ...]:
@@ -103,26 +193,30 @@ def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
     return arguments
 
 
-def _choose_model(
-    arguments: _Arguments, metadata: dict[str, Any], model_file: str | os.PathLike | None, whose: str
-) -> str:
+def choose_model(name: str, hashes: Any, model_file: str | os.PathLike | None, whose: str) -> str:
     """Returns the model's name for `create_model`: hpjax's own, or in the file that was given.
+
+    Args:
+      name: as it was recorded.
+      hashes: of the files that it was trained with, by module, as they were recorded.
+      model_file: the file that is given.
+      whose: what messages call the trial.
 
     Raises:
       ConfigError: The file doesn't exist, or none is needed.
       UserCodeError: A file is needed, or another one.
     """
-    if not is_own(arguments.name):
+    if not is_own(name):
         if model_file is not None:
-            raise ConfigError("model_file", os.fspath(model_file), f"None: {whose} is a {arguments.name}")
-        return arguments.name
-    file, _, attribute = arguments.name.rpartition(":")
+            raise ConfigError("model_file", os.fspath(model_file), f"None: {whose} is a {name}")
+        return name
+    file, _, attribute = name.rpartition(":")
     if model_file is None:
         raise UserCodeError(
             f"{whose} has a model of your own, {attribute[:99]} of {file[:999]}: "
-            "pass load_trial(…, model_file=PATH) if you trust that file; nothing is run unasked"
+            "pass model_file=PATH (--model_file=PATH) if you trust that file; nothing is run unasked"
         )
-    code, hashes = _read_file(os.fspath(model_file), attribute), metadata.get("code")
+    code = _read_file(os.fspath(model_file), attribute)
     if not is_dict_of(str, hashes) or not hashes:
         raise UserCodeError(f"{whose} doesn't say what {file} held: it can't be told whether this is it")
     for other in sorted(hashes.keys() | code.hashes.keys()):
@@ -171,10 +265,3 @@ def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> di
     _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     template = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
     return fit_template(weights, template, where)
-
-
-def _check_known(path: Path, trial: int) -> None:
-    numbers = [row.trial for row in load_trials(path)]
-    if trial not in numbers:
-        known = f"its trials are 0 to {max(numbers)}" if numbers else "it has none yet"
-        raise CheckpointError(f"there is no trial {trial} in {path}: {known}")

@@ -13,6 +13,7 @@ from fuzzing import time_limit
 
 import hpjax
 from hpjax.errors import HpjaxError
+from hpjax.handover.record import find_place, read_record
 from hpjax.main import main
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.sweep import load_result
@@ -67,7 +68,7 @@ def _check_answers(root, workdir, case) -> int:
     stderr, stdout = io.StringIO(), io.StringIO()
     path = root / workdir
     with time_limit(case), contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout):
-        for ask in (load_trials, load_epochs, load_copies, load_result, _load_trial, _load_trial_with_file):
+        for ask in (load_trials, load_epochs, load_copies, load_result, *LOADERS):
             with contextlib.suppress(HpjaxError):
                 ask(path)
         status = _start(root, workdir)
@@ -79,12 +80,11 @@ def _check_answers(root, workdir, case) -> int:
     return status
 
 
-def _load_trial(path):
-    hpjax.load_trial(path, 0)
-
-
-def _load_trial_with_file(path):
-    hpjax.load_trial(path, 0, model_file=path.parent / "net.py")
+LOADERS = (
+    lambda path: hpjax.load_trial(path, 0),
+    lambda path: hpjax.load_trial(path, "best", model_file=path.parent / "net.py"),
+    lambda path: find_place(read_record(path, 1)),
+)
 
 
 def _draw(request, rng: random.Random, cases: list) -> list:

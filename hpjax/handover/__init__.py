@@ -1,0 +1,1 @@
+"""Trained models on their way out of a sweep: exported, asked about images, and trained again as a proof."""

@@ -1,0 +1,155 @@
+"""What is known of an exported model: `model.json`, written and read back."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import hpjax
+from hpjax.errors import ModelError, WorkdirError
+from hpjax.handover.forward import PLATFORMS
+from hpjax.store.files import read_json
+from hpjax.store.rows import TrialRow
+from hpjax.store.tables import finite
+from hpjax.store.typed import read_as
+from hpjax.store.workdir import SUMMARY_NAME
+from hpjax.trained.load import TrainedTrial
+
+FORMAT = "hpjax-model-1"
+ABOUT, CARD = "model.json", "README.md"
+FORWARD, ONNX, WEIGHTS = "forward.jaxexport", "model.onnx", "model.safetensors"
+_OF_DATA = ("data", "inputs")  # in a summary
+_RESULTS = ("final_", "best_")
+
+
+@dataclass(frozen=True)
+class About:
+    """The content of `model.json`.
+
+    Attributes:
+      format: this form's name.
+      network: what `create_model` built it with.
+      classes: names, in the order of the logits.
+      preprocessing: from an image file to what the model takes.
+      metrics: what the sweep recorded of the trial.
+      hyperparameters: those that the trial ended with.
+      trial: its number, seed, status and epochs, and which epoch the weights are of.
+      data: what it was trained on: name, numbers of images, fingerprints.
+      code: SHA-256 of the files of a model of the user's own, by module.
+      forward: how `forward.jaxexport` is called.
+      files: SHA-256 of the other files, by name.
+      versions: of what made it.
+    """
+
+    format: str
+    network: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    metrics: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    trial: dict[str, Any]
+    data: dict[str, Any]
+    code: dict[str, str]
+    forward: dict[str, Any]
+    files: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def describe(trained: TrainedTrial, workdir: Path, batching: str, files: Mapping[str, str]) -> About:
+    """Returns what `model.json` says of a trial's model.
+
+    Args:
+      trained: the trial.
+      workdir: its sweep's.
+      batching: of its serialised forward pass.
+      files: SHA-256 of what lies beside `model.json`, by name.
+    """
+    row, classifier, metadata = trained.row, trained.classifier, trained.metadata
+    return About(
+        format=FORMAT,
+        network=_describe_network(metadata["model"]),
+        classes=list(classifier.classes),
+        preprocessing=_describe_preprocessing(trained),
+        metrics=_list_metrics(row),
+        hyperparameters=_clean(row.hyperparameters),
+        trial={
+            **{"number": row.trial, "seed": row.seed, "status": row.status, "epochs": row.epochs},
+            **{"weights_of_epoch": metadata.get("epoch"), "select": metadata.get("select")},
+        },
+        data=_describe_data(workdir),
+        code=dict(metadata.get("code") or {}),
+        forward={"batching": batching, "platforms": list(PLATFORMS), "input": "float32, [0, 1], NHWC"},
+        files=dict(files),
+        versions={"hpjax": hpjax.__version__, "jax": importlib.metadata.version("jax")},
+    )
+
+
+def read_about(folder: Path) -> About:
+    """Returns what an exported model's `model.json` says.
+
+    Raises:
+      ModelError: It isn't one, or of another version.
+      WorkdirError: It can't be read.
+    """
+    try:
+        about = read_as(About, read_json(folder / ABOUT))
+        if about.format != FORMAT:
+            raise ValueError(f"its format is {about.format[:99]!r} instead of {FORMAT!r}")
+        if not about.classes:
+            raise ValueError("it has no classes")
+    except ValueError as error:
+        raise ModelError(f"{folder / ABOUT} isn't what hpjax.export wrote: {error}") from error
+    return about
+
+
+def _describe_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    network = {"name": name_network(arguments["name"])}
+    names = ("num_classes", "image_size")
+    if network["name"] == "custom_cnn":
+        names += ("kernel_widths", "padding")
+    return network | {name: arguments[name] for name in names}
+
+
+def name_network(name: str) -> str:
+    """Returns a model's name, without the folder that the file of one's own lay in."""
+    file, colon, attribute = name.rpartition(":")
+    return f"{Path(file).name}{colon}{attribute}"
+
+
+def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
+    scale = trained.classifier.scale
+    return {
+        "image_size": trained.classifier.image_size,
+        "resize": "the whole image to a square, bilinear with antialiasing (Pillow), not cropped",
+        "colour": "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
+        "range": [0.0, 1.0],
+        "mean": None,
+        "std": None,
+        "deep_images": scale and {"black": scale.low, "white": scale.high},
+    }
+
+
+def _list_metrics(row: TrialRow) -> dict[str, Any]:
+    names = [column.name for column in fields(row) if column.name.startswith(_RESULTS)]
+    return _clean({name: value for name in names if (value := getattr(row, name)) is not None})
+
+
+def _describe_data(workdir: Path) -> dict[str, Any]:
+    """Returns what the summary says of the data; a sweep that has just begun has none."""
+    try:
+        summary = read_json(workdir / SUMMARY_NAME)
+    except WorkdirError:
+        return {}
+    data, inputs = (summary[name] if isinstance(summary.get(name), dict) else {} for name in _OF_DATA)
+    known = {name: data[name] for name in ("name", "notice", "images") if name in data}
+    return _clean({**known, "fingerprints": inputs.get("fingerprints")})
+
+
+def _clean(values: Mapping[str, Any]) -> dict[str, Any]:
+    found: Any = finite({name: _name_file(value) for name, value in values.items()})
+    return found
+
+
+def _name_file(value: Any) -> Any:
+    return name_network(value) if isinstance(value, str) and ".py:" in value else value

@@ -1,0 +1,164 @@
+"""The model card: `README.md` of an exported model."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpjax.errors import one_line
+from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About
+
+_MOST_CLASSES = 100
+_LIMITS = """\
+## Limits
+
+It knows the classes above and no others: any image gets one of them. The results are of the images that it
+was measured on; where a winner of many trials was chosen by the same images, they flatter it."""
+
+
+def write_card(about: About, side: int) -> str:
+    """Returns the card, in Markdown; names of others are escaped in it.
+
+    Args:
+      about: what is known of the model.
+      side: custom_cnn's: of the map that its dense layers read; 0 of another network.
+    """
+    sections = [
+        f"# {_plain(about.network['name'])}, {len(about.classes)} classes",
+        "An image classifier that hpjax trained. `model.json` has all that is known of it, for programs.",
+        _table("Results", about.metrics),
+        _table("Training", {**about.hyperparameters, **about.trial}),
+        _describe_data(about.data),
+        _list_classes(about.classes),
+        _table("Preprocessing", about.preprocessing),
+        _describe_use(about, side),
+        _LIMITS,
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    rows = [f"| {_plain(name)} | {_plain(_show(value))} |" for name, value in values.items()]
+    return "\n".join([f"## {title}", "", "| | |", "|---|---|", *rows]) if rows else ""
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _describe_data(data: Mapping[str, Any]) -> str:
+    images = data.get("images")
+    counts = {f"{name} images": n for name, n in images.items()} if isinstance(images, Mapping) else {}
+    known = {"name": data.get("name", "not recorded"), **counts, "fingerprints": data.get("fingerprints")}
+    notice = f"\n\n{_plain(data['notice'])}" if data.get("notice") else ""
+    return _table("Data", known) + notice
+
+
+def _list_classes(classes: list[str]) -> str:
+    listed = [f"{i}. {_plain(name)}" for i, name in enumerate(classes[:_MOST_CLASSES])]
+    if more := classes[_MOST_CLASSES:]:
+        listed.append(f"\nand {len(more)} more, in `model.json`")
+    return "\n".join(["## Classes", "", *listed])
+
+
+def _describe_use(about: About, side: int) -> str:
+    size = about.network["image_size"]
+    parts = [
+        "## Use",
+        "Of files and folders, with the preprocessing above: `python -m hpjax.predict --model=. IMAGE…`. "
+        "In the following, `images` are floats in [0, 1]; the result are logits.",
+        f"JAX, channels last, without hpjax (`{FORWARD}`):",
+        _code(_JAX.format(size=size, file=FORWARD)),
+    ]
+    if torch := _TORCH.get(about.network["name"]):
+        parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, side))]
+    else:
+        parts += [f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use."]
+    if ONNX in about.files:
+        parts += [f"onnxruntime, channels first (`{ONNX}`):", _code(_ONNX.format(size=size, file=ONNX))]
+    return "\n\n".join(parts)
+
+
+def _code(text: str) -> str:
+    return f"```python\n{text.strip()}\n```"
+
+
+def _fill_torch(text: str, about: About, side: int) -> str:
+    network = about.network
+    padding = (1, 1, 0) if network.get("padding") == "reference" else ("same",) * 3
+    values = {"classes": network["num_classes"], "size": network["image_size"], "file": WEIGHTS}
+    widths = tuple(network.get("kernel_widths", ()))
+    return text.format(**values, widths=widths, padding=padding, features=10 * side * side)
+
+
+def _plain(text: str) -> str:
+    """Returns text as one line that means nothing in Markdown but itself."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", one_line(str(text), 2_000))
+
+
+_JAX = """
+import jax
+import jax.numpy as jnp
+
+with open("{file}", "rb") as file:
+    forward = jax.export.deserialize(bytearray(file.read()))
+images = jnp.zeros((2, {size}, {size}, 3))
+logits = forward.call(images)
+"""
+
+_ONNX = """
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+images = np.zeros((2, 3, {size}, {size}), np.float32)
+(logits,) = session.run(["logits"], {{"images": images}})
+"""
+
+_CNN = """
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+
+class CustomCNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        widths, padding, channels = {widths}, {padding}, (3, 10, 20, 10)
+        for i in (1, 2, 3):
+            conv = nn.Conv2d(channels[i - 1], channels[i], widths[i - 1], padding=padding[i - 1], bias=i > 1)
+            setattr(self, f"conv{{i}}", conv)
+            setattr(self, f"batch_norm{{i}}", nn.BatchNorm2d(channels[i]))
+        self.linear1 = nn.Linear({features}, 1024)
+        self.linear2 = nn.Linear(1024, 512)
+        self.linear3 = nn.Linear(512, {classes})
+
+    def forward(self, x):
+        for i in (1, 2, 3):
+            x = getattr(self, f"batch_norm{{i}}")(getattr(self, f"conv{{i}}")(x))
+            x = torch.max_pool2d(torch.relu(x), 2)
+        x = torch.relu(self.linear1(x.flatten(1)))
+        return self.linear3(torch.relu(self.linear2(x)))
+
+
+model = CustomCNN()
+model.load_state_dict(load_file("{file}"), strict=True)
+model.eval()
+images = torch.zeros(2, 3, {size}, {size})
+logits = model(images)
+"""
+
+_RESNET = """
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+model = torchvision.models.resnet18(num_classes={classes})
+model.load_state_dict(load_file("{file}"), strict=True)
+model.eval()
+images = torch.zeros(2, 3, {size}, {size})
+logits = model(images)
+"""
+
+_TORCH = {"custom_cnn": _CNN, "resnet18": _RESNET}

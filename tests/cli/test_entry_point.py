@@ -1,0 +1,130 @@
+"""The command `hpjax`, from a checkout and from a wheel in an environment of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import hpjax
+from hpjax.__main__ import COMMANDS, main
+from hpjax.data import synthetic
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+model: {kernel_widths: [3, 3, 3]}
+data: {name: synthetic_scenes, image_size: 30, max_train_examples: 60, max_test_examples: 24}
+train: {epochs: 1, batch_size: 20}
+sweep: {space: {learning_rate: [0.001, 0.003]}}
+"""
+
+
+def test_every_command_is_a_module_and_is_listed(capsys):
+    assert main(["hpjax"]) == 0
+    listed = capsys.readouterr().out
+    for name, (module, text) in COMMANDS.items():
+        place = ROOT.joinpath(*module.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
+        assert re.search(rf"^  {name} +{re.escape(text)}$", listed, re.MULTILINE)
+
+
+def test_commands_get_their_arguments_and_give_their_status():
+    def run(*arguments):
+        done = subprocess.run([sys.executable, "-m", "hpjax", *arguments], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("exprot") == (
+        2,
+        "",
+        f"hpjax: error: hpjax has no command 'exprot': expected {_names()}; {_meant()}\n",
+    )
+    status, out, err = run("predict", "--help")
+    assert (status, err) == (0, "") and out.startswith("usage: python -m hpjax.predict")
+    status, out, err = run("export", "--workdir=x", "--trial=y", "--out=z")
+    assert (status, out) == (2, "") and "--trial='y' is not allowed" in err and err.count("\n") == 1
+
+
+def _names():
+    return ", ".join(COMMANDS)
+
+
+def _meant():
+    return "did you mean export?"
+
+
+def test_the_license_is_in_every_package():
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and len(text.splitlines()) == 202
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    for file, line in (("CITATION.cff", "version: {}"), ("pyproject.toml", 'version = "{}"')):
+        assert line.format(hpjax.__version__) in (ROOT / file).read_text("utf-8").splitlines()
+
+
+@pytest.mark.exhaustive
+def test_a_wheel_in_an_environment_of_its_own_runs_every_command(tmp_path):
+    """From a folder that has nothing to do with the checkout; pip fetches what the wheel depends on."""
+    place = _install(_build(tmp_path / "source"), tmp_path / "environment")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "sweep.yaml").write_text(CONFIG)
+    image, label = synthetic.draw_scenes(1, 30, seed=3)
+    folder = work / "photos" / synthetic.CLASSES[label[0]]
+    folder.mkdir(parents=True)
+    Image.fromarray(image[0]).save(folder / "one.png")
+
+    def run(*arguments):
+        environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        environment |= {"HPJAX_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [place / "hpjax", *arguments], cwd=work, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version").strip() == "0.1.0"
+    assert "best: trial" in run("main", "--config=sweep.yaml", "--workdir=runs/mine")
+    assert "agrees" in run("replay", "--workdir=runs/mine", "--trial=1")
+    assert "model.onnx" in run("export", "--workdir=runs/mine", "--out=model")
+    assert (work / "model" / "model.onnx").is_file()
+    for model in ("model", "runs/mine:0"):
+        assert "accuracy" in run("predict", f"--model={model}", "photos", "--csv=answers.csv")
+    run("prepare", "--help")
+    run("allocator")
+    assert {"LICENSE"} <= {file.name for file in (tmp_path / "environment").rglob("hpjax-*/licenses/*")}
+    assert not (tmp_path / "environment").joinpath("hpjax").exists()
+
+
+def _build(source):
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "hpjax", source / "hpjax", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist", "."]
+    subprocess.run(command, cwd=source, check=True)
+    (wheel,) = (source / "dist").glob("*.whl")
+    return wheel
+
+
+def _install(wheel, folder):
+    """Returns the folder of the programs of an environment with a wheel in it."""
+    venv.create(folder, with_pip=True)
+    constraints = ROOT / "constraints.txt"
+    command = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "-c",
+        constraints,
+        f"{wheel}[onnx]",
+    ]
+    subprocess.run(command, check=True, cwd=folder)
+    return folder / "bin"

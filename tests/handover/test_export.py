@@ -1,0 +1,251 @@
+"""What is exported computes what was trained, in JAX, onnxruntime and PyTorch, and says what it is."""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from tiny_network import DATA
+
+import hpjax
+from hpjax.config import parse_config
+from hpjax.export import main
+from hpjax.handover import about, onnx_graph, package
+from hpjax.handover.forward import check_logits, load_forward, serialize_forward
+from hpjax.handover.package import export_trial
+from hpjax.models import create_model
+from hpjax.sweep import run_sweep
+from hpjax.train.state import init_rngs
+from hpjax.trained.load import make_forward
+
+CONFIG = {
+    "model": {"kernel_widths": (3, 3, 3)},
+    "data": DATA,
+    "train": {"batch_size": 20, "epochs": 2},
+    "sweep": {"space": {"learning_rate": (1e-3, 3e-3)}},
+}
+IMAGES = np.random.default_rng(1).random((5, 30, 30, 3), np.float32)
+FILES = ("README.md", "forward.jaxexport", "model.json", "model.onnx", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def exported(swept, tmp_path_factory):
+    return export_trial(swept.workdir, "best", tmp_path_factory.mktemp("export") / "new" / "model")
+
+
+@pytest.fixture(scope="module")
+def logits(swept):
+    """Of `IMAGES`, by the best trial's own model."""
+    model, _ = hpjax.load_trial(swept.workdir, "best")
+    return np.asarray(model(IMAGES))
+
+
+def _execute(exported, library):
+    """Runs the card's code for a library; returns what it defines."""
+    blocks = re.findall(r"```python\n(.*?)```", (exported.folder / "README.md").read_text("utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if f"import {library}\n" in block)
+    found = {}
+    before = os.getcwd()
+    os.chdir(exported.folder)
+    try:
+        exec(code, found)
+    finally:
+        os.chdir(before)
+    assert tuple(found["logits"].shape) == (2, 6)
+    return found
+
+
+def test_the_folder_says_what_it_holds(exported, swept):
+    assert exported.files == FILES and not exported.without_onnx
+    assert sorted(os.listdir(exported.folder)) == sorted(FILES)
+    assert os.listdir(exported.folder.parent) == ["model"]
+    content = json.loads((exported.folder / "model.json").read_text())
+    assert content["classes"] == swept.summary["data"]["classes"]
+    assert content["metrics"]["final_test_accuracy"] == swept.best.final_test_accuracy
+    assert content["hyperparameters"] == dict(swept.best.hyperparameters)
+    assert content["trial"]["number"] == swept.best.trial == exported.trial
+    assert content["data"]["fingerprints"] == swept.summary["inputs"]["fingerprints"]
+    assert content["network"] == {
+        **{"name": "custom_cnn", "num_classes": 6, "image_size": 30},
+        **{"kernel_widths": [3, 3, 3], "padding": "reference"},
+    }
+    for name, digest in content["files"].items():
+        assert hashlib.sha256((exported.folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_jax_computes_the_same_from_the_file_alone(exported, logits):
+    forward = _execute(exported, "jax")["forward"]
+    for count in (1, 5):  # whatever the number of images
+        assert np.asarray(forward.call(IMAGES[:count])) == pytest.approx(logits[:count], abs=1e-4)
+    assert set(forward.platforms) == {"cpu", "cuda", "rocm", "tpu"}
+
+
+def test_onnxruntime_computes_the_same(exported, logits):
+    session = _execute(exported, "onnxruntime")["session"]
+    found = session.run(["logits"], {"images": IMAGES.transpose(0, 3, 1, 2)})[0]
+    assert found == pytest.approx(logits, abs=1e-4)
+
+
+@pytest.mark.torch
+def test_pytorch_loads_the_weights_strictly_and_computes_the_same(exported, logits):
+    found = _execute(exported, "torch")
+    images = found["torch"].from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())
+    assert found["model"](images).detach().numpy() == pytest.approx(logits, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet18", {}), ("custom_cnn", {"kernel_widths": (3, 4, 6), "padding": "same"})]
+)
+def test_other_graphs(name, options):
+    """Strides, shortcuts, and pads that differ from side to side."""
+    arguments = {"num_classes": 4, "image_size": 32, **options}
+    model = nnx.eval_shape(lambda: create_model(name, rngs=init_rngs(0), **arguments))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):  # running statistics are no identity
+        if len(leaf.shape) < 2:
+            return np.float32(rng.uniform(0.5, 1.5, leaf.shape))
+        return np.float32(rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape))
+
+    nnx.update(model, jax.tree.map(draw, nnx.state(model)))
+    model.eval()
+    content = onnx_graph.serialize_onnx(model, list("abcd"), 32)
+    check_logits(make_forward(model), onnx_graph.load_onnx(content), 32, name)
+
+
+def test_a_graph_that_computes_something_else_is_not_written(swept, tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx_graph._BUILDERS, onnx_graph.CustomCNN, lambda *a: _without_relu(*a))
+    with pytest.raises(hpjax.errors.ModelError, match="custom_cnn in onnxruntime gives other logits"):
+        export_trial(swept.workdir, 0, tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def _without_relu(graph, model, x):
+    graph.relu = lambda x: x
+    return onnx_graph._add_cnn(graph, model, x)
+
+
+def test_a_model_of_ones_own_is_exported_from_the_file_that_is_named(own, tmp_path):
+    exported = export_trial(own.workdir, "best", tmp_path / "out", own.file)
+    assert "model.onnx" not in exported.files
+    assert "its own networks alone, not of mine.py:Net" in exported.without_onnx
+    text = (exported.folder / "model.json").read_text()
+    content = json.loads(text)
+    # It asks for the number of images while it is traced.
+    assert content["forward"]["batching"] == "image by image"
+    assert content["network"]["name"] == "mine.py:Net" and str(own.file.parent) not in text
+    model, _ = hpjax.load_trial(own.workdir, "best", own.file)
+    forward = load_forward((exported.folder / "forward.jaxexport").read_bytes())
+    assert np.asarray(forward(IMAGES)) == pytest.approx(np.asarray(model(IMAGES)), abs=1e-5)
+
+
+def test_a_model_that_cannot_be_exported_is_one_line(own):
+    class Never(nnx.Module):
+        def __call__(self, images):
+            raise ValueError("not\ntoday")
+
+    with pytest.raises(hpjax.errors.UserCodeError, match="mine can't be exported: not today"):
+        serialize_forward(Never(), lambda images: images, 30, "mine")
+
+
+def _run(capsys, *arguments):
+    status = main(["export", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_the_command(swept, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(package, "is_installed", lambda: False)  # as without the extra
+    status, out, err = _run(capsys, f"--workdir={swept.workdir}", "--trial=0", f"--out={tmp_path / 'm'}")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "without model.onnx: the extra onnx isn't installed: pip install 'hpjax[onnx]'",
+        f"trial 0 is in {tmp_path / 'm'}: README.md, forward.jaxexport, model.json, model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "--workdir is missing"),
+        (("--workdir={sweep}",), "--out is missing"),
+        (("--workdir={sweep}", "--out={new}", "--trial=-1"), "--trial='-1' is not allowed: expected best or"),
+        (("--workdir={sweep}", "--out={new}", "--trial=7"), "there is no trial 7 in"),
+        (("--workdir={new}", "--out={new}"), "can't read"),
+        (
+            ("--workdir={sweep}", "--out={sweep}"),
+            "--out='.*' is not allowed: expected a new or an empty folder",
+        ),
+        (("--workdir={sweep}", "--out={sweep}/config.json/x"), "can't write .*config.json/x: "),
+        (("--workdir={sweep}", "--out={new}", "--model_file=a.py"), "--model_file='a.py' is not allowed"),
+        (("--workdir={sweep}", "--out={new}", "more"), "argument 'more' is not allowed"),
+        (("--workdir={sweep}", "--out={new}", "--tria=1"), "Unknown command line flag 'tria'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(swept, tmp_path, capsys, arguments, line):
+    places = {"sweep": swept.workdir, "new": tmp_path / "new"}
+    status, out, err = _run(capsys, *(argument.format(**places) for argument in arguments))
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert re.search(f"^hpjax: error: .*{line}", err), err
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_needs_no_jax():
+    code = "import sys; from hpjax.export import main; main(['x', '--help']); sys.exit('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: python -m hpjax.export")
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "[x](http://evil)",
+    "| a | b |",
+    "`code`",
+    "=1+1",
+    "a\n# b",
+    "\x1b[31m",
+]
+
+
+def test_names_of_others_mean_nothing_in_the_card(exported):
+    from hpjax.handover.card import write_card
+
+    known = about.read_about(exported.folder)
+    known.classes[:] = HOSTILE
+    known.data["notice"] = HOSTILE[4]
+    card = write_card(known, 2)
+    assert all(line.isprintable() for line in card.splitlines())
+    for name in ("<script", "](http", "| a |", "`code`"):
+        assert not re.search(rf"(?<!\\){re.escape(name)}", card), name
+    assert "\n# b" not in card
+    assert r"\<script\>alert\(1\)\<\/script\>" in card
+
+
+@pytest.mark.exhaustive
+def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "trained.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    run_sweep(parse_config(CONFIG), "runs/mine")
+    for file in ("photo.jpg", "other.png", "images/forest/a.png"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(255 * IMAGES[0])).save(file)
+    commands = re.findall(r"^python -m (hpjax\.\w+) (.*)$", text, re.MULTILINE)
+    assert {name for name, _ in commands} == {"hpjax.export", "hpjax.predict", "hpjax.replay"}
+    for name, arguments in commands:
+        given = arguments.replace("/path/to/images", "images").split()
+        assert importlib.import_module(name).main([name, *given]) == 0, capsys.readouterr()
+    found = {"images": IMAGES}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, found)
+    assert found["logits"].shape == (5, 6)
+    for name in FILES:
+        assert f"`{name}`" in text
