@@ -18,7 +18,7 @@ LEVELS = {
     6: {"main", "launch"},
 }
 SWEEP = {
-    0: {"datasets", "inputs", "leader", "pacing", "protocol", "signals", "spec"},
+    0: {"datasets", "inputs", "leader", "pacing", "protocol", "signals", "spec", "surroundings"},
     1: {"ledgers", "preflight"},
     2: {"session"},
     3: {"loop", "events"},
@@ -54,6 +54,8 @@ def _top_level_imports(file: Path) -> set[str]:
 
 
 def _part(file: Path) -> str:
+    if file.name == "__main__.py":  # `python -m hpjax.report` is a command like `python -m hpjax.main`
+        return "main"
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
 
 

@@ -162,6 +162,7 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
             with sparing("the diagnosis"):
                 found = _diagnose(session)
             session.write_tables(finished=True, more=found)
+            session.write_page()
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise
