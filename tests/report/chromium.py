@@ -39,9 +39,17 @@ class Chromium:
         self._home = tempfile.mkdtemp(prefix="chromium-")
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars",
-                 "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-                 "--disable-extensions", f"--user-data-dir={self._home}/profile", "about:blank"]  # fmt: skip
+        flags = [
+            *(
+                "--headless=new",
+                "--remote-debugging-pipe",
+                "--hide-scrollbars",
+                "--no-sandbox",
+                "--disable-gpu",
+            ),
+            *("--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"),
+            *("--disable-extensions", f"--user-data-dir={self._home}/profile", "about:blank"),
+        ]
         # The browser reads at descriptor 3 and writes at 4.
         script = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
         command = ["/bin/sh", "-c", script, "sh", str(to_browser), str(from_browser), path, *flags]
@@ -151,8 +159,12 @@ class Chromium:
 
     def middle(self, selector: str) -> tuple[float, float]:
         """Returns the place of an element's middle on the screen, after scrolling to it."""
-        code = f"""(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center"}});
-          const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"""
+        code = f"""(() => {{
+          const found = document.querySelector({json.dumps(selector)});
+          found.scrollIntoView({{block: "center"}});
+          const box = found.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()"""
         return tuple(self.evaluate(code))
 
     def screenshot(self, path: Path, whole: bool = True) -> None:

@@ -9,6 +9,8 @@ from hpjax.report.style import is_log_like, is_number, spell
 
 MOST_DOTS = 3_000  # of one figure
 MOST_PANELS = 8
+MOST_LISTED = 12  # values that are told apart; more are taken together
+LEAST_TRIALS = 40  # for a best one of each tenth of a range to say something
 
 
 def create_figures(source: PageSource) -> dict[str, list[dict[str, Any]]]:
@@ -49,6 +51,7 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
             continue
         numeric = all(map(is_number, distinct))
         log = numeric and min(distinct) > 0 and (axis.log or is_log_like(sorted(distinct)))
+        listed = len(distinct) <= MOST_LISTED
         title = f"{source.ranked_by} against {spell(axis.name)}"
         best = source.best.hyperparameters.get(axis.name) if source.best else None
         figures.append(
@@ -60,8 +63,9 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
                 "name": spell(axis.name),
                 "numeric": numeric,
                 "log": log,
-                "listed": len(distinct) <= 12,
-                "note": _thinned(len(ranked)) + _envelope(len(source.axes)),
+                "listed": listed,
+                "line": not source.copies and bool(_describe_line(source, listed, len(ranked))),
+                "note": _thinned(len(ranked)) + _describe_line(source, listed, len(ranked)),
                 "alt": f"{title}, a dot for each of {len(ranked):,} trials. The best has {spell(axis.name)} "
                 f"{best}.",
             }
@@ -73,10 +77,13 @@ def _thinned(count: int) -> str:
     return f"{MOST_DOTS:,} of {count:,} trials are drawn, the best among them. " if count > MOST_DOTS else ""
 
 
-def _envelope(axes: int) -> str:
-    if axes < 2:
+def _describe_line(source: PageSource, listed: bool, trials: int) -> str:
+    """Returns what the line through the best trials joins; nothing where too few trials were run for one."""
+    if source.copies:
+        return "Values are those that a trial ended with."
+    if len(source.axes) < 2 or (trials < LEAST_TRIALS and not listed):
         return ""
-    return "The line joins the best trial of each value, or of each tenth of the range, over all others."
+    return f"The line joins the best trial of each {'value' if listed else 'tenth of the range'}."
 
 
 def _best_so_far(source: PageSource) -> list[dict[str, Any]]:
@@ -100,7 +107,9 @@ def _best_so_far(source: PageSource) -> list[dict[str, Any]]:
     alt = f"The best {source.ranked_by} so far, after each trial that ended: {found[2]:.4g} from the "
     alt += f"{found[0]:,}. of {len(ended):,} on (trial {found[3]})."
     title = "Best so far, over trials and over time"
-    note = "Time is what trials took of the device: seconds of their epochs, divided by the lanes that shared them."
+    note = (
+        "Seconds are what trials took of the device: those of epochs, divided by the lanes that shared them."
+    )
     figure = {"id": "best", "kind": "best", "title": title, "note": note, "alt": alt}
     return [{**figure, "steps": steps, "last": last, "axis": source.ranked_by}]
 
@@ -112,10 +121,10 @@ def _timeline(source: PageSource) -> list[dict[str, Any]]:
     drawn = len(timeline["bars"]["trial"])
     note = "A lane takes the next trial when its own ends; groups of trials run one after the other. "
     note += "Seconds are those of epochs, without compiling. "
-    note += f"The first {drawn:,} of {timeline['of']:,} trials are drawn." if drawn < timeline["of"] else ""
+    if drawn < timeline["of"]:
+        note += f"The first {drawn:,} of {timeline['of']:,} trials are drawn."
     early = sum(trial.status in ("pruned", "diverged") for trial in source.trials)
-    alt = f"Which trial was trained in which of {timeline['lanes']} lanes, over {timeline['seconds']:.4g} seconds: "
-    alt += f"{timeline['of']:,} trials, of which {early:,} ended early."
-    return [
-        {"id": "lanes", "kind": "lanes", "title": "Lanes over time", "note": note, "alt": alt, **timeline}
-    ]
+    alt = f"Which trial was trained in which of {timeline['lanes']} lanes, over {timeline['seconds']:.4g} "
+    alt += f"seconds: {timeline['of']:,} trials, of which {early:,} ended early."
+    figure = {"id": "lanes", "kind": "lanes", "title": "Lanes over time", "note": note, "alt": alt}
+    return [{**figure, **timeline}]

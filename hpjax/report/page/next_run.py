@@ -1,5 +1,6 @@
 """What to run next: one command that follows from what was found, checked before it is shown."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class NextRun:
 
 @dataclass(frozen=True)
 class _Change:
-    """What a proposal changes of the sweep's config: axes that replace its own of the same name, and fields."""
+    """What a proposal changes of the sweep's config: axes, each in the place of its own, and fields."""
 
     why: str
     axes: Mapping[str, Any]
@@ -129,7 +130,12 @@ def _run_again(source: PageSource, rows: Sequence[SettingRow], seeds: int, why: 
 def _setting(source: PageSource, row: SettingRow) -> dict[str, Any]:
     """Returns the searched hyperparameters of a setting that it has."""
     known = ((name, row.hyperparameters.get(name)) for name in source.swept if name != "seed")
-    return {name: value for name, value in known if value is not None}
+    return {name: _rounded(value) for name, value in known if value is not None}
+
+
+def _rounded(value: Any) -> Any:
+    """Returns a number with four digits: what a sampler drew has more than matter, or can be read."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _check(source: PageSource, change: _Change) -> list[str] | None:
@@ -174,7 +180,7 @@ def _spell_space(space: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
         return []
     axes = {name: _parse_axis(name, spec) for name, spec in space.items()}
     if any(axis.when for axis in axes.values()):  # which --space can't say
-        return [f"--config.sweep.space={dict(space)!r}"]
+        return [f"--config.sweep.space={_literal(space)}"]
     return [f"--space={name}={spell_axis(axis)}" for name, axis in axes.items()]
 
 
@@ -199,4 +205,13 @@ def _text(value: Any) -> str:
 
 
 def _spell(name: str, value: Any) -> str:
-    return f"--config.{name}={value if isinstance(value, str) else repr(value)}"
+    return f"--config.{name}={value if isinstance(value, str) else _literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    """Returns a value as Python reads it, without single quotes: a shell takes it between two of them."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(name)}: {_literal(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -41,10 +41,7 @@ def list_facts(source: PageSource) -> list[Fact]:
     facts += [Fact("data", _show(f"{data.get('name', 'unknown')} ({images})"))] if images else []
     prints = summary.get("inputs", {}).get("fingerprints", {})
     facts += [Fact("fingerprint of the images", _show(value), _show(name)) for name, value in prints.items()]
-    for number, layout in enumerate(summary.get("layouts", ())):
-        known = {name: value for name, value in layout.items() if value not in ({}, [], None)}
-        chosen = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in known.items())
-        facts.append(Fact(f"layout of group {number}", one_line(chosen, _MOST)))
+    facts += [Fact(f"layout of group {i}", _describe(x)) for i, x in enumerate(summary.get("layouts", ()))]
     busy = summary.get("utilisation")
     facts += [] if busy is None else [Fact("lanes busy", f"{busy:.0%}", "of the groups that ended")]
     return facts
@@ -65,6 +62,15 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = item
     return flat
+
+
+def _describe(layout: Mapping[str, Any]) -> str:
+    chosen = ("strategy", "lanes", "lanes_per_call", "threads", "devices", "speedup")
+    texts = [f"{name.replace('_', ' ')} {_number(layout[name])}" for name in chosen if layout.get(name)]
+    texts += [
+        f"another one from epoch {change.get('after_epoch')} on" for change in layout.get("changes", ())
+    ]
+    return one_line(", ".join(texts), _MOST)
 
 
 def _number(value: object) -> str:

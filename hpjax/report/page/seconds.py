@@ -25,7 +25,7 @@ class Seconds(NamedTuple):
 
 
 def list_seconds(source: PageSource) -> tuple[list[Seconds], int]:
-    """Returns the best settings' seconds per epoch, means over their trials, and how many settings there are."""
+    """Returns the best settings' seconds per epoch, and how many settings there are."""
     trials = {trial.trial: trial for trial in source.trials}
     sign = 1 if source.less_is_better else -1
     found = []

@@ -43,7 +43,7 @@ def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[
         title = f"{name[:1].upper()}{name[1:]}"
     winner = source.winner.setting if source.winner else None
     less = metric.endswith("loss") or (metric == OBJECTIVE and source.less_is_better)
-    chosen = choose_curves(drawn, winner, less)
+    chosen = choose_curves(source, drawn)
     values = [value for curve in chosen for value in curve.mean]
     return {
         "metric": metric,
@@ -59,13 +59,20 @@ def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[
     }
 
 
-def choose_curves(curves: Sequence[Curve], winner: int | None, less: bool) -> list[Curve]:
-    """Returns all curves, the best ones first; of more than can be told apart some of every rank."""
-    sign = 1 if less else -1
+def choose_curves(source: PageSource, curves: Sequence[Curve]) -> list[Curve]:
+    """Returns all curves by the rank of their settings, which is the same in every figure.
 
-    def rank(curve: Curve) -> tuple[bool, bool, float]:
-        result = math.inf if curve.result is None else sign * curve.result
-        return curve.setting != winner, bool(curve.ended), result
+    Of very many some of each rank are returned.
+
+    Those that ended early come after those that ran to the end, but for the winner.
+    """
+    scores = {row.setting: found.mean for row in source.settings if (found := row.ranked(source.ranking))}
+    winner, sign = source.winner and source.winner.setting, 1 if source.less_is_better else -1
+
+    def rank(curve: Curve) -> tuple[bool, bool, float, int]:
+        score = scores.get(curve.setting)
+        place = math.inf if score is None else sign * score
+        return curve.setting != winner, bool(curve.ended), place, curve.setting
 
     ranked = sorted(curves, key=rank)
     if len(ranked) <= MOST_CURVES:

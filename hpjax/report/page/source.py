@@ -54,8 +54,8 @@ class PageSource:
         known = {field.name for field in dataclasses.fields(TrialRow)}
         if select not in ("final", "best") or f"{select}_{metric}" not in known:
             raise WorkdirError(
-                f"{self.workdir / SUMMARY_NAME} is damaged (it doesn't say what ranks trials): remove it, and "
-                "the command that ran the sweep writes it again"
+                f"{self.workdir / SUMMARY_NAME} is damaged (it doesn't say what ranks trials): remove it, "
+                "and the command that ran the sweep writes it again"
             )
         return Ranking(metric, select)
 
@@ -125,8 +125,8 @@ def load_source(workdir: Path) -> PageSource:
         raise WorkdirError(f"--workdir={workdir} holds no sweep: expected a folder with {CONFIG_NAME}")
     if not check_file(workdir / SUMMARY_NAME):
         raise WorkdirError(
-            f"--workdir={workdir} holds no {SUMMARY_NAME} yet: it is written after a sweep's first epoch; the "
-            "command that began the sweep goes on with it"
+            f"--workdir={workdir} holds no {SUMMARY_NAME} yet: it is written after a sweep's first epoch; "
+            "the command that began the sweep goes on with it"
         )
     config, summary = read_json(workdir / CONFIG_NAME), read_json(workdir / SUMMARY_NAME)
     history = load_history(workdir)

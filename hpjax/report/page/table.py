@@ -78,7 +78,7 @@ def _swept_column(trials: Sequence[TrialRow], name: str) -> dict[str, Any]:
 
 
 def _sparks(source: PageSource) -> list[list[int | None]]:
-    """Returns each trial's values of what ranks it by epoch, as heights between the sweep's lowest and highest.
+    """Returns each trial's values of what ranks it by epoch, as heights.
 
     Every trial's are on the same scale, so that small curves can be compared. Of losses that are spread
     widely the upper end is cut off.

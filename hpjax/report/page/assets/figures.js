@@ -6,10 +6,9 @@ function column(data, name) {
   return data.table.columns.find((column) => column.name === name)?.values;
 }
 
-function createPlot(theme, options, x, y) {
-  const { Plotting, LinearScale } = Bokeh;
-  const figure = Plotting.figure({
-    height: 320, sizing_mode: "stretch_width", tools: [], toolbar_location: null, min_border_right: 12,
+function createPlot(plot, theme, options, x, y) {
+  const figure = Bokeh.Plotting.figure({
+    width: plot.clientWidth, height: 320, sizing_mode: "stretch_width", tools: [], toolbar_location: null, min_border_right: 12,
     background_fill_color: theme.paper, border_fill_color: theme.paper, outline_line_color: null, ...options,
   });
   Object.assign(figure.toolbar, { logo: null, visible: false });
@@ -95,7 +94,7 @@ const DRAW = {
     const values = figure.lines.flatMap((line) => [...line.y, ...(line.low ?? []), ...(line.high ?? [])]);
     const options = figure.log ? { y_axis_type: "log" } : {};
     if (accuracy) options.y_range = accuracyRange(figure.guess === null ? values : [...values, figure.guess]);
-    const made = createPlot(theme, options, "epoch", figure.log ? figure.axis.replace(")", ", log scale)") : figure.axis);
+    const made = createPlot(plot, theme, options, "epoch", figure.log ? figure.axis.replace(")", ", log scale)") : figure.axis);
     const last = Math.max(...figure.lines.flatMap((line) => line.x)), margin = Math.max(0.3, 0.02 * last);
     made.x_range = new Bokeh.Range1d({ start: 1 - margin, end: last + margin });
     const every = Math.max(1, Math.ceil(last / 10));
@@ -137,7 +136,7 @@ const DRAW = {
     if (!figure.numeric) options.x_range = new Bokeh.FactorRange({ factors: categories });
     if (figure.log) options.x_axis_type = "log";
     if (data.rankedBy.endsWith("accuracy")) options.y_range = accuracyRange(ys);
-    const made = createPlot(theme, options, figure.name + (figure.log ? " (log scale)" : ""), data.rankedBy);
+    const made = createPlot(plot, theme, options, figure.name + (figure.log ? " (log scale)" : ""), data.rankedBy);
     if (figure.log) setLogTicks(made.xaxes[0], rows.map((row) => row.x));
     const kinds = [["ended early", theme.other, (row) => row.early], ["ran to the end", theme.colours[0], (row) => !row.early]];
     const renderers = [], entries = [];
@@ -152,10 +151,10 @@ const DRAW = {
       made.scatter({ field: "x" }, { field: "y" }, { source: dotSource(best), size: 16, fill_color: null, line_color: theme.colours[1], line_width: 2.5 });
       entries.push([swatch(theme.colours[1], "solid", "ring"), `winner, trial ${data.winner}`]);
     }
-    const envelope = bestOfEach(figure, rows, categories, data.less);
+    const envelope = figure.line ? bestOfEach(figure, rows, categories, data.less) : [];
     if (envelope.length > 1) {
       made.line({ x: envelope.map((row) => row.x), y: envelope.map((row) => row.y), line_color: theme.colours[2], line_width: 2, line_dash: "dashed" });
-      entries.push([swatch(theme.colours[2], "dashed"), "best of each value"]);
+      entries.push([swatch(theme.colours[2], "dashed"), `best of each ${figure.listed ? "value" : "tenth"}`]);
     }
     addHover(made, renderers, [["trial", "@trial"], [figure.name, "@value"], [data.rankedBy, "@score"]]);
     setLegend(plot, entries);
@@ -164,7 +163,7 @@ const DRAW = {
 
   best(plot, figure, data, theme) {
     const xs = [], ys = [], { steps, last } = figure;
-    const made = createPlot(theme, {}, "trials that ended", figure.axis);
+    const made = createPlot(plot, theme, {}, "trials that ended", figure.axis);
     steps.forEach(([trials, , value], i) => {
       if (i) { xs.push(trials); ys.push(steps[i - 1][2]); }
       xs.push(trials); ys.push(value);
@@ -184,7 +183,7 @@ const DRAW = {
   lanes(plot, figure, data, theme) {
     const { bars } = figure, names = ["complete", "running", "pruned", "diverged"];
     const colours = { complete: theme.colours[0], running: theme.colours[2], pruned: theme.other, diverged: theme.colours[1] };
-    const made = createPlot(theme, { y_range: new Bokeh.Range1d({ start: figure.lanes - 0.5, end: -0.5 }) }, "seconds of training and evaluation", "lane");
+    const made = createPlot(plot, theme, { y_range: new Bokeh.Range1d({ start: figure.lanes - 0.5, end: -0.5 }) }, "seconds of training and evaluation", "lane");
     const every = Math.ceil(figure.lanes / 16);
     made.yaxes[0].ticker = new Bokeh.FixedTicker({ ticks: Array.from({ length: Math.ceil(figure.lanes / every) }, (_, i) => i * every) });
     const source = new Bokeh.ColumnDataSource({ data: {
