@@ -42,7 +42,7 @@ def _describe(result: "SweepResult") -> str:
     from hpjax.report.diagnosis import describe_findings
 
     path = result.workdir
-    lines = [f"page         {path}/report.html"] if (path / "report.html").exists() else []
+    lines = [f"page         {path}/report.html"] if (path / "report.html").is_file() else []
     lines += [
         f"tables       {path}/trials.csv  {path}/epochs.csv  {path}/summary.json",
         f"figures      {path}/figures/",

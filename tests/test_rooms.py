@@ -29,7 +29,17 @@ SWEEP = {
 SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 WITHOUT_JAX = ("config", "cli", "search", "report", "errors")
-HEAVY = {"tensorflow_datasets", "optuna", "tensorboardX", "matplotlib", "sklearn", "grain", "torch", "orbax"}
+HEAVY = {
+    "tensorflow_datasets",
+    "optuna",
+    "tensorboardX",
+    "matplotlib",
+    "sklearn",
+    "grain",
+    "torch",
+    "orbax",
+    "bokeh",
+}
 
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]

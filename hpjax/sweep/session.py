@@ -269,19 +269,18 @@ class Session:
         """Writes every table and the summary; `more` are further entries of it."""
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
-        inputs = {"inputs": Inputs(self.datasets.fingerprints, self.files)._asdict()}
-        inputs |= {"made_with": describe_surroundings()}
-        known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **inputs}
+        inputs = Inputs(self.datasets.fingerprints, self.files)._asdict()
+        made = {"inputs": inputs, "made_with": describe_surroundings()}
+        known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **made}
         entries = {**known, **more}
         self.stores.records.write_tables(self.spec.ranking, finished, entries)
 
     def write_page(self) -> None:
         """Writes the page that shows the tables; where that fails, a line says so."""
-        records, path = self.stores.records, self.workdir.path
+        path, log = self.workdir.path, self.stores.records
+        rows = log.trials(), log.epochs(), log.copies(), log.occupancy
         with leaving_out(PAGE_NAME):
-            known = to_dict(self.spec.config), read_json(path / SUMMARY_NAME)
-            rows = records.trials(), records.epochs(), records.copies()
-            write_page(PageSource(path, *known, *rows, records.occupancy))
+            write_page(PageSource(path, to_dict(self.spec.config), read_json(path / SUMMARY_NAME), *rows))
 
     @property
     def plan(self) -> Plan:

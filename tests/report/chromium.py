@@ -1,12 +1,13 @@
 """A headless Chromium, driven over a pipe by its own protocol: no package, no port, no network."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -37,8 +38,6 @@ class Chromium:
 
     def __init__(self, path: str):
         self._home = tempfile.mkdtemp(prefix="chromium-")
-        to_browser, self._out = os.pipe()
-        self._in, from_browser = os.pipe()
         flags = [
             *(
                 "--headless=new",
@@ -50,13 +49,17 @@ class Chromium:
             *("--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"),
             *("--disable-extensions", f"--user-data-dir={self._home}/profile", "about:blank"),
         ]
-        # The browser reads at descriptor 3 and writes at 4.
-        script = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
-        command = ["/bin/sh", "-c", script, "sh", str(to_browser), str(from_browser), path, *flags]
         environment = {"HOME": self._home, "PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
-        self._process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), env=environment,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        os.close(to_browser), os.close(from_browser)
+        reads, self._out = os.pipe()
+        self._in, writes = os.pipe()
+        far = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (reads, writes)]
+        quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        # The browser reads commands at 3 and answers at 4.
+        pipes = [(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(far, (3, 4), strict=True)]
+        unused = [(os.POSIX_SPAWN_CLOSE, fd) for fd in far]
+        self._pid = os.posix_spawn(path, [path, *flags], environment, file_actions=[*quiet, *pipes, *unused])
+        for fd in (reads, writes, *far):
+            os.close(fd)
         self._ids, self._buffer, self._session = itertools.count(1), b"", None
         self.messages, self.requests = [], []
 
@@ -68,9 +71,10 @@ class Chromium:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._out), os.close(self._in)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self._out)
+        os.close(self._in)
         shutil.rmtree(self._home, ignore_errors=True)
 
     def call(self, method: str, **params):

@@ -67,11 +67,10 @@ def _title(source: PageSource) -> str:
 def _load_template() -> Any:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
-    loader, style = (
-        DictLoader({"page.html": _read("page.html")}),
-        {"trim_blocks": True, "lstrip_blocks": True},
+    loader = DictLoader({"page.html": _read("page.html")})
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True, lstrip_blocks=True
     )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, **style)
     return environment.get_template("page.html")
 
 
