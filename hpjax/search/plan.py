@@ -96,7 +96,7 @@ class GroupPlan:
     def layout(self) -> dict[str, Any]:
         """Returns what was chosen, and how much faster it trains than one lane at a time."""
         chosen = ("lanes", "lanes_per_call", "threads", "devices", "speedup")
-        chosen += ("lane_step_seconds", "trained_lane_step_seconds", "changes")
+        chosen += ("steps_per_epoch", "lane_step_seconds", "trained_lane_step_seconds", "changes")
         entries = {name: getattr(self, name) for name in chosen}
         return {"static": dict(self.static), "strategy": self.strategy, **entries}
 

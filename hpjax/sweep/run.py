@@ -80,7 +80,8 @@ class SweepResult:
         if "findings" in self.summary:
             return [Finding(**entry) for entry in self.summary["findings"]]
         ranking = Ranking(self.summary["metric"], self.summary["select"])
-        facts = create_facts(read_json(self.workdir / CONFIG_NAME), ranking, self.summary.get("data", {}))
+        config, data = read_json(self.workdir / CONFIG_NAME), self.summary.get("data", {})
+        facts = create_facts(config, ranking, data, layouts=self.summary.get("layouts", ()))
         return diagnose(self.trials, self.epochs, facts)
 
 
@@ -212,7 +213,8 @@ def _diagnose(session: Session) -> dict[str, Any]:
     spec, stores = session.spec, session.stores
     session.datasets.any()  # is loaded, and described from now on
     data = session.datasets.describe()["data"] | {"copies_of_train": session.datasets.count_copies()}
-    facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space)
+    layouts = [plan.layout() for plan in session.plans]
+    facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space, layouts)
     findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
     stores.trackers.log_text("diagnosis", format_findings(findings))
     return {"data": data, "findings": [finding.to_dict() for finding in findings]}

@@ -272,8 +272,7 @@ class Session:
         inputs = Inputs(self.datasets.fingerprints, self.files)._asdict()
         made = {"inputs": inputs, "made_with": describe_surroundings()}
         known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **made}
-        entries = {**known, **more}
-        self.stores.records.write_tables(self.spec.ranking, finished, entries)
+        self.stores.records.write_tables(self.spec.ranking, finished, {**known, **more})
 
     def write_page(self) -> None:
         """Writes the page that shows the tables; where that fails, a line says so."""

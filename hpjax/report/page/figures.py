@@ -50,7 +50,7 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
         if len(distinct) < 2:
             continue
         numeric = all(map(is_number, distinct))
-        log = numeric and min(distinct) > 0 and (axis.log or is_log_like(sorted(distinct)))
+        log = numeric and _is_logarithmic([float(value) for value in distinct], axis.log)
         listed = len(distinct) <= MOST_LISTED
         title = f"{source.ranked_by} against {spell(axis.name)}"
         best = source.best.hyperparameters.get(axis.name) if source.best else None
@@ -73,6 +73,10 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
     return figures[:MOST_PANELS]
 
 
+def _is_logarithmic(values: list[float], searched: bool) -> bool:
+    return min(values) > 0 and (searched or is_log_like(values))
+
+
 def _thinned(count: int) -> str:
     return f"{MOST_DOTS:,} of {count:,} trials are drawn, the best among them. " if count > MOST_DOTS else ""
 
@@ -87,13 +91,14 @@ def _describe_line(source: PageSource, listed: bool, trials: int) -> str:
 
 
 def _best_so_far(source: PageSource) -> list[dict[str, Any]]:
-    last = {stay.trial: stay.last for stay in source.occupancy.stays.values()}
+    lasts = {stay.trial: stay.last for stay in source.occupancy.stays.values()}
     ended = [trial for trial in source.trials if trial.status != "running" and trial.epochs]
-    ended.sort(key=lambda trial: (last.get(trial.trial, 0), trial.trial))
+    ended.sort(key=lambda trial: (lasts.get(trial.trial, 0), trial.trial))
     if len(ended) < 3:
         return []
     sign = -1.0 if source.less_is_better else 1.0
-    steps, best, seconds = [], None, 0.0
+    steps: list[list[Any]] = []
+    best, seconds = None, 0.0
     for number, trial in enumerate(ended, 1):
         seconds += trial.amortised_seconds or 0.0
         value = source.ranking.value(trial)

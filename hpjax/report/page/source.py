@@ -100,7 +100,8 @@ class PageSource:
         """What stands out, the most severe first."""
         if "findings" in self.summary:
             return [Finding(**entry) for entry in self.summary["findings"]]
-        facts = create_facts(self.config, self.ranking, self.summary.get("data", {}))
+        data, layouts = self.summary.get("data", {}), self.summary.get("layouts", ())
+        facts = create_facts(self.config, self.ranking, data, layouts=layouts)
         return diagnose(self.trials, self.epochs, facts)
 
     def images_of(self, column: str) -> int:
