@@ -127,7 +127,7 @@ def sparing(what: str) -> Iterator[None]:
     Args:
       what: what is left out then, e.g. `figures/test_loss.png`.
     """
-    with leaving_out(what), _plain_drawing():
+    with leaving_out(what), plain_drawing():
         yield
 
 
@@ -146,7 +146,7 @@ def leaving_out(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_drawing() -> Iterator[None]:
+def plain_drawing() -> Iterator[None]:
     """Draws texts as they are, and as on every machine: no formulas between dollar signs, no settings."""
     import matplotlib
 
