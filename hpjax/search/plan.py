@@ -124,7 +124,10 @@ class Plan:
 
     @property
     def logs_bytes(self) -> int:
-        """What history, study, tables and TensorBoard take on disk at most; 0 where no group is known."""
+        """What history, study, tables and TensorBoard take on disk at most; 0 where no group is known.
+
+        Figures and the page, a few megabytes, are left out where they don't fit.
+        """
         epochs = max((group.epochs for group in self.groups), default=None)
         return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES)
 

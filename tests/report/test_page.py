@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
 import pytest
 from page_workdirs import SPACE, record_search, write_workdir
@@ -247,6 +248,15 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys, break_it, said):
     assert main(["report", f"--workdir={path}"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_what_is_left_of_a_disk_is_left_to_the_records(tmp_path, monkeypatch, capsys):
+    path = write_workdir(tmp_path / "sweep", trials=3)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 << 20))
+    assert main(["report", f"--workdir={path}"]) == 2
+    assert "only 3 MiB are left on the disk" in capsys.readouterr().err
+    assert not (path / PAGE_NAME).exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--workdir"], ["--workdir="], ["--work=x"], ["x"]])

@@ -4,11 +4,12 @@ import base64
 import functools
 import hashlib
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hpjax.errors import one_line
+from hpjax.errors import WorkdirError, one_line
 from hpjax.report.page.answer import create_answer
 from hpjax.report.page.figures import create_figures
 from hpjax.report.page.produced import list_changes, list_facts, repeat_command
@@ -19,6 +20,7 @@ from hpjax.store.tables import finite
 from hpjax.store.workdir import atomic_write
 
 PAGE_NAME = "report.html"
+ROOM = 5  # times its size that has to be free: the records of a sweep are worth more than its page
 SCRIPTS = ("theme.js", "figures.js", "table.js", "page.js")
 
 
@@ -26,10 +28,12 @@ def write_page(source: PageSource) -> Path:
     """Writes the page of a sweep into its workdir, and returns the file.
 
     Raises:
-      WorkdirError: It can't be written.
+      WorkdirError: It can't be written, or would leave too little room for what the sweep records.
     """
-    path = source.workdir / PAGE_NAME
-    atomic_write(path, create_page(source))
+    path, page = source.workdir / PAGE_NAME, create_page(source).encode()
+    if (free := shutil.disk_usage(source.workdir).free) < ROOM * len(page):
+        raise WorkdirError(f"can't write {path}: only {free >> 20} MiB are left on the disk")
+    atomic_write(path, page)
     return path
 
 
