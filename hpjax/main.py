@@ -44,7 +44,8 @@ def _describe(result: "SweepResult") -> str:
     from hpjax.report.outcome import describe_time
 
     path = result.workdir
-    lines = [
+    lines = [f"page         {path}/report.html"] if (path / "report.html").is_file() else []
+    lines += [
         f"tables       {path}/trials.csv  {path}/epochs.csv  {path}/summary.json",
         f"figures      {path}/figures/",
         f"checkpoints  {path}/checkpoints/",

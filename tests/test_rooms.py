@@ -19,7 +19,10 @@ LEVELS = {
     7: {"main", "lr_range", "export", "predict", "replay", "__main__"},
 }
 SWEEP = {
-    0: {"datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec", "variants"},
+    0: {
+        *("datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec"),
+        *("surroundings", "variants"),
+    },
     1: {"ledgers", "preflight"},
     2: {"session"},
     3: {"loop", "events"},
@@ -30,7 +33,17 @@ SWEEP = {
 SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 WITHOUT_JAX = ("config", "cli", "search", "report", "errors")
-HEAVY = {"tensorflow_datasets", "optuna", "tensorboardX", "matplotlib", "sklearn", "grain", "torch", "orbax"}
+HEAVY = {
+    "tensorflow_datasets",
+    "optuna",
+    "tensorboardX",
+    "matplotlib",
+    "sklearn",
+    "grain",
+    "torch",
+    "orbax",
+    "bokeh",
+}
 
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
@@ -55,6 +68,8 @@ def _top_level_imports(file: Path) -> set[str]:
 
 
 def _part(file: Path) -> str:
+    if file.name == "__main__.py":  # `python -m hpjax.report` is a command like `python -m hpjax.main`
+        return "main"
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
 
 

@@ -19,7 +19,12 @@ OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that are about
 
 def has_graph(model: nnx.Module) -> bool:
     """Returns whether a model is one of those whose graph is known."""
-    return type(model) in _BUILDERS
+    return _find_builder(model) is not None
+
+
+def _find_builder(model: nnx.Module) -> Callable[..., str] | None:
+    # By the classes that it is of: one that was loaded has a class of its own below the network's.
+    return next((_BUILDERS[base] for base in type(model).__mro__ if base in _BUILDERS), None)
 
 
 def is_installed() -> bool:
@@ -40,7 +45,9 @@ def serialize_onnx(model: nnx.Module, classes: Sequence[str], image_size: int) -
 
     tensors = to_torch(model)
     graph = _Graph(tensors)
-    logits = _BUILDERS[type(model)](graph, model, "images")
+    builder = _find_builder(model)
+    assert builder is not None
+    logits = builder(graph, model, "images")
     graph.node("Identity", [logits], "logits")
     weights = [numpy_helper.from_array(tensors[name], name) for name in sorted(graph.used)]
     shape = ["batch", 3, image_size, image_size]

@@ -100,6 +100,11 @@ def draw_figures(
 
 def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Path) -> Path:
     """Draws one metric over epochs, a line per setting, and returns the file."""
+    return save_figure(create_curves_figure(curves, metric, info), path)
+
+
+def create_curves_figure(curves: Sequence[Curve], metric: str, info: FigureInfo) -> "Figure":
+    """Returns a figure of one metric over epochs, a line per setting."""
     title, unit, short = _name(metric, info)
     short = f"{info.ranking.select} {short}"
     figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
@@ -118,7 +123,7 @@ def draw_curves(curves: Sequence[Curve], metric: str, info: FigureInfo, path: Pa
     _set_axes(axes, drawn, metric, info)
     _draw_lost(axes, curves, metric)
     _draw_legend(figure, axes, curves)
-    return save_figure(figure, path)
+    return figure
 
 
 def _name(metric: str, info: FigureInfo) -> tuple[str, str, str]:

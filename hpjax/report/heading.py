@@ -1,6 +1,8 @@
 """What a sweep's figures say above them: data, network, and what is the same for all trials."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hpjax.config import Config
 from hpjax.data.dataset import Dataset
@@ -8,13 +10,15 @@ from hpjax.report.style import format_value
 from hpjax.store.rows import TrialRow
 
 
-def describe_data(config: Config, dataset: Dataset, trials: list[TrialRow]) -> str:
-    """Returns which images were learned, how many, and at what size."""
+def describe_data(config: Config, data: Mapping[str, Any], trials: list[TrialRow]) -> str:
+    """Returns which images were learned, how many, and at what size; `data` is of `summary.json`."""
+    if not data:
+        return config.data.name
     named = config.data.dir or config.data.train
     folder = Path(named).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
-    name = f"{dataset.name} {folder}" if folder and not dataset.notice else dataset.name
-    size = join_values(trials, "image_size", dataset.train.images.shape[1])
-    return f"{name} ({len(dataset.train):,} training images), {size} px"
+    name = f"{data['name']} {folder}" if folder and not data["notice"] else data["name"]
+    size = join_values(trials, "image_size", data.get("image_size"))
+    return f"{name} ({data['images']['train']:,} training images), {size} px"
 
 
 def describe_start(device: str, config: Config, dataset: Dataset, trials: int) -> str:

@@ -122,21 +122,31 @@ def join_names(names: Sequence[str], most: int = 3) -> str:
 
 @contextlib.contextmanager
 def sparing(what: str) -> Iterator[None]:
-    """Lets what only shows results fail, with one line: a sweep is worth more than a picture of it.
+    """Lets a figure fail, with one line; draws it as on every machine.
 
     Args:
       what: what is left out then, e.g. `figures/test_loss.png`.
     """
+    with leaving_out(what), plain_drawing():
+        yield
+
+
+@contextlib.contextmanager
+def leaving_out(what: str) -> Iterator[None]:
+    """Lets what only shows results fail, with one line: a sweep is worth more than a picture of it.
+
+    Args:
+      what: what is left out then.
+    """
     try:
-        with _plain_drawing():
-            yield
+        yield
     except Exception as error:
         reason = str(error) if isinstance(error, HpjaxError) else f"{type(error).__name__}: {text_of(error)}"
         log.warning("%s is left out: %s", what, reason)
 
 
 @contextlib.contextmanager
-def _plain_drawing() -> Iterator[None]:
+def plain_drawing() -> Iterator[None]:
     """Draws texts as they are, and as on every machine: no formulas between dollar signs, no settings."""
     import matplotlib
 

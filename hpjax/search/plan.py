@@ -98,7 +98,7 @@ class GroupPlan:
     def layout(self) -> dict[str, Any]:
         """Returns what was chosen, and how much faster it trains than one lane at a time."""
         chosen = ("lanes", "lanes_per_call", "threads", "devices", "speedup")
-        chosen += ("lane_step_seconds", "trained_lane_step_seconds", "changes")
+        chosen += ("steps_per_epoch", "lane_step_seconds", "trained_lane_step_seconds", "changes")
         entries = {name: getattr(self, name) for name in chosen}
         return {"static": dict(self.static), "strategy": self.strategy, **entries}
 
@@ -126,7 +126,10 @@ class Plan:
 
     @property
     def logs_bytes(self) -> int:
-        """What history, study, tables and TensorBoard take on disk at most; 0 where no group is known."""
+        """What history, study, tables and TensorBoard take on disk at most; 0 where no group is known.
+
+        Figures and the page, a few megabytes, are left out where they don't fit.
+        """
         epochs = max((group.epochs for group in self.groups), default=None)
         return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES)
 

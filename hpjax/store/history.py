@@ -9,6 +9,7 @@ import numpy as np
 
 from hpjax.errors import WorkdirError
 from hpjax.store.files import parse_json
+from hpjax.store.occupancy import Occupancy
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.typed import read_as
 
@@ -74,10 +75,15 @@ _EVENTS = {"start": _Start, "epoch": EpochRow, "copy": CopyRow, "test": _Test, "
 
 
 class History:
-    """Trials and epochs in memory, built event by event."""
+    """Trials and epochs in memory, built event by event.
+
+    Attributes:
+      occupancy: which trial sat in which lane.
+    """
 
     def __init__(self) -> None:
         self._trials: dict[int, _Trial] = {}
+        self.occupancy = Occupancy()
 
     @classmethod
     def parse(cls, path: Path, content: bytes) -> "History":
@@ -102,6 +108,7 @@ class History:
         if event["kind"] == "start":
             number = row.pop("trial")
             self._trials[number] = _Trial(**row, initial=row["hyperparameters"])
+            self.occupancy.apply(event)
             return
         trial = self._trials[row["trial"]]
         if event["kind"] == "epoch":
@@ -115,6 +122,7 @@ class History:
             trial.status, trial.message = row["status"], row["message"]
         else:
             raise AssertionError(event["kind"])
+        self.occupancy.apply(event)
 
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""

@@ -14,6 +14,7 @@ from hpjax.store.files import describe_os_error, open_file, read_file, read_json
 from hpjax.store.history import History, plain, plain_number
 from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
+from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import describe_winner, summarize_settings
@@ -114,6 +115,11 @@ class Records:
     def copies(self) -> list[CopyRow]:
         """Returns every copy of one trial's state to another, by (trial, epoch)."""
         return self._history.copies()
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Which trial sat in which lane."""
+        return self._history.occupancy
 
     def mark(self) -> Mark:
         """Makes the history durable and returns its mark, to be kept in a checkpoint."""
@@ -218,7 +224,7 @@ def load_trials(workdir: str | Path) -> list[TrialRow]:
       WorkdirError: there is no history, or it is damaged.
 
     """
-    return _load_history(workdir).trials()
+    return load_history(workdir).trials()
 
 
 def load_epochs(workdir: str | Path) -> list[EpochRow]:
@@ -228,7 +234,7 @@ def load_epochs(workdir: str | Path) -> list[EpochRow]:
       WorkdirError: there is no history, or it is damaged.
 
     """
-    return _load_history(workdir).epochs()
+    return load_history(workdir).epochs()
 
 
 def load_copies(workdir: str | Path) -> list[CopyRow]:
@@ -238,7 +244,7 @@ def load_copies(workdir: str | Path) -> list[CopyRow]:
       WorkdirError: there is no history, or it is damaged.
 
     """
-    return _load_history(workdir).copies()
+    return load_history(workdir).copies()
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -247,7 +253,13 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _load_history(workdir: str | Path) -> History:
+def load_history(workdir: str | Path) -> History:
+    """Returns all that a workdir's history says; works while the sweep runs.
+
+    Raises:
+      WorkdirError: there is no history, or it is damaged.
+
+    """
     path = Path(workdir)
     file = path / HISTORY_NAME
     if is_finished(path):  # nothing is cut or appended any more: the summary knows every byte

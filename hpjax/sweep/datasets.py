@@ -87,6 +87,7 @@ class Datasets:
             if split is not None
         }
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
+        about |= {"image_size": int(dataset.train.images.shape[1])}
         about |= {"classes": list(dataset.classes), "class_counts": counts}
         decided = {"remarks": list(dataset.remarks), "left_out": dict(dataset.left_out)}
         return {"data": {**about, "images": images, **decided}}

@@ -24,6 +24,8 @@ from hpjax.sweep.spec import Spec
 log = logging.getLogger("hpjax")
 
 TABLES_SHARE = 0.02  # of the wall time may go into rewriting tables
+PAGE_SHARE = 0.01  # of the wall time may go into writing the page again
+FIRST_PAGE = 20.0  # seconds: what it takes to load the libraries of a page is then no matter
 CHECKPOINT_SHARE = 0.03  # of the wall time may go into saving, what a thread does on a CPU included
 
 _SCALARS = (
@@ -180,12 +182,20 @@ class Upkeep:
             session.pace.begin("tables")
             session.write_tables()
             session.pace.end("tables")
+            self._write_page()
         if session.signals.received:
             return Order.STOP
         if not self._checkpoint_is_due(status.epoch):
             return Order.GO_ON
         session.pace.begin("checkpoint")  # fetching the lanes is a part of what it costs
         return Order.SAVE
+
+    def _write_page(self) -> None:
+        pace = self._session.pace
+        if pace.since("page") >= FIRST_PAGE and pace.affords("page", PAGE_SHARE):
+            pace.begin("page")
+            self._session.write_page()
+            pace.end("page")
 
     def save(self, run: RunState, block: bool) -> None:
         """Saves a run."""

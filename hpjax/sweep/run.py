@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpjax.cli.allocator import advise
 from hpjax.config import Config, to_dict
@@ -22,10 +22,10 @@ from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose, format_findings
 from hpjax.report.figures import draw_figures
-from hpjax.report.heading import describe_data, describe_fixed, join_values
+from hpjax.report.notebook import create_figure_of, create_frame, create_info, describe_in_html
 from hpjax.report.outcome import describe_outcome, describe_standings
 from hpjax.report.progress import counting
-from hpjax.report.style import FigureInfo, sparing
+from hpjax.report.style import plain_drawing, sparing
 from hpjax.search.plan import Plan
 from hpjax.store.files import read_json
 from hpjax.store.ranking import Ranking, parse_ranking
@@ -38,8 +38,11 @@ from hpjax.sweep.groups import run_groups
 from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.preflight import blaming_models, check_config
-from hpjax.sweep.selection import find_setting
 from hpjax.sweep.session import Interrupted, LaneLimit, Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
 
@@ -76,13 +79,35 @@ class SweepResult:
         """The best trial, its setting, and how busy lanes were, in a line."""
         return describe_outcome(self.best, self.summary)
 
+    def frame(self) -> "pd.DataFrame":
+        """Returns the trials as a pandas frame, a column for each hyperparameter."""
+        return create_frame(self.trials)
+
+    def epochs_frame(self) -> "pd.DataFrame":
+        """Returns the epochs as a pandas frame."""
+        return create_frame(self.epochs)
+
+    def figure(self, name: str) -> "Figure":
+        """Returns a metric's curves as a matplotlib figure; `name` is a column of epochs.
+
+        Raises:
+          UsageError: There is no such figure; names those that there are.
+        """
+        config = read_json(self.workdir / CONFIG_NAME)
+        with plain_drawing():
+            return create_figure_of(name, config, self.summary, self.trials, self.epochs)
+
+    def _repr_html_(self) -> str:
+        return describe_in_html(self.outcome, self.standings, self.diagnosis)
+
     @functools.cached_property
     def diagnosis(self) -> list[Finding]:
         """What stands out, the most severe first; also of a sweep that isn't finished."""
         if "findings" in self.summary:
             return [Finding(**entry) for entry in self.summary["findings"]]
         ranking = Ranking(self.summary["metric"], self.summary["select"])
-        facts = create_facts(read_json(self.workdir / CONFIG_NAME), ranking, self.summary.get("data", {}))
+        config, data = read_json(self.workdir / CONFIG_NAME), self.summary.get("data", {})
+        facts = create_facts(config, ranking, data, layouts=self.summary.get("layouts", ()))
         return diagnose(self.trials, self.epochs, facts)
 
 
@@ -177,6 +202,7 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
             with sparing("the diagnosis"):
                 found = _diagnose(session)
             session.write_tables(finished=True, more=found)
+            session.write_page()
     except Exception as error:
         if session is None or not is_out_of_memory(error):
             raise
@@ -228,31 +254,18 @@ def _diagnose(session: Session) -> dict[str, Any]:
     spec, stores = session.spec, session.stores
     session.datasets.any()  # is loaded, and described from now on
     data = session.datasets.describe()["data"] | {"copies_of_train": session.datasets.count_copies()}
-    facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space)
+    layouts = [plan.layout() for plan in session.plans]
+    facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space, layouts)
     findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
     stores.trackers.log_text("diagnosis", format_findings(findings))
     return {"data": data, "findings": [finding.to_dict() for finding in findings]}
 
 
 def _draw(session: Session) -> None:
-    path, dataset, spec = session.workdir.path, session.datasets.any(), session.spec
-    trials, winner, swept = load_trials(path), find_setting(session), spec.space.names
-    info = FigureInfo(
-        dataset=describe_data(spec.config, dataset, trials),
-        model=join_values(trials, "model", spec.config.model.name),
-        swept=swept,
-        details=describe_fixed(spec.config, swept),
-        notice=dataset.notice,
-        classes=len(dataset.classes),
-        winner=winner and winner.setting,
-        choices=tuple(axis.name for axis in spec.space.axes if axis.choices),
-        logs=tuple(axis.name for axis in spec.space.axes if axis.log),
-        ranking=spec.ranking,
-        ranked_by=spec.ranked_by,
-        minimize=not spec.objective.maximize,
-        own_metric=spec.own_name,
-        images={"test": len(dataset.test), "validation": len(dataset.validation or ())},
-    )
-    draw_figures(
-        load_epochs(path), trials, label_trials(trials, swept), info, path / "figures", load_copies(path)
-    )
+    path, spec = session.workdir.path, session.spec
+    session.datasets.any()  # is loaded, and described from now on
+    trials = load_trials(path)
+    ranked = {"metric": spec.ranking.metric, "select": spec.ranking.select, "objective": spec.objective.name}
+    info = create_info(to_dict(spec.config), {**session.datasets.describe(), **ranked}, trials)
+    labels = label_trials(trials, info.swept)
+    draw_figures(load_epochs(path), trials, labels, info, path / "figures", load_copies(path))

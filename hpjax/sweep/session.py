@@ -17,12 +17,14 @@ import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
-from hpjax.config.parsing import MAX_SEED
+from hpjax.config.parsing import MAX_SEED, to_dict
 from hpjax.errors import CheckpointError, HpjaxError, Signalled
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.machine import describe_machine
 from hpjax.lanes.program import Program
+from hpjax.report.page import PAGE_NAME, PageSource, write_page
 from hpjax.report.progress import Progress
+from hpjax.report.style import leaving_out
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import Queue, create_queue, make_group_key
@@ -31,12 +33,13 @@ from hpjax.search.study import Study, open_study
 from hpjax.search.trial import Trial
 from hpjax.store.changes import WEIGHTS
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints
+from hpjax.store.files import read_json
 from hpjax.store.kept import KeptWeights, most_kept
 from hpjax.store.records import Records, open_records
 from hpjax.store.resume import restore_population
 from hpjax.store.trackers import Trackers, make_trackers
 from hpjax.store.typed import is_dict_of, read_as
-from hpjax.store.workdir import JOURNAL_NAME, WITNESS_NAME, Workdir
+from hpjax.store.workdir import JOURNAL_NAME, SUMMARY_NAME, WITNESS_NAME, Workdir
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import Inputs, check_files, hash_files, parse_inputs
 from hpjax.sweep.leader import Leader
@@ -44,6 +47,7 @@ from hpjax.sweep.ledgers import Tally, check_run, parse_layout
 from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
 from hpjax.sweep.spec import create_spec
+from hpjax.sweep.surroundings import describe_surroundings
 
 
 class Interrupted(HpjaxError):
@@ -276,11 +280,17 @@ class Session:
         shares = {"utilisation": self.tally.utilisation, "layouts": [plan.layout() for plan in self.plans]}
         shares |= {"planned_seconds": self.plan.total_seconds}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
-        inputs = {"inputs": Inputs(self.datasets.fingerprints, self.files)._asdict()}
-        inputs["machine"] = describe_machine()
-        known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **inputs}
-        entries = {**known, **more}
-        self.stores.records.write_tables(self.spec.ranking, finished, entries)
+        inputs = Inputs(self.datasets.fingerprints, self.files)._asdict()
+        made = {"inputs": inputs, "machine": describe_machine(), "made_with": describe_surroundings()}
+        known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **made}
+        self.stores.records.write_tables(self.spec.ranking, finished, {**known, **more})
+
+    def write_page(self) -> None:
+        """Writes the page that shows the tables; where that fails, a line says so."""
+        path, log = self.workdir.path, self.stores.records
+        rows = log.trials(), log.epochs(), log.copies(), log.occupancy
+        with leaving_out(PAGE_NAME):
+            write_page(PageSource(path, to_dict(self.spec.config), read_json(path / SUMMARY_NAME), *rows))
 
     @property
     def plan(self) -> Plan:

@@ -188,7 +188,7 @@ def test_the_plan_bounds_what_checkpoints_take(finished):
 def test_the_plan_bounds_what_logs_take(finished):
     _, result = finished
     plan = json.loads((result.workdir / "plan.json").read_text())
-    apart = ("checkpoints", "figures")
+    apart = ("checkpoints", "figures", "report.html")
     files = [p for p in result.workdir.rglob("*") if p.relative_to(result.workdir).parts[0] not in apart]
     assert (result.workdir / "tensorboard").exists()
     taken = sum(p.stat().st_size for p in files if p.is_file())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hpjax.report.diagnosis import choice, edges, fit, images, learning_rate, values
+from hpjax.report.diagnosis import choice, cost, edges, fit, images, learning_rate, values
 from hpjax.report.diagnosis.facts import SweepFacts, create_facts
 from hpjax.report.diagnosis.finding import LEVELS, Finding, describe_findings, format_findings
 from hpjax.report.diagnosis.runs import Sweep
@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (  # among findings of one level, the first is said fi
     fit.still_improving,
     fit.trained_too_long,
     values.batch_size,
+    cost.evaluation_takes_the_time,
 )
 
 

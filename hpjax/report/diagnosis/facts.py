@@ -23,6 +23,7 @@ class SweepFacts:
       copies_of_train: test images that are training images as well, to the last pixel; None: not counted.
       sampler: which settings were tried; `grid` is all combinations.
       population: whether trials took over others' states on the way (PBT).
+      layouts: of each group, as `summary.json` has them.
 
     """
 
@@ -35,6 +36,7 @@ class SweepFacts:
     copies_of_train: int | None = None
     sampler: str = "grid"
     population: bool = False
+    layouts: Sequence[Mapping[str, Any]] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,7 +52,11 @@ class SweepFacts:
 
 
 def create_facts(
-    config: Mapping[str, Any], ranking: Ranking, data: Mapping[str, Any], space: Space | None = None
+    config: Mapping[str, Any],
+    ranking: Ranking,
+    data: Mapping[str, Any],
+    space: Space | None = None,
+    layouts: Sequence[Mapping[str, Any]] = (),
 ) -> SweepFacts:
     """Returns the facts of a sweep.
 
@@ -59,6 +65,7 @@ def create_facts(
       ranking: what ranks trials.
       data: the entry `data` of `summary.json`.
       space: what is searched; read from the configuration if not given.
+      layouts: the entry `layouts` of `summary.json`.
     """
     keys = {name: known.key.split(".") for name, known in HYPERPARAMETERS.items()}
     options = {f"{OPTION}{name}": value for name, value in config["model"].get("options", {}).items()}
@@ -72,4 +79,5 @@ def create_facts(
         copies_of_train=data.get("copies_of_train"),
         sampler=config["sweep"]["sampler"],
         population=bool(config["sweep"]["pbt"]),
+        layouts=tuple(layouts),
     )

@@ -33,6 +33,7 @@ class Run:
       accuracy: on the same.
       scores: what ranks it, by epoch, so that higher is better.
       seconds: its share of each epoch's wall time.
+      lanes: how many trials shared each epoch.
     """
 
     trial: TrialRow
@@ -42,6 +43,7 @@ class Run:
     accuracy: np.ndarray
     scores: np.ndarray
     seconds: np.ndarray
+    lanes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -92,6 +94,7 @@ class Sweep:
             _column(rows, f"{self.split}_accuracy"),
             sign * _column(rows, metric),
             np.array([row.epoch_seconds / max(1, row.lanes) for row in rows], float),
+            np.array([row.lanes for row in rows], int),
         )
 
     @cached_property

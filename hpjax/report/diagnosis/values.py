@@ -16,6 +16,8 @@ MOST_FAILED = 0.5  # above, most of the time was lost
 BLAMED = 0.01  # p of a value's failures against those of all other values
 BLAMED_OF = 12  # trials; with fewer, a value is blamed where all of its trials failed and few others
 LEAST_FAILED = 2
+LEAST_EPOCHS = 5  # without which no better than guessing doesn't mean that nothing would be learned
+FALLS = 0.01  # of the training loss, in the second half of the epochs
 
 
 def failed_trials(sweep: Sweep) -> Finding | None:
@@ -28,23 +30,44 @@ def failed_trials(sweep: Sweep) -> Finding | None:
     blamed = [entry for axis in sweep.varied if (entry := _blame(sweep.buckets(axis), failed))]
     lost = sum(run.trial.diverged for run in failed)
     where = "".join(f"; {e['failed']} of {e['trials']} with {e['label']}" for e in blamed)
-    level = "severe" if len(failed) == len(began) else "warning" if share >= MOST_FAILED else "info"
-    advice = (
-        "Take these values out of the space." if blamed else "Lower the learning rate, or look at the data."
-    )
+    too_early = not lost and max(len(run) for run in failed) < LEAST_EPOCHS
+    level = "info" if share < MOST_FAILED else "severe" if share == 1 and not too_early else "warning"
+    epochs = max(len(run) for run in failed)
+    after = f" after {epochs} epoch{'s' * (epochs != 1)}" if too_early else ""
     return Finding(
         "failed_trials",
         level,
         f"{len(failed)} of {len(began)} trials came to nothing ({lost} diverged, {len(failed) - lost} no "
-        f"better than guessing){where}.",
-        advice,
+        f"better than guessing{after}){where}.",
+        _advise(failed, bool(blamed), too_early, math.log(max(2, sweep.facts.classes))),
         {
             "failed": len(failed),
             "diverged": lost,
             "trials": len(began),
             "by_value": blamed,
+            "epochs": epochs,
         },
     )
+
+
+def _advise(failed: Sequence[Run], blamed: bool, too_early: bool, guess: float) -> str:
+    """Returns what to do about trials that came to nothing; `guess` is the loss of guessing."""
+    if too_early:  # steps too small and steps too large look the same
+        return "So few epochs say little: train longer (train.epochs) before changing anything else."
+    if blamed:
+        return "Take these values out of the space."
+    falling = [run for run in failed if not run.trial.diverged and _falls(run)]
+    if len(falling) > len(failed) / 2:
+        return "Their training losses still fall: raise the learning rate, or train longer."
+    high = [run for run in failed if run.trial.diverged or run.train_loss[-1] > guess]
+    if len(high) > len(failed) / 2:
+        return "Lower the learning rate, or look at the data."
+    return "Try learning rates a factor of 10 lower and higher, and look at the data."
+
+
+def _falls(run: Run) -> bool:
+    late = run.train_loss[len(run) // 2 :]
+    return len(late) > 1 and bool(late[-1] < (1 - FALLS) * late[0])
 
 
 def learned_nothing(sweep: Sweep, run: Run) -> bool:

@@ -1,0 +1,137 @@
+"""Curves per epoch for the page: of many settings those that matter, thinned to what a screen can show."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpjax.report.curves import Curve, create_curves
+from hpjax.report.figures import METRICS
+from hpjax.report.page.source import PageSource
+from hpjax.report.page.table import short
+from hpjax.report.style import is_number, spell
+from hpjax.store.rows import OBJECTIVE
+
+MOST_CURVES = 150  # of one figure
+MOST_POINTS = 60  # of one curve
+_WIDE = 50  # losses spread over more than this factor get a log scale
+# The article's three first.
+ORDER = ("train_loss", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy",
+         "train_accuracy", OBJECTIVE)  # fmt: skip
+
+
+def create_series(source: PageSource) -> list[dict[str, Any]]:
+    """Returns a figure of curves for each metric that was measured per epoch, as JSON values."""
+    figures = []
+    for metric in ORDER:
+        if all(getattr(row, metric) is None for row in source.epochs):
+            continue
+        curves = create_curves(
+            source.epochs, source.trials, source.labels, source.swept, metric, source.ranking.select
+        )
+        drawn = [curve for curve in curves if curve.mean]
+        if drawn:
+            figures.append(_create_figure(source, metric, drawn))
+    return figures
+
+
+def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[str, Any]:
+    title, unit, _ = METRICS[metric]
+    if metric == OBJECTIVE:
+        name = spell(str(source.summary.get("objective", "")).rpartition(":")[2])
+        title = f"{name[:1].upper()}{name[1:]}"
+    winner = source.winner.setting if source.winner else None
+    less = metric.endswith("loss") or (metric == OBJECTIVE and source.less_is_better)
+    chosen = choose_curves(source, drawn)
+    values = [value for curve in chosen for value in curve.mean]
+    return {
+        "metric": metric,
+        "title": f"{title} per epoch",
+        "axis": f"{title.lower()} ({unit})",
+        "log": metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE,
+        "guess": _guess(source) if metric.endswith("accuracy") else None,
+        "images": source.images_of(metric),
+        "of": len(drawn),
+        "lines": [_create_line(curve, curve.setting == winner) for curve in chosen],
+        "scale": _find_scale(source, chosen),
+        "alt": _describe(chosen, title, less, len(drawn)),
+    }
+
+
+def choose_curves(source: PageSource, curves: Sequence[Curve]) -> list[Curve]:
+    """Returns all curves by the rank of their settings, which is the same in every figure.
+
+    Of very many some of each rank are returned.
+
+    Those that ended early come after those that ran to the end, but for the winner.
+    """
+    scores = {row.setting: found.mean for row in source.settings if (found := row.ranked(source.ranking))}
+    winner, sign = source.winner and source.winner.setting, 1 if source.less_is_better else -1
+
+    def rank(curve: Curve) -> tuple[bool, bool, float, int]:
+        score = scores.get(curve.setting)
+        place = math.inf if score is None else sign * score
+        return curve.setting != winner, bool(curve.ended), place, curve.setting
+
+    ranked = sorted(curves, key=rank)
+    if len(ranked) <= MOST_CURVES:
+        return ranked
+    head = MOST_CURVES // 3
+    rest = np.linspace(head, len(ranked) - 1, MOST_CURVES - head).round().astype(int)
+    return [*ranked[:head], *(ranked[i] for i in rest)]
+
+
+def _create_line(curve: Curve, wins: bool) -> dict[str, Any]:
+    kept = _keep(len(curve.epochs))
+    line: dict[str, Any] = {
+        "label": curve.label,
+        "setting": curve.setting,
+        "x": [curve.epochs[i] for i in kept],
+        "y": [short(curve.mean[i]) for i in kept],
+        "result": short(curve.result),
+        "wins": wins,
+        "seeds": curve.seeds,
+        "note": curve.note,
+        "ended": curve.ended,
+    }
+    if curve.seeds > 1:
+        line |= {"low": [short(curve.low[i]) for i in kept], "high": [short(curve.high[i]) for i in kept]}
+    return line
+
+
+def _keep(count: int) -> Sequence[int]:
+    if count <= MOST_POINTS:
+        return range(count)
+    return [int(i) for i in np.linspace(0, count - 1, MOST_POINTS).round()]
+
+
+def _guess(source: PageSource) -> float | None:
+    classes = len(source.summary.get("data", {}).get("classes", ()))
+    return short(1 / classes) if classes > 1 else None
+
+
+def _find_scale(source: PageSource, curves: Sequence[Curve]) -> dict[str, Any] | None:
+    """Returns each line's place on a scale of colours, where one numeric hyperparameter was searched."""
+    names = source.swept
+    if len(names) != 1 or not all(is_number(curve.values[names[0]]) for curve in curves):
+        return None
+    values = [float(curve.values[names[0]]) for curve in curves]  # pyright: ignore[reportArgumentType]
+    if len(set(values)) < 2:
+        return None
+    log = source.axes[0].log or (min(values) > 0 and max(values) >= 30 * min(values))
+    places = [math.log(v) if log else v for v in values]
+    low, span = min(places), max(places) - min(places)
+    return {"name": spell(names[0]), "places": [short((place - low) / span) for place in places]}
+
+
+def _describe(curves: Sequence[Curve], title: str, less: bool, of: int) -> str:
+    """Returns the figure in words."""
+    ended = [curve for curve in curves if curve.result is not None]
+    text = f"{title} over up to {max(curve.epochs[-1] for curve in curves)} epochs for {of} "
+    text += "setting" if of == 1 else "settings"
+    if not ended:
+        return f"{text}."
+    best = (min if less else max)(ended, key=lambda curve: curve.result or 0.0)
+    word = "Lowest" if less else "Highest"
+    return f"{text}. {word}: {best.label} with {best.result:.4g}."

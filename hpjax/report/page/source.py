@@ -1,0 +1,144 @@
+"""What the page is made of: a sweep's rows and summary, from a running sweep or from its workdir."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpjax.errors import ConfigError, WorkdirError
+from hpjax.report.curves import label_trials
+from hpjax.report.diagnosis import Finding, create_facts, diagnose
+from hpjax.search.space import Axis, parse_space
+from hpjax.store.files import check_file, read_json
+from hpjax.store.occupancy import Occupancy
+from hpjax.store.ranking import Ranking
+from hpjax.store.records import load_history
+from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
+from hpjax.store.settings import SettingRow, summarize_settings
+from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME
+
+
+@dataclass(frozen=True, eq=False)
+class PageSource:
+    """A sweep as it is now.
+
+    Attributes:
+      workdir: where it lies, as the user named it.
+      config: the content of `config.json`.
+      summary: the content of `summary.json`.
+      trials: all rows.
+      epochs: all rows.
+      copies: PBT's copies.
+      occupancy: which trial sat in which lane.
+    """
+
+    workdir: Path
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    trials: Sequence[TrialRow]
+    epochs: Sequence[EpochRow]
+    copies: Sequence[CopyRow] = ()
+    occupancy: Occupancy = field(default_factory=Occupancy)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sweep ran to its end."""
+        return self.summary.get("finished") is True
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """What ranks trials."""
+        metric, select = str(self.summary.get("metric")), str(self.summary.get("select"))
+        known = {field.name for field in dataclasses.fields(TrialRow)}
+        if select not in ("final", "best") or f"{select}_{metric}" not in known:
+            raise WorkdirError(
+                f"{self.workdir / SUMMARY_NAME} is damaged (it doesn't say what ranks trials): remove it, "
+                "and the command that ran the sweep writes it again"
+            )
+        return Ranking(metric, select)
+
+    @property
+    def ranked_by(self) -> str:
+        """What ranks trials, in words."""
+        own = str(self.summary.get("objective", "")) if self.ranking.metric == OBJECTIVE else ""
+        return self.ranking.describe(own.rpartition(":")[2])
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """What was searched."""
+        return parse_space(self.config["sweep"]["space"]).axes
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The hyperparameters that were searched."""
+        return tuple(axis.name for axis in self.axes)
+
+    @cached_property
+    def labels(self) -> dict[int, str]:
+        """Each trial's setting in words."""
+        return label_trials(self.trials, self.swept)
+
+    @cached_property
+    def settings(self) -> list[SettingRow]:
+        """Every setting, compared with the winner."""
+        return summarize_settings(self.trials, self.ranking)
+
+    @property
+    def winner(self) -> SettingRow | None:
+        """The setting that wins; None if none was measured."""
+        return next((row for row in self.settings if row.winner), None)
+
+    @cached_property
+    def best(self) -> TrialRow | None:
+        """The trial that ranks first; None if none was measured."""
+        return self.ranking.find_best(self.trials)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What stands out, the most severe first."""
+        if "findings" in self.summary:
+            return [Finding(**entry) for entry in self.summary["findings"]]
+        data, layouts = self.summary.get("data", {}), self.summary.get("layouts", ())
+        facts = create_facts(self.config, self.ranking, data, layouts=layouts)
+        return diagnose(self.trials, self.epochs, facts)
+
+    def images_of(self, column: str) -> int:
+        """Returns on how many images an accuracy's column was measured; 0 where that isn't known."""
+        images = self.summary.get("data", {}).get("images", {})
+        split = next((name for name in ("validation", "test") if f"{name}_accuracy" in column), "")
+        return int(images.get(split, 0))
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether less is better of what ranks trials."""
+        return bool(self.trials) and self.trials[0].prefers_small(self.ranking.metric)
+
+
+def load_source(workdir: Path) -> PageSource:
+    """Returns the sweep in a workdir: one that ended, that was interrupted, or that runs.
+
+    Raises:
+      WorkdirError: There is no sweep, it has written nothing yet, or what it wrote is damaged.
+    """
+    if not check_file(workdir / CONFIG_NAME):
+        raise WorkdirError(f"--workdir={workdir} holds no sweep: expected a folder with {CONFIG_NAME}")
+    if not check_file(workdir / SUMMARY_NAME):
+        raise WorkdirError(
+            f"--workdir={workdir} holds no {SUMMARY_NAME} yet: it is written after a sweep's first epoch; "
+            "the command that began the sweep goes on with it"
+        )
+    config, summary = read_json(workdir / CONFIG_NAME), read_json(workdir / SUMMARY_NAME)
+    history = load_history(workdir)
+    rows = history.trials(), history.epochs(), history.copies()
+    source = PageSource(workdir, config, summary, *rows, history.occupancy)
+    try:
+        assert isinstance(source.axes, tuple) and isinstance(source.findings, list)
+        assert source.ranking
+    except (ConfigError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise WorkdirError(
+            f"{workdir} holds a damaged {CONFIG_NAME} or {SUMMARY_NAME} ({type(error).__name__}: {error}): "
+            "restore them, or choose another workdir"
+        ) from error
+    return source

@@ -1,0 +1,99 @@
+"""Sweeps that nobody ran, recorded as by a sweep: in memory, or in a workdir."""
+
+import json
+import math
+
+import numpy as np
+
+from hpjax.config import parse_config, to_dict
+from hpjax.report.page import PageSource
+from hpjax.store.history import History
+from hpjax.store.ranking import Ranking
+from hpjax.store.tables import finite, summarize
+
+SPACE = {
+    "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+    "weight_decay": {"low": 1e-6, "high": 1.0, "log": True},
+    "optimizer": ("adam", "sgd"),
+}
+LANES = 8
+CLASSES = [f"class {i}" for i in range(6)]
+
+
+def record_search(path, trials=24, epochs=6, seeds=1, pruned=0.5, finished=True, classes=CLASSES, **sections):
+    """Returns a random search of which a share ended early, eight lanes at a time; nothing is written.
+
+    Accuracy depends on the learning rate alone: 0.001 is best.
+    """
+    sweep = {"space": SPACE, "sampler": "random", "trials": trials, "seeds": seeds}
+    sweep |= sections.pop("sweep", {})
+    given = {"sweep": sweep, "data": {"name": "digits"}, "train": {"epochs": epochs}, **sections}
+    history, rng = History(), np.random.default_rng(0)
+    for first in range(0, trials * seeds, LANES):
+        numbers = range(first, min(first + LANES, trials * seeds))
+        _record_round(history, rng, numbers, epochs, sweep["space"], seeds, pruned)
+    if not finished:
+        history.apply(_start(trials * seeds, {"learning_rate": 1e-3}, seeds))
+    ranking = Ranking("validation_accuracy")
+    data = {"name": "digits", "classes": list(classes), "notice": "", "class_counts": {}}
+    data["images"] = {"train": 900, "validation": 100, "test": 1000}
+    summary = {"finished": finished, **summarize(history.trials(), ranking), "data": data, "layouts": []}
+    summary |= {"objective": "validation_accuracy", "swept": list(sweep["space"])}
+    config, rows = to_dict(parse_config(given)), (history.trials(), history.epochs(), history.copies())
+    return PageSource(path, config, finite(summary), *rows, history.occupancy)
+
+
+def write_workdir(path, **kind):
+    """Writes such a search into a folder, as an unfinished one: a finished one vouches for every byte."""
+    source = record_search(path, **kind)
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(source.config), encoding="utf-8")
+    (path / "summary.json").write_text(json.dumps({**source.summary, "finished": False}), encoding="utf-8")
+    _write_history(path / "history.jsonl", source)
+    return path
+
+
+def _write_history(file, source):
+    lines = []
+    for trial in source.trials:
+        lines.append(_start(trial.trial, trial.hyperparameters, 1))
+        rows = (row for row in source.epochs if row.trial == trial.trial)
+        lines += [{"kind": "epoch", **{name: getattr(row, name) for name in row.__slots__}} for row in rows]
+        if trial.status != "running":
+            lines.append({"kind": "finish", "trial": trial.trial, "status": trial.status, "message": ""})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _start(number, values, seeds):
+    event = {"kind": "start", "trial": number, "hyperparameters": dict(values), "seed": number % seeds}
+    event |= {"setting": number - number % seeds, "seed_index": number % seeds, "group": 0, "order_offset": 0}
+    return event
+
+
+def _record_round(history, rng, numbers, epochs, space, seeds, pruned):
+    plans = {}
+    for number in numbers:
+        drawn = np.random.default_rng(number // seeds)
+        rate, decay = float(10 ** drawn.uniform(-5, -1)), float(10 ** drawn.uniform(-6, 0))
+        optimizer = ("adam", "sgd")[number // seeds % 2]
+        values = {"learning_rate": rate, "weight_decay": decay, "optimizer": optimizer}
+        history.apply(_start(number, {name: values[name] for name in values if name in space}, seeds))
+        ends = int(rng.integers(1, epochs)) if epochs > 1 and rng.random() < pruned else epochs
+        plans[number] = math.exp(-((math.log10(values["learning_rate"]) + 3) ** 2)), ends
+    for epoch in range(1, epochs + 1):
+        alive = [number for number in numbers if plans[number][1] >= epoch]
+        for number in alive:
+            learned = plans[number][0] * (1 - math.exp(-epoch / 3))
+            accuracy, loss = 0.17 + 0.75 * learned + float(rng.normal(0, 0.01)), 1.8 - 1.4 * learned
+            row = {"trial": number, "epoch": epoch, "train_loss": loss, "validation_loss": loss + 0.1}
+            row |= {
+                "validation_accuracy": accuracy,
+                "train_accuracy": accuracy,
+                "epoch_seconds": 2.0,
+                "lanes": len(alive),
+            }
+            history.apply({"kind": "epoch", **row})
+        for number in alive:
+            if plans[number][1] == epoch:
+                status = "complete" if epoch == epochs else "pruned"
+                history.apply({"kind": "finish", "trial": number, "status": status, "message": ""})
