@@ -5,7 +5,7 @@ from typing import Any
 from hpjax.report.page.lanes import create_timeline
 from hpjax.report.page.series import MOST_CURVES, create_series
 from hpjax.report.page.source import PageSource
-from hpjax.report.style import is_log_like, is_number, spell
+from hpjax.report.style import format_value, is_log_like, is_number, spell
 
 MOST_DOTS = 3_000  # of one figure
 MOST_PANELS = 8
@@ -53,7 +53,7 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
         log = numeric and _is_logarithmic([float(value) for value in distinct], axis.log)
         listed = len(distinct) <= MOST_LISTED
         title = f"{source.ranked_by} against {spell(axis.name)}"
-        best = source.best.hyperparameters.get(axis.name) if source.best else None
+        best = format_value(source.best.hyperparameters.get(axis.name) if source.best else None)
         figures.append(
             {
                 "id": f"response-{axis.name}",
@@ -70,6 +70,8 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
                 f"{best}.",
             }
         )
+    if len(figures) > MOST_PANELS:
+        figures[0]["note"] += f" The first {MOST_PANELS} of {len(figures)} hyperparameters are drawn."
     return figures[:MOST_PANELS]
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpjax.errors import ConfigError, WorkdirError
+from hpjax.errors import ConfigError, WorkdirError, one_line
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose
 from hpjax.search.space import Axis, parse_space
@@ -63,7 +63,7 @@ class PageSource:
     def ranked_by(self) -> str:
         """What ranks trials, in words."""
         own = str(self.summary.get("objective", "")) if self.ranking.metric == OBJECTIVE else ""
-        return self.ranking.describe(own.rpartition(":")[2])
+        return one_line(self.ranking.describe(own.rpartition(":")[2]))
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:

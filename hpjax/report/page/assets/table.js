@@ -106,7 +106,7 @@ function makeTable(data) {
       const line = element("tr", trials[row] === data.winner ? { class: "wins" } : {});
       columns.forEach((column, i) => {
         const value = column.values[row];
-        const cell = element(i ? "td" : "th", column.kind === "text" ? {} : { class: column.kind });
+        const cell = element(i ? "td" : "th", { class: column.kind });
         if (!i) cell.setAttribute("scope", "row");
         cell.append(column.kind === "spark" ? drawSpark(value) : format(value));
         line.append(cell);
