@@ -47,11 +47,19 @@ def test_a_model_and_a_metric_of_ones_own(files):
     assert all(e.validation_loss is not None and e.test_loss is None for e in result.epochs)
 
 
-def test_every_config_that_is_named_exists():
-    for name in re.findall(r"configs/\w+\.py", README):
-        assert (Path(__file__).parents[1] / name).is_file(), name
-    for link in re.findall(r"\]\(([\w./]+)\)", README):
-        assert (Path(__file__).parents[1] / link).exists(), link
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_every_config_and_page_that_is_named_exists(page):
+    text = page.read_text("utf-8")
+    for name in re.findall(r"configs/\w+\.py", text):
+        assert (ROOT / name).is_file(), name
+    for link in re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_readme_is_short():
+    assert README.count("\n") < 130
 
 
 PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in sorted(os.listdir(ROOT / "docs")))]
@@ -85,7 +93,7 @@ def test_what_is_called_from_python_exists():
         assert callable(getattr(hpjax, name)), name
     for module, name in re.findall(r"from (hpjax[\w.]*) import (\w+)", README):
         assert hasattr(importlib.import_module(module), name), name
-    for variable in re.findall(r"HPJAX_\w+", README):
+    for variable in re.findall(r"HPJAX_\w+", "".join(PAGES)):
         assert any(variable in file.read_text("utf-8") for file in (ROOT / "hpjax").rglob("*.py")), variable
 
 
