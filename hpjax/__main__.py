@@ -11,6 +11,8 @@ from hpjax.errors import UsageError
 
 COMMANDS = {
     "main": ("hpjax.main", "run a sweep, or go on with one"),
+    "lr_range": ("hpjax.lr_range", "find which learning rates are worth a search"),
+    "report": ("hpjax.report", "write a sweep's page again"),
     "export": ("hpjax.export", "write a trial's model for other programs"),
     "predict": ("hpjax.predict", "ask a trained model about images"),
     "replay": ("hpjax.replay", "train a trial again, and compare it with its record"),

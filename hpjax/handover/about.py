@@ -108,7 +108,8 @@ def _describe_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     names = ("num_classes", "image_size")
     if network["name"] == "custom_cnn":
         names += ("kernel_widths", "padding")
-    return network | {name: arguments[name] for name in names}
+    options = arguments.get("options") or {}
+    return network | {name: arguments[name] for name in names} | ({"options": options} if options else {})
 
 
 def name_network(name: str) -> str:

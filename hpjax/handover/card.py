@@ -8,6 +8,7 @@ from hpjax.errors import one_line
 from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About
 
 _MOST_CLASSES = 100
+_WIDTH = 64  # of the ResNets that torchvision has
 _LIMITS = """\
 ## Limits
 
@@ -15,12 +16,12 @@ It knows the classes above and no others: any image gets one of them. The result
 was measured on; where a winner of many trials was chosen by the same images, they flatter it."""
 
 
-def write_card(about: About, side: int) -> str:
+def write_card(about: About, sizes: Mapping[str, Any]) -> str:
     """Returns the card, in Markdown; names of others are escaped in it.
 
     Args:
       about: what is known of the model.
-      side: custom_cnn's: of the map that its dense layers read; 0 of another network.
+      sizes: of a built-in network's layers; see `_measure_network`.
     """
     sections = [
         f"# {_plain(about.network['name'])}, {len(about.classes)} classes",
@@ -30,7 +31,7 @@ def write_card(about: About, side: int) -> str:
         _describe_data(about.data),
         _list_classes(about.classes),
         _table("Preprocessing", about.preprocessing),
-        _describe_use(about, side),
+        _describe_use(about, sizes),
         _LIMITS,
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -62,7 +63,7 @@ def _list_classes(classes: list[str]) -> str:
     return "\n".join(["## Classes", "", *listed])
 
 
-def _describe_use(about: About, side: int) -> str:
+def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
     size = about.network["image_size"]
     parts = [
         "## Use",
@@ -71,8 +72,9 @@ def _describe_use(about: About, side: int) -> str:
         f"JAX, channels last, without hpjax (`{FORWARD}`):",
         _code(_JAX.format(size=size, file=FORWARD)),
     ]
-    if torch := _TORCH.get(about.network["name"]):
-        parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, side))]
+    torch = _TORCH.get(about.network["name"])
+    if torch and sizes.get("width") in (None, _WIDTH):
+        parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, sizes))]
     else:
         parts += [f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use."]
     if ONNX in about.files:
@@ -84,12 +86,11 @@ def _code(text: str) -> str:
     return f"```python\n{text.strip()}\n```"
 
 
-def _fill_torch(text: str, about: About, side: int) -> str:
+def _fill_torch(text: str, about: About, sizes: Mapping[str, Any]) -> str:
     network = about.network
     padding = (1, 1, 0) if network.get("padding") == "reference" else ("same",) * 3
     values = {"classes": network["num_classes"], "size": network["image_size"], "file": WEIGHTS}
-    widths = tuple(network.get("kernel_widths", ()))
-    return text.format(**values, widths=widths, padding=padding, features=10 * side * side)
+    return text.format(**values, **sizes, name=network["name"], padding=padding)
 
 
 def _plain(text: str) -> str:
@@ -125,14 +126,14 @@ from torch import nn
 class CustomCNN(nn.Module):
     def __init__(self):
         super().__init__()
-        widths, padding, channels = {widths}, {padding}, (3, 10, 20, 10)
+        widths, padding, channels = {widths}, {padding}, {channels}
         for i in (1, 2, 3):
             conv = nn.Conv2d(channels[i - 1], channels[i], widths[i - 1], padding=padding[i - 1], bias=i > 1)
             setattr(self, f"conv{{i}}", conv)
             setattr(self, f"batch_norm{{i}}", nn.BatchNorm2d(channels[i]))
-        self.linear1 = nn.Linear({features}, 1024)
-        self.linear2 = nn.Linear(1024, 512)
-        self.linear3 = nn.Linear(512, {classes})
+        self.linear1 = nn.Linear({features}, {dense[0]})
+        self.linear2 = nn.Linear({dense[0]}, {dense[1]})
+        self.linear3 = nn.Linear({dense[1]}, {classes})
 
     def forward(self, x):
         for i in (1, 2, 3):
@@ -154,11 +155,11 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-model = torchvision.models.resnet18(num_classes={classes})
+model = torchvision.models.{name}(num_classes={classes})
 model.load_state_dict(load_file("{file}"), strict=True)
 model.eval()
 images = torch.zeros(2, 3, {size}, {size})
 logits = model(images)
 """
 
-_TORCH = {"custom_cnn": _CNN, "resnet18": _RESNET}
+_TORCH = {"custom_cnn": _CNN, "resnet18": _RESNET, "resnet34": _RESNET}

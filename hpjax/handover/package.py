@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 
@@ -19,6 +19,8 @@ from hpjax.handover.about import ABOUT, CARD, FORWARD, ONNX, WEIGHTS, describe, 
 from hpjax.handover.card import write_card
 from hpjax.handover.forward import check_logits, serialize_forward
 from hpjax.handover.onnx_graph import has_graph, is_installed, load_onnx, serialize_onnx
+from hpjax.models.cnn import CustomCNN
+from hpjax.models.resnet import ResNet18
 from hpjax.models.torch_weights import to_torch
 from hpjax.store.files import allowed_mode, describe_os_error
 from hpjax.trained.load import TrainedTrial, load_trial
@@ -64,7 +66,7 @@ def export_trial(
     about = describe(trained, Path(expand_path(str(workdir))), batching, hashes)
     text = json.dumps(dataclasses.asdict(about), indent=2, allow_nan=False) + "\n"
     contents[ABOUT] = text.encode()
-    contents[CARD] = write_card(about, _feature_side(trained.model)).encode()
+    contents[CARD] = write_card(about, _measure_network(trained.model)).encode()
     _write(folder, contents)
     return Exported(folder, trained.row.trial, tuple(sorted(contents)), without_onnx)
 
@@ -86,8 +88,18 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
     return contents, forward.batching, ""
 
 
-def _feature_side(model: nnx.Module) -> int:
-    return getattr(model, "feature_map", (0,))[0]
+def _measure_network(model: nnx.Module) -> dict[str, Any]:
+    """Returns the sizes of a built-in network that its PyTorch code is written with."""
+    if isinstance(model, CustomCNN):
+        convs = (model.conv1, model.conv2, model.conv3)
+        side = model.feature_map[0]
+        return {
+            "channels": (3, *(conv.out_features for conv in convs)),
+            "widths": tuple(conv.kernel_size[0] for conv in convs),  # type: ignore[index]
+            "features": side * side * convs[-1].out_features,
+            "dense": (model.linear1.out_features, model.linear2.out_features),
+        }
+    return {"width": model.conv1.out_features} if isinstance(model, ResNet18) else {}
 
 
 def _check_folder(folder: Path) -> None:

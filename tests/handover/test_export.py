@@ -103,7 +103,16 @@ def test_pytorch_loads_the_weights_strictly_and_computes_the_same(exported, logi
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("resnet18", {}), ("custom_cnn", {"kernel_widths": (3, 4, 6), "padding": "same"})]
+    ("name", "options"),
+    [
+        pytest.param("resnet18", {}, marks=pytest.mark.exhaustive),
+        ("custom_cnn", {"kernel_widths": (3, 4, 6), "padding": "same"}),
+        (
+            "custom_cnn",
+            {"options": {"kernel2": 3, "features1": 4, "features3": 5, "dense1": 32, "dense2": 16}},
+        ),
+        ("resnet34", {"options": {"width": 2}}),
+    ],
 )
 def test_other_graphs(name, options):
     """Strides, shortcuts, and pads that differ from side to side."""
