@@ -155,6 +155,13 @@ def test_the_edge_is_searched_next(search):
     assert found.sweep.space.keys() == SPACE.keys() and found.train.epochs == 6
 
 
+def test_settings_that_were_run_first_dont_keep_the_range(tmp_path):
+    first = {"learning_rate": 1e-4, "weight_decay": 0.01, "optimizer": "adam"}
+    source = _with(record_search(tmp_path / "s", sweep={"enqueue": (first,)}), EDGE)
+    found = _parse(source, propose(source).command).config.sweep
+    assert found.space["learning_rate"]["low"] == 0.003 and found.enqueue == ()
+
+
 def test_what_still_improves_is_trained_longer(search):
     source = _with(search, IMPROVING)
     arguments = _parse(source, propose(source).command)

@@ -15,7 +15,7 @@ def _config(net):
         "sweep": {"space": {"learning_rate": (1e-3, 1e-2, 1e-1)}},
         "lanes": {"count": 2, "strategy": "fused"},
     }
-    return parse_config({**given, **sections})
+    return parse_config(given)
 
 
 @pytest.fixture(scope="module")
