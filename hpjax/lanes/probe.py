@@ -20,6 +20,7 @@ from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import zero_sums
 
 SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
+SHORTEST_SECONDS = 1e-4  # that a call is held to take: a clock may be coarse, or stand still
 MANY_STEPS = 1_000_000  # more than an epoch has
 MOST_STEPS = 8  # that are measured in one go
 
@@ -140,7 +141,7 @@ class Probe:
             def measure(calls: int) -> float:
                 start = time.perf_counter()
                 shards[:] = pool.map(lambda shard: self._advance(shard, steps, calls), shards)
-                return (time.perf_counter() - start) / calls
+                return max(time.perf_counter() - start, SHORTEST_SECONDS) / calls
 
             calls = math.ceil(SAMPLE_SECONDS / measure(1))
             best = min(measure(calls) for _ in range(repeats))

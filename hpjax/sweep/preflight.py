@@ -157,7 +157,10 @@ def _check_effects(config: Config, load: Callable[[Config], Dataset]) -> dict[st
         idle = find_idle(config, space, load)
     nowhere = {found.name: found.why for found in idle if not found.where}
     for name, why in nowhere.items():
-        if nowhere.keys() >= {axis.name for axis in space.axes if len(axis.choices) != 1}:
+        # Batches larger than the data are taken for what they are: all of it.
+        if name != "batch_size" and nowhere.keys() >= {
+            axis.name for axis in space.axes if len(axis.choices) != 1
+        }:
             key, value = f"sweep.space.{name}", config.sweep.space[name]
             raise ConfigError(
                 key, value, f"a hyperparameter that has an effect; {why}, so all trials are one"
