@@ -11,6 +11,7 @@ from absl import flags
 from hpjax.cli.arguments import Arguments, parse_arguments
 from hpjax.cli.command import run_command
 from hpjax.cli.host_memory import restart_with_kept_memory
+from hpjax.cli.options import wants_help
 from hpjax.cli.overrides import with_fields
 from hpjax.config import Config, parse_config, to_dict
 from hpjax.errors import UsageError
@@ -58,7 +59,7 @@ class _Asked:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the range test that the command line describes; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpshort", "--helpfull") for argument in argv[1:]):
+    if wants_help(argv):
         return run_command(lambda: print(HELP, end=""))
     return run_command(lambda: _run(_parse(argv)))
 
@@ -111,6 +112,7 @@ def space_rates(low: float, high: float, count: int) -> tuple[float, ...]:
 
 def _run(asked: _Asked) -> None:
     # Only now: a wrong command line is answered before jax is loaded.
+    from hpjax.report.style import sparing
     from hpjax.sweep import run_sweep
 
     arguments = asked.arguments
@@ -119,9 +121,10 @@ def _run(asked: _Asked) -> None:
     found = find_rate_range(tested)
     images = result.summary["data"]["images"]["train"]
     steps = _PARTS * -(-images // min(images, arguments.config.train.batch_size))
-    figure = draw_rate_range(tested, found, steps, _describe(result, arguments), result.workdir / FIGURE)
     print(f"tables       {result.workdir}/trials.csv  {result.workdir}/epochs.csv")
-    print(f"figure       {figure}")
+    with sparing(FIGURE):
+        info = _describe(result, arguments)
+        print(f"figure       {draw_rate_range(tested, found, steps, info, result.workdir / FIGURE)}")
     print("\n".join([*describe_rate_range(found, steps), *_propose(found, asked)]))
 
 

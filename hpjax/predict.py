@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from hpjax.cli.command import run_command
 from hpjax.cli.options import parse_options, wants_help
-from hpjax.errors import UsageError
+from hpjax.errors import UsageError, one_line
 
 HELP = """\
 usage: python -m hpjax.predict --model=MODEL IMAGE|FOLDER… [options]
@@ -50,7 +50,7 @@ def _run(argv: Sequence[str]) -> None:
         matrix=options["confusion"],
     )
     for remark in done.remarks:
-        print(remark, file=sys.stderr)
+        print(one_line(remark), file=sys.stderr)
     if done.skipped:
         print(f"{len(done.skipped):,} bad images left out, the first: {done.skipped[0]}", file=sys.stderr)
     if options["csv"]:

@@ -75,7 +75,7 @@ def describe(trained: TrainedTrial, workdir: Path, batching: str, files: Mapping
         hyperparameters=_clean(row.hyperparameters),
         trial={
             **{"number": row.trial, "seed": row.seed, "status": row.status, "epochs": row.epochs},
-            **{"weights_of_epoch": metadata.get("epoch"), "select": metadata.get("select")},
+            **_describe_weights(metadata),
         },
         data=_describe_data(workdir),
         code=dict(metadata.get("code") or {}),
@@ -101,6 +101,12 @@ def read_about(folder: Path) -> About:
     except ValueError as error:
         raise ModelError(f"{folder / ABOUT} isn't what hpjax.export wrote: {error}") from error
     return about
+
+
+def _describe_weights(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of which epoch the weights are; with `select=best` the checkpoint doesn't say its number."""
+    select = metadata.get("select")
+    return {"select": select} | ({"weights_of_epoch": metadata.get("epoch")} if select == "final" else {})
 
 
 def _describe_network(arguments: Mapping[str, Any]) -> dict[str, Any]:

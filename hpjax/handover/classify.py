@@ -55,7 +55,7 @@ def load_classifier(text: str, model_file: str | None = None) -> Classifier:
     path = Path(expand_path(text))
     if is_exported(path):
         return load_exported(path)
-    if (path / HISTORY_NAME).exists():
+    if os.path.exists(path / HISTORY_NAME):
         return load_trial(path, BEST, model_file).classifier
     folder, _, trial = text.rpartition(":")
     if folder and (trial == BEST or (trial.isascii() and trial.isdecimal() and len(trial) < 12)):

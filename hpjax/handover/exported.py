@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from hpjax.data.deep import Scale
 from hpjax.data.images import check_image_size
-from hpjax.errors import DataError, ModelError, Signalled, text_of
+from hpjax.errors import DataError, ModelError, text_of
 from hpjax.handover.about import ABOUT, FORWARD, About, name_network, read_about
 from hpjax.handover.forward import load_forward
 from hpjax.store.files import read_file
@@ -19,7 +20,7 @@ from hpjax.trained.classifier import Classifier, Forward
 
 def is_exported(folder: Path) -> bool:
     """Returns whether a folder holds an exported model."""
-    return (folder / ABOUT).is_file()
+    return os.path.isfile(folder / ABOUT)  # False also where it can't be looked at
 
 
 def load_exported(folder: Path) -> Classifier:
@@ -44,8 +45,6 @@ def _load(content: bytes, file: Path) -> Forward:
     try:
         return load_forward(content)
     except Exception as error:  # flatbuffers and jax raise nearly anything
-        if isinstance(error, Signalled):
-            raise
         raise ModelError(f"{file} can't be loaded by jax {jax.__version__}: {text_of(error, 300)}") from error
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import export
 from jaxtyping import Array
 
-from hpjax.errors import ModelError, Signalled, UserCodeError, text_of
+from hpjax.errors import ModelError, UserCodeError, text_of
 from hpjax.trained.classifier import Forward
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -58,8 +58,6 @@ def serialize_forward(model: nnx.Module, expected: Forward, image_size: int, nam
     for batching, compute in (("at once", at_once), ("image by image", one_by_one)):
         try:
             exported = export.export(jax.jit(compute), platforms=PLATFORMS)(images)
-        except Signalled:
-            raise
         except Exception as error:  # of the user's model, or of what jax can't export
             reason = text_of(error, 300)
             continue

@@ -23,7 +23,9 @@ def has_graph(model: nnx.Module) -> bool:
 
 
 def _find_builder(model: nnx.Module) -> Callable[..., str] | None:
-    # By the classes that it is of: one that was loaded has a class of its own below the network's.
+    # A model that was loaded has a class of its own below the network's; so may a class of the user's.
+    if type(model).__module__.partition(".")[0] != "hpjax":
+        return None
     return next((_BUILDERS[base] for base in type(model).__mro__ if base in _BUILDERS), None)
 
 

@@ -1,10 +1,11 @@
 """What results are computed on: equal bits need the same."""
 
-import os
-import platform
 from typing import Any
 
 import jax
+import jaxlib
+
+from hpjax.ops.memory import device_name
 
 
 def describe_machine() -> dict[str, Any]:
@@ -14,7 +15,7 @@ def describe_machine() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": len(jax.devices()),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": device_name(),  # on a CPU its model, whose vector width shapes sums, and its cores
         "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
     }

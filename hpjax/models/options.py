@@ -121,19 +121,6 @@ def declare_option(name: str, models: Iterable[type]) -> Hyperparameter:
     return Hyperparameter(name, f"model.options.{option}", dynamic, kind, check)
 
 
-def bind_dynamic(model: Any, options: Mapping[str, Any]) -> None:
-    """Has a model's `__call__` take the dynamic options among these without being given them.
-
-    Its class becomes one of the same name below its own: `model(images)` is what the trial computed.
-    """
-    model_class = type(model)
-    if values := dynamic_values(model_class, options):
-        call = functools.partialmethod(model_class.__call__, **values)
-        about = {"__module__": model_class.__module__, "__doc__": model_class.__doc__}
-        bound = type(model_class.__name__, (model_class,), {**about, "__call__": call})
-        object.__setattr__(model, "__class__", bound)
-
-
 def describe_class(model_class: type) -> str:
     """Returns a class with its own signature in a line, e.g. `Net(*, num_classes, width: int = 16, rngs)`."""
     parameters = list(_parameters(model_class.__init__).values())

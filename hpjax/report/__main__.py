@@ -38,9 +38,10 @@ def _parse(arguments: Sequence[str]) -> Path:
 
 
 def _write(workdir: Path) -> None:
-    from hpjax.report.page import load_source, write_page
+    from hpjax.report.page import load_source, refusing_damage, write_page
 
-    print(f"page  {write_page(load_source(workdir))}")
+    with refusing_damage(workdir):
+        print(f"page  {write_page(load_source(workdir))}")
 
 
 if __name__ == "__main__":

@@ -102,8 +102,11 @@ def perturb(axis: Axis, value: Any, factor: float, rng: np.random.Generator) -> 
     if value == 0:
         return float(rng.uniform(axis.low, axis.high))
     # Not the two ends alone, nor cut off at the range's: trials with equal values would be equal for good.
-    low, high = max(value / factor, axis.low), min(value * factor, axis.high)
-    moved = math.exp(rng.uniform(math.log(low), math.log(high)))
+    small, large = sorted(
+        (value / factor, value * factor)
+    )  # of a negative value, the larger one is nearer to 0
+    low, high, sign = max(small, axis.low), min(large, axis.high), math.copysign(1.0, value)
+    moved = sign * math.exp(rng.uniform(*sorted((math.log(sign * low), math.log(sign * high)))))
     return min(max(moved, low), high)
 
 
@@ -146,6 +149,9 @@ def check_population(config: Config, space: Space, trials: int) -> None:
             raise _refuse(f"sweep.space.{axis.name}", config.sweep.space[axis.name], ", ".join(dynamic))
         if axis.when:
             raise _refuse(f"sweep.space.{axis.name}.when", axis.when, "no condition")
+        if axis.name not in HYPERPARAMETERS and config.sweep.select == "best":
+            # Weights of an earlier epoch would be used with the options that the member had at its end.
+            raise _refuse("sweep.select", "best", f"final where {axis.name} is searched,")
     if not space.axes:
         raise _refuse("sweep.space", {}, "at least one hyperparameter to perturb")
     sweep = config.sweep

@@ -13,7 +13,7 @@ from hpjax.search.space import Space
 if TYPE_CHECKING:
     import optuna
 
-MOST_LISTED = 20_000  # settings; of a larger space, few trials are repeats
+MOST_LISTED = 20_000  # settings; a larger space is not listed, and a setting may be drawn again
 
 
 def _list_settings(space: Space) -> list[dict[str, Any]] | None:

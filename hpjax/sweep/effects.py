@@ -18,7 +18,7 @@ from flax import nnx
 from jax.extend.core import Jaxpr, Var
 
 from hpjax.config.fields import Config
-from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters
+from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, option_of
 from hpjax.data.dataset import Dataset
 from hpjax.lanes.group import fit_batch_size, model_arguments, optimizer_rule, trial_hparams
 from hpjax.models.registry import MODEL_NAMES, create_model, find_model_class
@@ -82,7 +82,10 @@ def _look_at(axis: Axis, config: Config, space: Space, load: Load, swept: set[st
     values = axis.choices or (axis.low, axis.high)
     if question is None or len(values) < 2:
         return None
-    deciding = _find_deciding(space, axis, question.others)
+    options = [other for other in space.axes if option_of(other.name)] if "model" in question.others else []
+    if any(not other.choices and not other.dynamic for other in options):
+        return None  # what a network of a value between the ends reads can't be shown
+    deciding = _find_deciding(space, axis, (*question.others, *(other.name for other in options)))
     if math.prod(a.count for a in deciding) > MOST_TRIED:
         return None
     settings = [s for s in Space(deciding).grid() if axis.applies(s)]

@@ -33,7 +33,7 @@ def run_groups(session: Session) -> None:
     Raises:
       Interrupted: A signal arrived; everything is saved.
     """
-    if not session.workdir.resumed:
+    if not session.tally.saves:  # begins, or begins anew after it ended before its first checkpoint
         with session.interruptible():
             idle = check_groups(session.spec.config, session.datasets.load)
             session.tally.without_effect = idle

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from hpjax.data.deep import DeepPicture, Scale
 from hpjax.data.images import Picture, decode_chunks
 from hpjax.errors import DataError, ModelError
+from hpjax.trained.inputs import BRIGHTEST
 
 BATCH_SIZE = 64
 
@@ -111,6 +112,10 @@ class Classifier:
             raise ModelError(
                 f"{self.name} can't take an array {images.dtype}{list(images.shape)}: expected paths of "
                 f"images, or [images, {self.image_size}, {self.image_size}, 3] of uint8 or floats in [0, 1]"
+            )
+        if floating and images.size and float(images.max()) > BRIGHTEST:
+            raise ModelError(
+                f"{self.name} can't take values up to {images.max():g}: expected floats in [0, 1]"
             )
         return images
 

@@ -1,7 +1,8 @@
 """What a loaded model takes: images as they come, of the size that it was trained on or resized to it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,31 +17,35 @@ from hpjax.errors import ModelError
 BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
 
 
-def take_images(model: nnx.Module, size: int) -> nnx.Module:
+def take_images(
+    model: nnx.Module, size: int, options: Mapping[str, float] = MappingProxyType({})
+) -> nnx.Module:
     """Has a model take uint8 images as well, resize them on request, and name what it can't take.
 
     Args:
       model: takes float images in [0, 1]; it is changed.
       size: side in pixels of the images that it was trained on.
+      options: what its `__call__` is given besides: the trial's own numbers that its class calls dynamic.
 
     Returns:
       The model. `model(images, resize=True)` resizes `images` to what it was trained on; without, a network
       that takes other sizes takes them as they are.
     """
-    model.__class__ = _subclass(type(model), size)
+    model.__class__ = _subclass(type(model), size, tuple(options.items()))
     return model
 
 
 @functools.cache  # models of one class are to compare equal
-def _subclass(base: type, size: int) -> type:
+def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...]) -> type:
     class Loaded(base):
+        @functools.wraps(base.__call__)  # what it takes is asked of its signature
         def __call__(self, images: Any, *args: Any, resize: bool = False, **kwargs: Any) -> Any:
             images = scale_images(images, size)
             if resize:
                 # Antialiased, as those that it was trained on.
                 images = jax.image.resize(images, (len(images), size, size, 3), "bilinear")
             try:
-                return super().__call__(images, *args, **kwargs)
+                return super().__call__(images, *args, **{**dict(options), **kwargs})
             except Exception as error:
                 if images.shape[1:3] == (size, size):
                     raise
@@ -48,16 +53,16 @@ def _subclass(base: type, size: int) -> type:
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
-            return _rebuild, (function, base, size, *arguments), *rest
+            return _rebuild, (function, base, size, options, *arguments), *rest
 
     Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
     Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
     return Loaded
 
 
-def _rebuild(function: Callable[..., Any], base: type, size: int, *arguments: Any) -> Any:
+def _rebuild(function: Callable[..., Any], base: type, size: int, options: tuple, *arguments: Any) -> Any:
     """Returns a copy or what was pickled, without its attributes: the class can't be found by its name."""
-    return function(_subclass(base, size), *arguments)
+    return function(_subclass(base, size, options), *arguments)
 
 
 def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:

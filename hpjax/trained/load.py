@@ -15,7 +15,7 @@ from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code, read_code
 from hpjax.data.deep import Scale
 from hpjax.errors import CheckpointError, ConfigError, HpjaxError, UserCodeError
-from hpjax.models.options import bind_dynamic
+from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
 from hpjax.store.checkpoints import load_trial_checkpoint
@@ -256,8 +256,8 @@ def _build(
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
-    bind_dynamic(model, arguments["options"])
-    return take_images(model, arguments["image_size"]), variables
+    values = dynamic_values(type(model), arguments["options"])
+    return take_images(model, arguments["image_size"], values), variables
 
 
 def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hpjax.handover import about, onnx_graph, package
 from hpjax.handover.forward import check_logits, load_forward, serialize_forward
 from hpjax.handover.package import export_trial
 from hpjax.models import create_model
+from hpjax.models.resnet import ResNet18, ResNet34
 from hpjax.sweep import run_sweep
 from hpjax.train.state import init_rngs
 from hpjax.trained.load import make_forward
@@ -131,6 +132,15 @@ def test_other_graphs(name, options):
     check_logits(make_forward(model), onnx_graph.load_onnx(content), 32, name)
 
 
+def test_a_class_of_ones_own_has_no_graph_though_it_is_below_one_of_hpjax():
+    class Mine(ResNet18):
+        pass
+
+    model = nnx.eval_shape(lambda: Mine(num_classes=2, width=2, rngs=nnx.Rngs(0)))
+    assert not onnx_graph.has_graph(model)
+    assert onnx_graph.has_graph(nnx.eval_shape(lambda: ResNet34(num_classes=2, width=2, rngs=nnx.Rngs(0))))
+
+
 def test_a_graph_that_computes_something_else_is_not_written(swept, tmp_path, monkeypatch):
     monkeypatch.setitem(onnx_graph._BUILDERS, onnx_graph.CustomCNN, lambda *a: _without_relu(*a))
     with pytest.raises(hpjax.errors.ModelError, match="custom_cnn in onnxruntime gives other logits"):
@@ -231,7 +241,8 @@ def test_names_of_others_mean_nothing_in_the_card(exported):
     known = about.read_about(exported.folder)
     known.classes[:] = HOSTILE
     known.data["notice"] = HOSTILE[4]
-    card = write_card(known, 2)
+    sizes = {"channels": (3, 10, 20, 10), "widths": (3, 3, 3), "features": 40, "dense": (1024, 512)}
+    card = write_card(known, sizes)
     assert all(line.isprintable() for line in card.splitlines())
     for name in ("<script", "](http", "| a |", "`code`"):
         assert not re.search(rf"(?<!\\){re.escape(name)}", card), name

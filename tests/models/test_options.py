@@ -7,7 +7,6 @@ from flax import nnx
 
 from hpjax.errors import ConfigError
 from hpjax.models.options import (
-    bind_dynamic,
     check_options,
     declare_option,
     describe_class,
@@ -121,14 +120,6 @@ def test_dynamic_ones_go_to_calls_alone():
     for value in ("hot", True, None):
         with pytest.raises(ConfigError, match="model.options.heat=.*a number"):
             dynamic_values(Net, {"heat": value})
-
-
-def test_a_bound_model_computes_with_its_own_values():
-    model = Net(3, rngs=None)
-    bind_dynamic(model, {"heat": 3, "drop": 0.5})
-    assert model(1.0) == 2.5 and isinstance(model, Net) and type(model).__name__ == "Net"
-    merged = nnx.merge(*nnx.split(model))
-    assert merged(1.0) == 2.5
 
 
 def test_an_option_is_dynamic_where_every_class_says_so(plain):

@@ -30,6 +30,8 @@ def test_a_gpus_installation_is_constrained():
     """The plugin is of jaxlib's version, libraries have one, and the README's command asks for them."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").split())
     assert pins["jax-cuda13-plugin"] == pins["jax-cuda13-pjrt"] == pins["jaxlib"]
-    assert {"nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cuda-runtime", "nvidia-nccl-cu13", "triton"} <= set(pins)
+    assert {"nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cuda-runtime", "nvidia-nccl-cu13", "triton"} <= set(
+        pins
+    )
     readme = (ROOT / "README.md").read_text("utf-8")
     assert re.search(r"pip install -c constraints.txt -e '.\[cuda\]'", readme)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 
@@ -15,10 +16,12 @@ from hpjax.report.outcome import describe_outcome
 from hpjax.report.page import create_page, load_source
 from hpjax.report.page.answer import create_answer
 from hpjax.report.page.figures import create_figures
-from hpjax.report.page.next_run import propose
+from hpjax.report.page.next_run import propose, spell_axis
 from hpjax.report.page.produced import list_changes, repeat_command
 from hpjax.report.page.table import create_table
 from hpjax.report.page.write import PAGE_NAME
+from hpjax.search.axis import Axis
+from hpjax.search.space import parse_space_flag
 
 MOST_BYTES = 5_000_000
 
@@ -216,6 +219,30 @@ def test_folders_with_odd_names_are_quoted(tmp_path):
     assert _parse(source, propose(source).command).workdir == f"{source.workdir}-next"
 
 
+def test_choices_are_spelled_as_they_are_read_back():
+    for choices in [("1", "2"), ("true", "none", "x"), (None, 3), (1, 2.5), (False, True)]:
+        name, spec = parse_space_flag(f"model.norm={spell_axis(Axis('model.norm', choices))}")
+        assert (name, tuple(spec)) == ("model.norm", choices)
+
+
+def test_none_as_a_choice_is_drawn_and_proposed(tmp_path):
+    source = record_search(tmp_path / "s", trials=6)
+    trials = [
+        dataclasses.replace(t, hyperparameters={**t.hyperparameters, "model.kernel1": (None, 3)[t.trial % 2]})
+        for t in source.trials
+    ]
+    sweep = {**source.config["sweep"], "space": {"model.kernel1": [None, 3]}}
+    source = dataclasses.replace(source, trials=trials, config={**source.config, "sweep": sweep})
+    assert set(_column(source, "model.kernel1")) == {"None", "3"}
+    assert [figure["column"] for figure in create_figures(source)["response"]] == ["model.kernel1"]
+
+
+def test_a_folder_whose_name_is_no_text_has_a_page(tmp_path):
+    folder = tmp_path / os.fsdecode(b"a\xff")
+    assert main(["report", f"--workdir={write_workdir(folder, trials=3)}"]) == 0
+    assert (folder / PAGE_NAME).stat().st_size
+
+
 # The command.
 
 
@@ -238,6 +265,14 @@ def _overwrite(name, text):
     return lambda path: (path / name).write_text(text, encoding="utf-8")
 
 
+def _replace(name, **entries):
+    def change(path):
+        content = json.loads((path / name).read_text(encoding="utf-8"))
+        _overwrite(name, json.dumps({**content, **entries}))(path)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -246,6 +281,12 @@ def _overwrite(name, text):
         (_overwrite("summary.json", "{}"), "is damaged"),
         (_overwrite("config.json", '{"sweep": 3}'), "holds a damaged config.json"),
         (_overwrite("history.jsonl", "{}\n"), "is damaged in line 1"),
+        *(
+            (_replace("summary.json", **{name: 5}), "holds a damaged")
+            for name in ("layouts", "data", "findings")
+        ),
+        (_replace("summary.json", made_with=[1]), "holds a damaged"),
+        (_replace("config.json", model=None), "holds a damaged"),
         (lambda path: (path / PAGE_NAME).mkdir(), "can't write"),
     ],
 )

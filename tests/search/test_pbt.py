@@ -142,3 +142,12 @@ def test_options_are_checked(name, value):
     with pytest.raises(ConfigError) as caught:
         _config({name: value})
     assert caught.value.key == f"sweep.pbt.{name}"
+
+
+@pytest.mark.parametrize("value", [-0.5, -0.01, 0.3])
+def test_values_on_both_sides_of_zero_keep_their_side(value):
+    """An option of a model may be negative."""
+    axis = Axis("model.shift", (), -1.0, 1.0)
+    for seed in range(9):
+        moved = perturb(axis, value, 1.2, np.random.default_rng(seed))
+        assert moved * value > 0 and abs(value) / 1.2 <= abs(moved) <= abs(value) * 1.2

@@ -13,10 +13,10 @@ from hpjax.config import parse_config
 from hpjax.config.fields import FIELDS
 from hpjax.data.dataset import load_dataset
 from hpjax.errors import ConfigError
-from hpjax.search.space import parse_space
 from hpjax.sweep import run_sweep
 from hpjax.sweep.effects import find_idle, list_read
 from hpjax.sweep.preflight import check_groups
+from hpjax.sweep.spec import create_space
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.optimizer import OPTIMIZER_NAMES, OptimizerRule, make_optimizer
 
@@ -49,7 +49,7 @@ def _config(space, model="custom_cnn", **sections):
 
 def _find(space, model="custom_cnn", **sections):
     config = _config(space, model, **sections)
-    return {i.name: i.where for i in find_idle(config, parse_space(space), lambda c: _load(c.data))}
+    return {i.name: i.where for i in find_idle(config, create_space(config), lambda c: _load(c.data))}
 
 
 RATE = {"learning_rate": (1e-3, 1e-2)}
@@ -238,3 +238,47 @@ def test_spaces_that_would_take_long_are_passed_over():
 
 def test_where_decay_enters_matters_where_there_is_any():
     assert not _find(RATE | MODES, optimizer={"weight_decay": 0.1})
+
+
+OPTIONAL = """
+from flax import nnx
+
+
+class Net(nnx.Module):
+    dynamic = ("scale",)
+
+    def __init__(self, *, num_classes, width, use_dropout: bool = False, rngs):
+        self.inner, self.out = nnx.Linear(3, width, rngs=rngs), nnx.Linear(width, num_classes, rngs=rngs)
+        self.use_dropout = use_dropout
+
+    def __call__(self, images, *, scale, dropout_rate=0.5, rngs=None):
+        x = self.inner(images.mean((1, 2))) * scale
+        return self.out(x * (1 - dropout_rate) if self.use_dropout else x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"label_smoothing": (0.0, 0.1), "model.use_dropout": (False, True)}, {}),
+        (
+            {"dropout_rate": (0.1, 0.5), "model.use_dropout": (False, True)},
+            {"dropout_rate": {"model.use_dropout": (False,)}},
+        ),
+        ({"dropout_rate": (0.1, 0.5)}, {"dropout_rate": EVERYWHERE}),
+    ],
+)
+def test_options_decide_what_a_network_reads(tmp_path, more, expected):
+    """Two of them have no default: only what is searched says what a network is."""
+    (tmp_path / "optional.py").write_text(OPTIONAL)
+    space = {"model.width": (2, 3), "model.scale": {"low": -1.0, "high": 1.0}}
+    assert _find(space | more, f"{tmp_path}/optional.py:Net") == expected
+
+
+def test_a_kernel_width_that_an_option_replaces_counts_where_it_does_not():
+    options = {"name": "custom_cnn", "options": {"kernel1": 3, "kernel2": 3, "kernel3": 3}}
+    space = {"kernel_width": (3, 5), "model.kernel1": (None, 5)}
+    merged = {"data": DATA, "model": options, "train": {"batch_size": 4}, "sweep": {"space": space}}
+    config = parse_config(merged)
+    (found,) = find_idle(config, create_space(config), lambda c: _load(c.data))
+    assert (found.name, found.where) == ("kernel_width", {"model.kernel1": (5,)})

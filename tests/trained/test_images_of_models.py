@@ -53,6 +53,15 @@ def test_a_loaded_model_is_still_its_class(model, images):
         np.testing.assert_array_equal(same(images), model(images))
 
 
+def test_a_loaded_model_computes_with_its_own_numbers(images):
+    model, same = (take_images(Fixed(nnx.Rngs(0)), SIZE, {"scale": 2.0}) for _ in range(2))
+    plain = take_images(Fixed(nnx.Rngs(0)), SIZE)
+    np.testing.assert_allclose(model(images), 2 * plain(images), rtol=1e-6)
+    np.testing.assert_array_equal(model(images, scale=1.0), plain(images))
+    assert nnx.graphdef(model) == nnx.graphdef(same)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(images), model(images))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -6,6 +6,7 @@ from hpjax.report.page.lanes import create_timeline
 from hpjax.report.page.series import MOST_CURVES, create_series
 from hpjax.report.page.source import PageSource
 from hpjax.report.style import format_value, is_log_like, is_number, spell
+from hpjax.store.rows import named_value
 
 MOST_DOTS = 3_000  # of one figure
 MOST_PANELS = 8
@@ -45,7 +46,7 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
     ranked = [trial for trial in source.trials if source.ranking.value(trial) is not None]
     figures = []
     for axis in source.axes:
-        found = [value for t in ranked if (value := t.hyperparameters.get(axis.name)) is not None]
+        found = [value for t in ranked if (value := named_value(t.hyperparameters, axis.name)) is not None]
         distinct = {value for value in found}
         if len(distinct) < 2:
             continue
@@ -53,7 +54,7 @@ def _responses(source: PageSource) -> list[dict[str, Any]]:
         log = numeric and _is_logarithmic([float(value) for value in distinct], axis.log)
         listed = len(distinct) <= MOST_LISTED
         title = f"{source.ranked_by} against {spell(axis.name)}"
-        best = format_value(source.best.hyperparameters.get(axis.name) if source.best else None)
+        best = format_value(source.best and named_value(source.best.hyperparameters, axis.name))
         figures.append(
             {
                 "id": f"response-{axis.name}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.config.checks import read_literal
 from hpjax.config.parsing import parse_config
 from hpjax.errors import ConfigError
 from hpjax.report.diagnosis import Finding
@@ -129,8 +130,8 @@ def _run_again(source: PageSource, rows: Sequence[SettingRow], seeds: int, why: 
 
 def _setting(source: PageSource, row: SettingRow) -> dict[str, Any]:
     """Returns the searched hyperparameters of a setting that it has."""
-    known = ((name, row.hyperparameters.get(name)) for name in source.swept if name != "seed")
-    return {name: _rounded(value) for name, value in known if value is not None}
+    known = (name for name in source.swept if name != "seed" and name in row.hyperparameters)
+    return {name: _rounded(row.hyperparameters[name]) for name in known}
 
 
 def _rounded(value: Any) -> Any:
@@ -201,6 +202,8 @@ def spell_axis(axis: Axis) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, str) and read_literal(value) != value:
+        return f'"{value}"'  # else it would be read as a number or a truth value
     return repr(value) if isinstance(value, float) else str(value)
 
 

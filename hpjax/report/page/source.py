@@ -1,19 +1,19 @@
 """What the page is made of: a sweep's rows and summary, from a running sweep or from its workdir."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpjax.errors import ConfigError, WorkdirError, one_line
+from hpjax.errors import ConfigError, WorkdirError, one_line, text_of
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose
 from hpjax.search.space import Axis, parse_space
 from hpjax.store.files import check_file, read_json
 from hpjax.store.occupancy import Occupancy
-from hpjax.store.ranking import Ranking
+from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_history
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
@@ -50,14 +50,7 @@ class PageSource:
     @cached_property
     def ranking(self) -> Ranking:
         """What ranks trials."""
-        metric, select = str(self.summary.get("metric")), str(self.summary.get("select"))
-        known = {field.name for field in dataclasses.fields(TrialRow)}
-        if select not in ("final", "best") or f"{select}_{metric}" not in known:
-            raise WorkdirError(
-                f"{self.workdir / SUMMARY_NAME} is damaged (it doesn't say what ranks trials): remove it, "
-                "and the command that ran the sweep writes it again"
-            )
-        return Ranking(metric, select)
+        return parse_ranking(self.workdir / SUMMARY_NAME, self.summary)
 
     @property
     def ranked_by(self) -> str:
@@ -132,13 +125,16 @@ def load_source(workdir: Path) -> PageSource:
     config, summary = read_json(workdir / CONFIG_NAME), read_json(workdir / SUMMARY_NAME)
     history = load_history(workdir)
     rows = history.trials(), history.epochs(), history.copies()
-    source = PageSource(workdir, config, summary, *rows, history.occupancy)
+    return PageSource(workdir, config, summary, *rows, history.occupancy)
+
+
+@contextlib.contextmanager
+def refusing_damage(workdir: Path) -> Iterator[None]:
+    """Says in one line that what a workdir holds is none of a sweep's: anything may fail then."""
     try:
-        assert isinstance(source.axes, tuple) and isinstance(source.findings, list)
-        assert source.ranking
-    except (ConfigError, KeyError, TypeError, AttributeError, ValueError) as error:
+        yield
+    except (ConfigError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise WorkdirError(
-            f"{workdir} holds a damaged {CONFIG_NAME} or {SUMMARY_NAME} ({type(error).__name__}: {error}): "
-            "restore them, or choose another workdir"
+            f"{workdir} holds a damaged {CONFIG_NAME} or {SUMMARY_NAME} ({type(error).__name__}: "
+            f"{text_of(error, 200)}): restore them, or choose another workdir"
         ) from error
-    return source

@@ -9,7 +9,7 @@ import numpy as np
 from hpjax.errors import one_line
 from hpjax.report.page.source import PageSource
 from hpjax.report.style import format_value, is_number, spell
-from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.rows import EpochRow, TrialRow, named_value
 
 POINTS, FEWER_POINTS = 30, 10  # of a small curve; fewer where trials are many
 MANY = 5_000
@@ -71,7 +71,7 @@ def _column(name: str, title: str, kind: str, values: Iterable[Any]) -> dict[str
 
 
 def _swept_column(trials: Sequence[TrialRow], name: str) -> dict[str, Any]:
-    values = [trial.hyperparameters.get(name) for trial in trials]
+    values = [named_value(trial.hyperparameters, name) for trial in trials]
     if all(value is None or is_number(value) for value in values):
         return _column(name, spell(name), "number", values)
     return _column(name, spell(name), "text", ["" if v is None else format_value(v) for v in values])

@@ -30,7 +30,7 @@ def write_page(source: PageSource) -> Path:
     Raises:
       WorkdirError: It can't be written, or would leave too little room for what the sweep records.
     """
-    path, page = source.workdir / PAGE_NAME, create_page(source).encode()
+    path, page = source.workdir / PAGE_NAME, create_page(source).encode("utf-8", "backslashreplace")
     if (free := shutil.disk_usage(source.workdir).free) < ROOM * len(page):
         raise WorkdirError(f"can't write {path}: only {free >> 20} MiB are left on the disk")
     atomic_write(path, page)
@@ -89,6 +89,7 @@ def _load_scripts() -> tuple[str, ...]:
 
     bokeh = Resources(mode="inline", components=["bokeh", "bokeh-api"]).js_raw
     own = "\n".join(_read(name) for name in SCRIPTS)
+    # The short ones only set the level of its log.
     return (*(script for script in bokeh if len(script) > 1000), own)
 
 
