@@ -1,9 +1,9 @@
 """What results are computed on: equal bits need the same."""
 
+import importlib.metadata
 from typing import Any
 
 import jax
-import jaxlib
 
 from hpjax.ops.memory import device_name
 
@@ -17,5 +17,5 @@ def describe_machine() -> dict[str, Any]:
         "devices": len(jax.devices()),
         "processor": device_name(),  # on a CPU its model, whose vector width shapes sums, and its cores
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
     }

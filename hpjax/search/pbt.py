@@ -106,7 +106,8 @@ def perturb(axis: Axis, value: Any, factor: float, rng: np.random.Generator) -> 
         (value / factor, value * factor)
     )  # of a negative value, the larger one is nearer to 0
     low, high, sign = max(small, axis.low), min(large, axis.high), math.copysign(1.0, value)
-    moved = sign * math.exp(rng.uniform(*sorted((math.log(sign * low), math.log(sign * high)))))
+    near, far = sorted((math.log(sign * low), math.log(sign * high)))
+    moved = sign * math.exp(rng.uniform(near, far))
     return min(max(moved, low), high)
 
 
