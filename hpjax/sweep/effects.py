@@ -163,7 +163,8 @@ def _loss_reads(name: str, trials: list[Config], load: Load, swept: set[str]) ->
 def list_read(jaxpr: Jaxpr) -> set[str]:
     """Returns which hyperparameters the outputs of a program depend on, whose first inputs are `Hparams`."""
     read = _find_read(jaxpr, [True] * len(jaxpr.outvars))
-    return {name for name, is_read in zip(Hparams._fields, read, strict=False) if is_read}
+    names = [name for name in Hparams._fields if name != "options"]  # which stand last, and may be none
+    return {name for name, is_read in zip(names, read, strict=False) if is_read}
 
 
 def _find_read(jaxpr: Jaxpr, wanted: Sequence[bool]) -> list[bool]:

@@ -32,6 +32,7 @@ def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
         assert result["first_epoch_seconds"][kind]["n"] == 1
 
 
+@pytest.mark.exhaustive
 def test_conv_lowerings_names_the_chosen_one(tmp_path):
     out = tmp_path / "result.json"
     shape = ["--image_size=36", "--batch_size=2", "--lanes=2", "--layers=conv2", "--ops=forward"]

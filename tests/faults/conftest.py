@@ -16,8 +16,8 @@ figures: collections.Counter = collections.Counter()
 
 def pytest_addoption(parser):
     group = parser.getgroup("faults")
-    group.addoption("--kills", type=int, default=5, help="sweeps killed in all")
-    group.addoption("--inputs", type=int, default=100, help="bad inputs tried by each fuzz test")
+    group.addoption("--kills", type=int, default=3, help="sweeps killed in all")
+    group.addoption("--inputs", type=int, default=40, help="bad inputs tried by each fuzz test")
     group.addoption("--starts", type=int, default=4, help="starts of any kind tried")
     group.addoption("--soak", type=float, default=15, help="seconds of continuous lanes")
 

@@ -188,7 +188,7 @@ def test_any_config(request, tmp_path, counted):
         counted["inputs tried"] += 1
         shutil.rmtree(folder, ignore_errors=True)
 
-    examples = 3 * request.config.getoption("--inputs", 100)
+    examples = 3 * request.config.getoption("--inputs", 40)
     fuzz(examples, CHANGES, check)
     assert refused["begun"] > examples / 20  # the draws reach what lies behind the first check
 

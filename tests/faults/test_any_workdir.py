@@ -88,7 +88,7 @@ LOADERS = (
 
 
 def _draw(request, rng: random.Random, cases: list) -> list:
-    return rng.sample(cases, min(len(cases), request.config.getoption("--inputs", 100) // SHARE))
+    return rng.sample(cases, min(len(cases), request.config.getoption("--inputs", 40) // SHARE))
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -117,7 +117,7 @@ def test_hostile_values_in_any_json(begun, tmp_path, state, request, rng, counte
     names = [name for name in list_paths(begun / state) if name.endswith((".json", ".jsonl", ".journal"))]
     names = [name for name in names if (begun / state / name).is_file()]
     read = [name for name in names if name.endswith(("ledger.json", "summary.json", ".jsonl"))]
-    for number in range(request.config.getoption("--inputs", 100) // SHARE):
+    for number in range(request.config.getoption("--inputs", 40) // SHARE):
         place = shutil.copytree(begun, tmp_path / "place")
         name = rng.choice(read if number % 4 else names)
         mutate_file(place / state / name, rng)

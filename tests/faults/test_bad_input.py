@@ -70,7 +70,7 @@ def test_any_command_line(base, request, counted):
         counted["inputs tried"] += 1
 
     fuzz(
-        request.config.getoption("--inputs", 100),
+        request.config.getoption("--inputs", 40),
         st.lists((OVERRIDES | SPACES | OTHERS).filter(is_tried), min_size=1, max_size=4),
         check,
     )
@@ -182,7 +182,7 @@ def test_any_folder_tree(base, request, counted):
         counted["inputs tried"] += 1
 
     fuzz(
-        request.config.getoption("--inputs", 100),
+        request.config.getoption("--inputs", 40),
         st.tuples(TREES, st.booleans(), PACKED, st.sampled_from(("skip", "fail"))),
         check,
     )

@@ -8,20 +8,21 @@ import pytest
 from sweeps import POINTS, Sweeps, after, assert_same_sweep, between_tables, count_bytes
 
 KILLS_A_SWEEP = 5
+KILLS = 3  # unless told otherwise
 FEW = 9  # so many kills are all of one sweep
 OTHER_SWEEPS = ("grid_sweep.py", "population_sweep.py")
 pytestmark = pytest.mark.slow
 
 
 def test_killed_at_any_moment(searches, uninterrupted_search, request, rng, counted):
-    kills = request.config.getoption("--kills", KILLS_A_SWEEP)
+    kills = request.config.getoption("--kills", KILLS)
     others = len(OTHER_SWEEPS) * (kills // 4) if kills > FEW else 0
     _kill_and_compare(searches, uninterrupted_search, kills - others, rng, counted)
 
 
 @pytest.mark.parametrize("config", OTHER_SWEEPS)
 def test_other_sweeps_killed_at_any_moment(config, tmp_path, request, rng, counted):
-    kills = request.config.getoption("--kills", KILLS_A_SWEEP)
+    kills = request.config.getoption("--kills", KILLS)
     if kills <= FEW:
         pytest.skip("make faults does it")
     sweeps = Sweeps(config, tmp_path)

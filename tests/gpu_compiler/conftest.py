@@ -13,12 +13,7 @@ BENCHMARKS = HERE.parents[1] / "benchmarks"
 sys.path[:0] = [str(HERE), str(BENCHMARKS)]
 PLUGIN = "HPJAX_GPU_PLUGIN"
 
-
-def _begin(paths: list[str]) -> None:
-    sys.path[:0] = paths
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    # What is looked at is how well it is optimised.
-    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+from gpu_process import begin  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +23,5 @@ def compile_elsewhere():
     if not os.path.isdir(os.path.join(folder, "jax_plugins")):
         pytest.skip(f"{PLUGIN} names no folder with XLA's plugin for CUDA (make .gpu-plugin/installed)")
     paths = [folder, str(HERE), str(BENCHMARKS)]
-    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (paths,)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), begin, (paths,)) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()

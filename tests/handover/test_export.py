@@ -110,7 +110,7 @@ def test_pytorch_loads_the_weights_strictly_and_computes_the_same(exported, logi
         ("custom_cnn", {"kernel_widths": (3, 4, 6), "padding": "same"}),
         (
             "custom_cnn",
-            {"options": {"kernel2": 3, "features1": 4, "features3": 5, "dense1": 32, "dense2": 16}},
+            {"padding": "same", "options": {"kernel2": 3, "features1": 4, "features3": 5, "dense1": 9}},
         ),
         ("resnet34", {"options": {"width": 2}}),
     ],

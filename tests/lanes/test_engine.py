@@ -252,6 +252,7 @@ def test_lanes_out_of_step_are_streamed(program, task, layout):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_augmentations_follow_the_pass(task):
     def darken(key, images):
         factor = jax.random.uniform(key, (images.shape[0], 1, 1, 1))

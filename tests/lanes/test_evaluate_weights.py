@@ -106,6 +106,7 @@ def test_equals_the_engines_own_figures(precision, rtol):
         assert sums.count == expected.count[lane] == 36
 
 
+@pytest.mark.exhaustive
 def test_a_users_model_is_compiled_once_for_five_trials_and_keeps_its_streams(own_model):
     config = _config(own_model)
     dataset = load_dataset(config.data, 0)

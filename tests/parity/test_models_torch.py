@@ -204,6 +204,7 @@ def test_twenty_adam_steps_in_float64(name):
     compare_statistics(trained, theirs, rtol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_twenty_adam_steps_in_float32():
     trained, theirs, losses = train_both("custom_cnn", np.float32)
     # Rounding, divided by Adam's small second moments; measured 1e-6 and 0.02 of a learning rate.

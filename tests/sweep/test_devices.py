@@ -86,11 +86,13 @@ def test_any_number_of_devices(run, alone, tmp_path, devices):
     assert [layout["devices"] for layout in layouts] == [devices]
 
 
+@pytest.mark.exhaustive
 def test_streamed_batches_and_lanes_that_take_the_next_trial(run, alone, tmp_path):
     flags = ("--config.data.residency=stream", "--config.lanes.count=2", "--config.lanes.devices=2")
     _assert_same(run(tmp_path / "w", 3, *flags), alone)
 
 
+@pytest.mark.exhaustive
 def test_copies_among_devices(run, tmp_path):
     one, two = (run(tmp_path / str(devices), devices, *PBT) for devices in (1, 2))
     _assert_same(two, one)

@@ -141,6 +141,7 @@ def test_a_loaded_trial_predicts_what_was_recorded(swept):
         assert isinstance(model, optional_network.Net) or type(model).__name__ == "Net"
 
 
+@pytest.mark.exhaustive
 def test_a_search_tests_its_winner_with_its_own_numbers(tmp_path):
     space = {
         "model.temperature": {"low": 0.5, "high": 3},

@@ -62,7 +62,7 @@ def alone(tmp_path_factory):
     return _losses(_run(tmp_path_factory.mktemp("alone") / "w", {"learning_rate": RATES}))
 
 
-@pytest.mark.parametrize("lanes", [2, 5, pytest.param(3, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("lanes", [2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (3, 5))])
 def test_any_number_of_lanes(alone, tmp_path, lanes):
     _assert_same(_losses(_run(tmp_path / "w", {"learning_rate": RATES}, lanes)), alone)
 
@@ -70,11 +70,10 @@ def test_any_number_of_lanes(alone, tmp_path, lanes):
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout(1, threads=2),
         Layout(4, steps_per_call=3),
         *(
             pytest.param(layout, marks=pytest.mark.exhaustive)
-            for layout in (Layout(1), Layout(2), Layout(2, threads=2))
+            for layout in (Layout(1), Layout(2), Layout(1, threads=2), Layout(2, threads=2))
         ),
     ],
 )
@@ -103,6 +102,7 @@ def test_neighbours_that_are_pruned(tmp_path):
     _assert_same(_losses(pruned), _losses(whole), only_shared=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sampler", ["random", pytest.param("qmc", marks=pytest.mark.exhaustive)])
 def test_searches_that_ask_the_same(tmp_path, sampler):
     space = {"learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}
@@ -111,6 +111,7 @@ def test_searches_that_ask_the_same(tmp_path, sampler):
     _assert_same(many, few)
 
 
+@pytest.mark.exhaustive
 def test_seeds_in_lanes_beside_each_other(tmp_path):
     """Lanes of other seeds take other batches; alone, each seed is the seed of a sweep of its own."""
     together = _losses(_run(tmp_path / "w", {"learning_rate": RATES[1:3]}, 4, sweep={"seeds": 2}))
@@ -119,6 +120,7 @@ def test_seeds_in_lanes_beside_each_other(tmp_path):
         _assert_same(own, together, only_shared=True)
 
 
+@pytest.mark.exhaustive
 def test_a_shared_stream_depends_on_when_a_lane_was_had(alone, tmp_path):
     """That is what it is documented to do; it is no default."""
     result = _run(tmp_path / "w", {"learning_rate": RATES}, 2, lanes={"data_order": "shared"})

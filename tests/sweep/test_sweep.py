@@ -230,6 +230,7 @@ def test_twice_gives_the_same_bits(finished, tmp_path):
         assert (a.train_loss, a.test_loss, a.test_accuracy) == (b.train_loss, b.test_loss, b.test_accuracy)
 
 
+@pytest.mark.exhaustive
 def test_sequential_agrees_with_fused(finished, tmp_path):
     config, result = finished
     space = {"space": dict(config.sweep.space)}
@@ -238,14 +239,17 @@ def test_sequential_agrees_with_fused(finished, tmp_path):
         np.testing.assert_allclose(a.train_loss, b.train_loss, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rates", [(1e-3, 1e30), (1e30, 1e-3), (1e30, 2e30)])
+@pytest.mark.parametrize(
+    "rates",
+    [(1e30, 1e-3), *(pytest.param(r, marks=pytest.mark.exhaustive) for r in ((1e-3, 1e30), (1e30, 2e30)))],
+)
 def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
     result = run_sweep(_config(sweep={"space": {"learning_rate": rates}}), tmp_path / "wild")
     assert [t.status for t in result.trials] == ["diverged" if r > 1 else "complete" for r in rates]
     assert all("not finite" in t.message for t in result.trials if t.status == "diverged")
 
 
-@pytest.mark.parametrize("remainder", ["pad", "drop"])
+@pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.exhaustive)])
 def test_a_batch_larger_than_the_data_is_all_of_it(remainder, tmp_path, caplog):
     """A short batch, said; and the same results as with a batch of that very size."""
     config = _config(data={"remainder": remainder}, sweep={"space": {"batch_size": (60, 100, 61)}})
