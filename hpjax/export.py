@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from hpjax.cli.command import run_command
-from hpjax.cli.options import parse_options, parse_trial, wants_help
-from hpjax.errors import ConfigError
+from hpjax.cli.options import naming_options, parse_options, parse_trial, run_with_help
 
 HELP = """\
 usage: python -m hpjax.export --workdir=DIR --out=FOLDER [--trial=best] [--model_file=FILE]
@@ -25,9 +23,7 @@ model), model.onnx (of hpjax's own networks, with the extra onnx), model.json an
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports the trial that the command line names; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if wants_help(argv):
-        return run_command(lambda: print(HELP, end=""))
-    return run_command(lambda: _run(argv))
+    return run_with_help(argv, HELP, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -36,12 +32,8 @@ def _run(argv: Sequence[str]) -> None:
     trial = parse_trial("--trial", options["trial"])
     from hpjax.handover.package import export_trial  # only now: a wrong command line is answered without jax
 
-    try:
+    with naming_options(options):
         exported = export_trial(options["workdir"], trial, options["out"], options["model_file"])
-    except ConfigError as error:
-        if error.key in options:
-            raise ConfigError(f"--{error.key}", error.value, error.allowed) from error
-        raise
     if exported.without_onnx:
         print(f"without model.onnx: {exported.without_onnx}")
     print(f"trial {exported.trial} is in {exported.folder}: {', '.join(exported.files)}")

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags
 
 from hpjax.cli.arguments import Arguments, parse_arguments
 from hpjax.cli.command import run_command
 from hpjax.cli.host_memory import restart_with_kept_memory
-from hpjax.cli.options import wants_help
+from hpjax.cli.options import run_with_help
 from hpjax.cli.overrides import with_fields
 from hpjax.config import Config, parse_config, to_dict
 from hpjax.errors import UsageError
@@ -59,9 +60,7 @@ class _Asked:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the range test that the command line describes; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if wants_help(argv):
-        return run_command(lambda: print(HELP, end=""))
-    return run_command(lambda: _run(_parse(argv)))
+    return run_with_help(argv, HELP, lambda: _run(_parse(argv)))
 
 
 def _parse(argv: Sequence[str]) -> _Asked:
@@ -106,8 +105,7 @@ def _create_config(config: Config, low: float, high: float, rates: int, steps: i
 
 def space_rates(low: float, high: float, count: int) -> tuple[float, ...]:
     """Returns learning rates of at most three digits, evenly spaced in the logarithm, ends included."""
-    rates = (low * (high / low) ** (place / (count - 1)) for place in range(count))
-    return tuple(dict.fromkeys(float(f"{rate:.3g}") for rate in rates))
+    return tuple(dict.fromkeys(float(f"{rate:.3g}") for rate in np.geomspace(low, high, count)))
 
 
 def _run(asked: _Asked) -> None:
@@ -119,8 +117,7 @@ def _run(asked: _Asked) -> None:
     result = run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
     tested = read_tested(result)
     found = find_rate_range(tested)
-    images = result.summary["data"]["images"]["train"]
-    steps = _PARTS * -(-images // min(images, arguments.config.train.batch_size))
+    steps = _PARTS * result.summary["layouts"][0]["steps_per_epoch"]
     print(f"tables       {result.workdir}/trials.csv  {result.workdir}/epochs.csv")
     with sparing(FIGURE):
         info = _describe(result, arguments)

@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from hpjax.cli.command import run_command
-from hpjax.cli.options import parse_options, wants_help
-from hpjax.errors import UsageError, one_line
+from hpjax.cli.options import check_choice, parse_options, run_with_help
+from hpjax.errors import one_line
 
 HELP = """\
 usage: python -m hpjax.predict --model=MODEL IMAGE|FOLDER… [options]
@@ -26,18 +25,14 @@ BAD = ("fail", "skip")
 def main(argv: Sequence[str] | None = None) -> int:
     """Classifies what the command line names; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if wants_help(argv):
-        return run_command(lambda: print(HELP, end=""))
-    return run_command(lambda: _run(argv))
+    return run_with_help(argv, HELP, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> None:
     defaults = {"model": ..., "csv": None, "confusion": None, "model_file": None}
     defaults |= {"on_bad_image": "fail", "batch_size": 64}
     options, paths = parse_options(argv, defaults, rest="images or folders")
-    if options["on_bad_image"] not in BAD:
-        given = options["on_bad_image"]
-        raise UsageError(f"--on_bad_image={given!r} is not allowed: expected {' or '.join(BAD)}")
+    on_bad_image = check_choice(options, "on_bad_image", BAD)
     # Only now: a wrong command line is answered before jax is loaded.
     from hpjax.handover.classify import classify, load_classifier
 
@@ -45,7 +40,7 @@ def _run(argv: Sequence[str]) -> None:
         load_classifier(options["model"], options["model_file"]),
         paths,
         batch_size=options["batch_size"],
-        skip_bad=options["on_bad_image"] == "skip",
+        skip_bad=on_bad_image == "skip",
         table=options["csv"],
         matrix=options["confusion"],
     )

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hpjax.cli.command import run_command
 from hpjax.cli.host_memory import restart_with_kept_memory
-from hpjax.cli.options import parse_options, parse_trial, wants_help
-from hpjax.errors import ConfigError, UsageError
+from hpjax.cli.options import check_choice, naming_options, parse_options, parse_trial, run_with_help
 
 HELP = """\
 usage: python -m hpjax.replay --workdir=DIR --trial=N [--layout=recorded] [--model_file=FILE]
@@ -29,27 +28,18 @@ LAYOUTS = ("recorded", "alone")
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains again what the command line names; returns the exit status (see `run_command`)."""
     argv = sys.argv if argv is None else argv
-    if wants_help(argv):
-        return run_command(lambda: print(HELP, end=""))
-    return run_command(lambda: _run(argv))
+    return run_with_help(argv, HELP, lambda: _run(argv))
 
 
 def _run(argv: Sequence[str]) -> int:
     defaults = {"workdir": ..., "trial": ..., "layout": "recorded", "model_file": None}
     options, _ = parse_options(argv, defaults)
     trial = parse_trial("--trial", options["trial"])
-    if options["layout"] not in LAYOUTS:
-        raise UsageError(f"--layout={options['layout']!r} is not allowed: expected {' or '.join(LAYOUTS)}")
+    layout = check_choice(options, "layout", LAYOUTS)
     from hpjax.handover.replay import replay_trial  # only now: a wrong command line is answered without jax
 
-    try:
-        found = replay_trial(
-            options["workdir"], trial, options["model_file"], options["layout"], notify=_print_epoch
-        )
-    except ConfigError as error:
-        if error.key in options:
-            raise ConfigError(f"--{error.key}", error.value, error.allowed) from error
-        raise
+    with naming_options(options):
+        found = replay_trial(options["workdir"], trial, options["model_file"], layout, notify=_print_epoch)
     print(found.describe())
     return 0 if found.agrees else DIFFERS
 

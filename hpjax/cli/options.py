@@ -1,13 +1,20 @@
 """Flags of the smaller commands; every misuse is one `UsageError`."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from hpjax.errors import UsageError
+from hpjax.cli.command import run_command
+from hpjax.errors import ConfigError, UsageError
 
 HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+
+
+def run_with_help(argv: Sequence[str], text: str, run: Callable[[], int | None]) -> int:
+    """Prints a command's help where its command line asks for it, else runs it; returns the exit status."""
+    return run_command((lambda: print(text, end="")) if wants_help(argv) else run)
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -56,8 +63,31 @@ def parse_trial(flag: str, text: str) -> int | str:
     Raises:
       UsageError: The text is neither; names it as the flag's.
     """
+    if (trial := read_trial(text)) is None:
+        raise UsageError(f"{flag}={text!r} is not allowed: expected best or a trial's number")
+    return trial
+
+
+def read_trial(text: str) -> int | str | None:
+    """Returns the trial's number, or `best`, that a text is; None where it is neither."""
     if text == "best":
         return text
-    if text.isascii() and text.isdecimal() and len(text) < 12:
-        return int(text)
-    raise UsageError(f"{flag}={text!r} is not allowed: expected best or a trial's number")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
+
+
+def check_choice(options: Mapping[str, Any], name: str, allowed: Sequence[str]) -> str:
+    """Returns the flag's value; raises UsageError where it is none of those that are allowed."""
+    if options[name] not in allowed:
+        raise UsageError(f"--{name}={options[name]!r} is not allowed: expected {' or '.join(allowed)}")
+    return options[name]
+
+
+@contextlib.contextmanager
+def naming_options(options: Mapping[str, Any]) -> Iterator[None]:
+    """Has errors about an argument that a flag gave name the flag."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.key not in options:
+            raise
+        raise ConfigError(f"--{error.key}", error.value, error.allowed) from error

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpjax.cli.options import read_trial
 from hpjax.config.paths import expand_path
 from hpjax.data.images import Picture
 from hpjax.errors import CheckpointError, DataError, HpjaxError, WorkdirError, one_line
@@ -58,8 +59,8 @@ def load_classifier(text: str, model_file: str | None = None) -> Classifier:
     if os.path.exists(path / HISTORY_NAME):
         return load_trial(path, BEST, model_file).classifier
     folder, _, trial = text.rpartition(":")
-    if folder and (trial == BEST or (trial.isascii() and trial.isdecimal() and len(trial) < 12)):
-        return load_trial(folder, trial if trial == BEST else int(trial), model_file).classifier
+    if folder and (named := read_trial(trial)) is not None:
+        return load_trial(folder, named, model_file).classifier
     raise CheckpointError(
         f"there is no model in {path}: expected a folder that hpjax.export wrote, or WORKDIR[:TRIAL]"
     )

@@ -16,12 +16,11 @@ from hpjax.handover.record import Place, Record, find_place, place_alone, read_r
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.probe import steps_per_call
-from hpjax.lanes.shuffle import Shuffle
+from hpjax.lanes.shuffle import Shuffle, choose_shuffle
 from hpjax.models.pretrained import hash_weights
 from hpjax.ops import tuning
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.store.changes import WEIGHTS
-from hpjax.store.rows import TrialRow
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import Inputs, find_inputs
 from hpjax.sweep.loop import measure_lane
@@ -118,19 +117,16 @@ def _train(
         shuffles: list[Shuffle | None] = [None] * engine.num_lanes
         busy = [number for number, until in record.needed.items() if epoch < until]
         for number in busy:
-            shuffles[place.lanes[number]] = _shuffle(config, record.rows[number], epoch)
+            row = record.rows[number]
+            shuffles[place.lanes[number]] = choose_shuffle(
+                config, row.seed_index, epoch, row.order_offset + epoch
+            )
         result = engine.run_epoch(shuffles, tuple(engine.task.evaluated))
         for number in busy:
             found[number, epoch + 1] = measure_lane(result, place.lanes[number])
         notify(epoch + 1, found[record.row.trial, epoch + 1])
         _copy(record, config, place, engine, epoch + 1)
     return found
-
-
-def _shuffle(config: Config, row: TrialRow, epoch: int) -> Shuffle:
-    if config.lanes.data_order == "shared":
-        return Shuffle(config.seed, row.order_offset + epoch)
-    return Shuffle(config.seed + row.seed_index, epoch)
 
 
 def _copy(record: Record, config: Config, place: Place, engine: Engine, epoch: int) -> None:

@@ -1,5 +1,6 @@
 """What results are computed on: equal bits need the same."""
 
+import functools
 import importlib.metadata
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 from hpjax.ops.memory import device_name
 
 
+@functools.cache  # asked for whenever tables are written
 def describe_machine() -> dict[str, Any]:
     """Returns the device, processor and version that shape the last bits of results, as JSON values."""
     device = jax.devices()[0]

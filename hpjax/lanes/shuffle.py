@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Int32, Key, UInt32
 
+from hpjax.config.fields import Config
 from hpjax.data.batches import epoch_order
 from hpjax.train.state import purpose_key
 
@@ -23,6 +24,20 @@ class Draw(NamedTuple):
 
     order: Int32[Array, "*lanes steps batch"]  # the examples of each step
     key: Key[Array, "*lanes"]  # draws the augmentations; folded with the step
+
+
+def choose_shuffle(config: Config, seed_index: int, epoch: int, group_epoch: int) -> Shuffle:
+    """Returns the pass that a trial takes, as `lanes.data_order` says.
+
+    Args:
+      config: the sweep's.
+      seed_index: which replicate of its setting the trial is.
+      epoch: how many epochs the trial has trained.
+      group_epoch: how many its group has.
+    """
+    if config.lanes.data_order == "shared":
+        return Shuffle(config.seed, group_epoch)
+    return Shuffle(config.seed + seed_index, epoch)
 
 
 def agree(shuffles: Iterable[Shuffle | None]) -> bool:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpjax.cli.command import run_command
+from hpjax.cli.options import run_with_help
 from hpjax.config.paths import expand_path
 from hpjax.errors import UsageError
 
@@ -19,10 +19,8 @@ exit status: 0 done, 2 the input is wrong, 1 a defect
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the page that a command line asks for; returns the exit status."""
-    arguments = list(sys.argv if argv is None else argv)[1:]
-    if any(argument in ("-h", "-help", "--help") for argument in arguments):
-        return run_command(lambda: print(HELP, end=""))
-    return run_command(lambda: _write(_parse(arguments)))
+    argv = sys.argv if argv is None else argv
+    return run_with_help(argv, HELP, lambda: _write(_parse(argv[1:])))
 
 
 def _parse(arguments: Sequence[str]) -> Path:

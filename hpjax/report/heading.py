@@ -1,13 +1,42 @@
 """What a sweep's figures say above them: data, network, and what is the same for all trials."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpjax.config import Config
+from hpjax.config import Config, parse_config
 from hpjax.data.dataset import Dataset
-from hpjax.report.style import format_value
-from hpjax.store.rows import TrialRow
+from hpjax.report.style import FigureInfo, format_value
+from hpjax.search.space import parse_space
+from hpjax.store.ranking import Ranking
+from hpjax.store.rows import OBJECTIVE, TrialRow
+from hpjax.store.settings import find_winner
+
+
+def create_info(
+    config: Mapping[str, Any], summary: Mapping[str, Any], trials: Sequence[TrialRow]
+) -> FigureInfo:
+    """Returns what the figures of a sweep say about it, as `config.json` and `summary.json` have it."""
+    parsed, data, space = parse_config(config), summary.get("data", {}), parse_space(config["sweep"]["space"])
+    ranking = Ranking(summary["metric"], summary["select"])
+    own = summary["objective"].rpartition(":")[2] if ranking.metric == OBJECTIVE else ""
+    winner = find_winner(trials, ranking)
+    return FigureInfo(
+        dataset=describe_data(parsed, data, list(trials)),
+        model=join_values(list(trials), "model", parsed.model.name),
+        swept=space.names,
+        details=describe_fixed(parsed, space.names),
+        notice=data.get("notice", ""),
+        classes=len(data.get("classes", ())),
+        winner=winner and winner.setting,
+        choices=tuple(axis.name for axis in space.axes if axis.choices),
+        logs=tuple(axis.name for axis in space.axes if axis.log),
+        ranking=ranking,
+        ranked_by=ranking.describe(own),
+        minimize=bool(trials) and trials[0].prefers_small(OBJECTIVE),
+        own_metric=own,
+        images={name: count for name, count in data.get("images", {}).items() if name != "train"},
+    )
 
 
 def describe_data(config: Config, data: Mapping[str, Any], trials: list[TrialRow]) -> str:

@@ -5,17 +5,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hpjax.config.parsing import parse_config
 from hpjax.errors import UsageError
 from hpjax.report.curves import create_curves, label_trials
 from hpjax.report.diagnosis import Finding
 from hpjax.report.figures import METRICS, create_curves_figure
-from hpjax.report.heading import describe_data, describe_fixed, join_values
-from hpjax.report.style import FigureInfo
-from hpjax.search.space import parse_space
-from hpjax.store.ranking import Ranking
-from hpjax.store.rows import OBJECTIVE, EpochRow, TrialRow
-from hpjax.store.settings import find_winner
+from hpjax.report.heading import create_info
+from hpjax.store.rows import EpochRow, TrialRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,32 +66,6 @@ def create_figure_of(
     if not any(curve.mean for curve in curves):
         raise UsageError(f"figure {metric!r} has nothing finite to show: expected another one")
     return create_curves_figure(curves, metric, info)
-
-
-def create_info(
-    config: Mapping[str, Any], summary: Mapping[str, Any], trials: Sequence[TrialRow]
-) -> FigureInfo:
-    """Returns what the figures of a sweep say about it, as `config.json` and `summary.json` have it."""
-    parsed, data, space = parse_config(config), summary.get("data", {}), parse_space(config["sweep"]["space"])
-    ranking = Ranking(summary["metric"], summary["select"])
-    own = summary["objective"].rpartition(":")[2] if ranking.metric == OBJECTIVE else ""
-    winner = find_winner(trials, ranking)
-    return FigureInfo(
-        dataset=describe_data(parsed, data, list(trials)),
-        model=join_values(list(trials), "model", parsed.model.name),
-        swept=space.names,
-        details=describe_fixed(parsed, space.names),
-        notice=data.get("notice", ""),
-        classes=len(data.get("classes", ())),
-        winner=winner and winner.setting,
-        choices=tuple(axis.name for axis in space.axes if axis.choices),
-        logs=tuple(axis.name for axis in space.axes if axis.log),
-        ranking=ranking,
-        ranked_by=ranking.describe(own),
-        minimize=bool(trials) and trials[0].prefers_small(OBJECTIVE),
-        own_metric=own,
-        images={name: count for name, count in data.get("images", {}).items() if name != "train"},
-    )
 
 
 def describe_in_html(outcome: str, standings: Sequence[str], findings: Sequence[Finding]) -> str:

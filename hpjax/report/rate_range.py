@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpjax.report.response import STYLES
 from hpjax.report.style import (
     COLOURS,
     GREY,
@@ -160,8 +161,8 @@ def draw_rate_range(
     if found is not None:
         words = f"{format_value(found.low)} to {format_value(found.high)}"
         axes.axvspan(found.low, found.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=words)
-        ring = {"facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 2, "s": 110, "zorder": 5}
-        axes.scatter([found.best], [found.best_loss], label=f"best: {format_value(found.best)}", **ring)
+        label = f"best: {format_value(found.best)}"
+        axes.scatter([found.best], [found.best_loss], label=label, zorder=5, **STYLES["winner"])
     set_log_scale(axes.xaxis, [rate.rate for rate in tested])
     place_texts(figure, head=0.2)
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0.2}

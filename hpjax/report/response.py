@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpjax.report.curves import ENDS
 from hpjax.report.intervals import accuracy_range, draw_interval
@@ -33,7 +33,7 @@ _COLUMNS = 3
 _MOST_TICKS = 8
 _LONG_TICK = 20
 _MOST_INTERVALS = 60  # more would hide the points
-_STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "early": {"marker": "x", "color": GREY, "s": 28},
     "whole": {"marker": "o", "color": COLOURS[0], "alpha": 0.7, "s": 28},
     "winner": {"marker": "o", "facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 2, "s": 110},
@@ -90,7 +90,7 @@ def _draw_panel(
     numeric = all(is_number(value) for value in values)
     places = {value: value if numeric else place for place, value in enumerate(values)}
     tidy_axes(axes, spell(name), "")
-    for kind, style in _STYLES.items():
+    for kind, style in STYLES.items():
         points = [
             (places[_value(trial, name)], _accuracy(trial, column))
             for trial in trials
@@ -141,7 +141,7 @@ def _shorten(text: str) -> str:
 
 def _draw_legend(axes: "Axes", trials: Sequence[TrialRow], column: str, info: FigureInfo) -> None:
     there = {kind for trial in trials for kind in _kinds(trial, column, info)}
-    for kind, style in _STYLES.items():
+    for kind, style in STYLES.items():
         if kind in there:
             axes.scatter([], [], label=_MEANINGS[kind], **style)
     style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}

@@ -16,7 +16,7 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Engine, EpochResult, Stopped
 from hpjax.lanes.group import trial_hparams
-from hpjax.lanes.shuffle import Shuffle
+from hpjax.lanes.shuffle import Shuffle, choose_shuffle
 from hpjax.ops.compiler import compile_seconds
 from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
@@ -87,9 +87,7 @@ class GroupRun:
 
         Members of a population differ in their seed, and still share the order of examples.
         """
-        if self.config.lanes.data_order == "shared":
-            return Shuffle(self.config.seed, self.epoch)
-        return Shuffle(self.config.seed + slot.trial.seed_index, slot.epoch)
+        return choose_shuffle(self.config, slot.trial.seed_index, slot.epoch, self.epoch)
 
     @property
     def busy(self) -> list[Slot]:

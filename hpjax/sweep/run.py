@@ -22,7 +22,8 @@ from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose, format_findings
 from hpjax.report.figures import draw_figures
-from hpjax.report.notebook import create_figure_of, create_frame, create_info, describe_in_html
+from hpjax.report.heading import create_info
+from hpjax.report.notebook import create_figure_of, create_frame, describe_in_html
 from hpjax.report.outcome import describe_outcome, describe_standings
 from hpjax.report.progress import counting
 from hpjax.report.style import plain_drawing, sparing

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from hpjax.data.deep import DeepPicture, Scale
 from hpjax.data.images import Picture, decode_chunks
@@ -103,7 +104,7 @@ class Classifier:
             scaled = batch.astype(np.float32) / 255 if batch.dtype == np.uint8 else batch.astype(np.float32)
             filling = np.repeat(scaled[-1:], size - len(scaled), axis=0)
             logits.append(np.asarray(self.forward(np.concatenate([scaled, filling])))[: len(scaled)])
-        return _softmax(np.concatenate(logits))
+        return softmax(np.concatenate(logits).astype(np.float64), axis=1).astype(np.float32)
 
     def _check_array(self, images: np.ndarray) -> np.ndarray:
         shape = (self.image_size, self.image_size, 3)
@@ -118,9 +119,3 @@ class Classifier:
                 f"{self.name} can't take values up to {images.max():g}: expected floats in [0, 1]"
             )
         return images
-
-
-def _softmax(logits: Float[np.ndarray, "images classes"]) -> Float[np.ndarray, "images classes"]:
-    wide = logits.astype(np.float64)
-    powers = np.exp(wide - wide.max(axis=1, keepdims=True, initial=-np.inf))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

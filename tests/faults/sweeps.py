@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hpjax.store.checkpoints import load_trial_checkpoint
+from hpjax.sweep.protocol import Order
 
 ROOT = Path(__file__).parents[2]
 TIMINGS = ("epoch_seconds", "images_per_second", "average_epoch_seconds", "amortised_seconds")
@@ -210,3 +211,12 @@ def _writes_folder(directory: Path, files: int) -> Condition:
 
 def _inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
+
+
+def stop_in_the_second_trial(upkeep, status) -> Order:
+    """In the place of `Upkeep.boundary`: saves, and stops as after SIGTERM."""
+    session = upkeep._session
+    if session.tally.epochs < 3:
+        return Order.SAVE
+    session.signals.received = signal.SIGTERM
+    return Order.STOP

@@ -15,11 +15,11 @@ from damages import KINDS, list_paths, mutate_file, replace_file
 from fuzzing import fuzz, time_limit
 from hypothesis import strategies as st
 from PIL import Image
+from sweeps import stop_in_the_second_trial
 
 from hpjax.main import main
 from hpjax.store.records import load_epochs
 from hpjax.sweep.events import Upkeep
-from hpjax.sweep.protocol import Order
 
 CONFIG = """
 def get_config():
@@ -53,17 +53,9 @@ def begun(tmp_path_factory):
         patch.setenv("HPJAX_CACHE", str(root / "cache"))
         patch.chdir(root)
         assert main(["hpjax", "--config=config.py", "--workdir=finished"]) == 0
-        patch.setattr(Upkeep, "boundary", _stop_in_the_second_trial)
+        patch.setattr(Upkeep, "boundary", stop_in_the_second_trial)
         assert main(["hpjax", "--config=config.py", "--workdir=stopped"]) == 128 + signal.SIGTERM
     return root
-
-
-def _stop_in_the_second_trial(upkeep, status) -> Order:
-    session = upkeep._session
-    if session.tally.epochs < 3:
-        return Order.SAVE
-    session.signals.received = signal.SIGTERM
-    return Order.STOP
 
 
 def _files(root) -> list:

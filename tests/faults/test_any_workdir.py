@@ -10,6 +10,7 @@ import linear_network
 import pytest
 from damages import KINDS, list_paths, mutate_file, replace_file
 from fuzzing import time_limit
+from sweeps import stop_in_the_second_trial
 
 import hpjax
 from hpjax.errors import HpjaxError
@@ -18,7 +19,6 @@ from hpjax.main import main
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.sweep import load_result
 from hpjax.sweep.events import Upkeep
-from hpjax.sweep.protocol import Order
 
 CONFIG = """
 from hpjax.config import get_default
@@ -46,17 +46,9 @@ def begun(tmp_path_factory):
     (root / "config.py").write_text(CONFIG.format(net=f"{root}/net.py:Net"))
     assert _start(root, "finished") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Upkeep, "boundary", _stop_in_the_second_trial)
+        patch.setattr(Upkeep, "boundary", stop_in_the_second_trial)
         assert _start(root, "stopped") == 128 + signal.SIGTERM
     return root
-
-
-def _stop_in_the_second_trial(upkeep, status) -> Order:
-    session = upkeep._session
-    if session.tally.epochs < 3:
-        return Order.SAVE
-    session.signals.received = signal.SIGTERM
-    return Order.STOP
 
 
 def _start(root, workdir) -> int:

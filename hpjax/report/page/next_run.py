@@ -12,7 +12,7 @@ from hpjax.errors import ConfigError
 from hpjax.report.diagnosis import Finding
 from hpjax.report.page.source import PageSource
 from hpjax.search.axis import Axis
-from hpjax.search.space import parse_space_flag
+from hpjax.search.space import parse_space, parse_space_flag
 from hpjax.store.settings import SettingRow
 from hpjax.store.workdir import CONFIG_NAME
 
@@ -48,15 +48,16 @@ def propose(source: PageSource) -> NextRun:
     if not source.finished:
         return NextRun(
             "The sweep isn't done. If it doesn't run any more, this goes on where it was:",
-            _join(source, str(source.workdir), []),
+            spell_command(source, str(source.workdir), []),
         )
     for change in _list_changes(source):
         if (flags := _check(source, change)) is not None:
-            return NextRun(change.why, _join(source, f"{source.workdir}-next", flags))
+            return NextRun(change.why, spell_command(source, f"{source.workdir}-next", flags))
     return NextRun("Nothing speaks against taking the winner as it is.", "")
 
 
-def _join(source: PageSource, workdir: str, flags: Sequence[str]) -> str:
+def spell_command(source: PageSource, workdir: str, flags: Sequence[str] = ()) -> str:
+    """Returns the command that runs the sweep's config in a workdir, for a shell."""
     config = source.workdir / CONFIG_NAME
     return shlex.join(["python", "-m", "hpjax.main", f"--config={config}", f"--workdir={workdir}", *flags])
 
@@ -106,13 +107,10 @@ def _compare(source: PageSource, findings: Sequence[Finding]) -> Iterator[_Chang
 
 
 def _best_two(source: PageSource) -> list[SettingRow]:
-    sign = 1 if source.less_is_better else -1
-    ranked = [
-        (not row.winner, row.lost > 0, sign * found.mean, row.setting, row)
-        for row in source.settings
-        if (found := row.ranked(source.ranking)) is not None
-    ]
-    return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:4])[:2]]
+    measured = [row for row in source.settings if row.setting in source.scores]
+    return sorted(
+        measured, key=lambda row: (not row.winner, row.lost > 0, source.scores[row.setting], row.setting)
+    )[:2]
 
 
 def _run_again(source: PageSource, rows: Sequence[SettingRow], seeds: int, why: str) -> _Change:
@@ -179,18 +177,10 @@ def _with_condition(spec: Any, old: Any) -> Any:
 def _spell_space(space: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     if space == old:
         return []
-    axes = {name: _parse_axis(name, spec) for name, spec in space.items()}
-    if any(axis.when for axis in axes.values()):  # which --space can't say
+    axes = parse_space(space).axes
+    if any(axis.when for axis in axes):  # which --space can't say
         return [f"--config.sweep.space={_literal(space)}"]
-    return [f"--space={name}={spell_axis(axis)}" for name, axis in axes.items()]
-
-
-def _parse_axis(name: str, spec: Any) -> Axis:
-    if isinstance(spec, Mapping) and "choices" not in spec:
-        return Axis(name, **{**spec, "when": spec.get("when", {})})
-    if isinstance(spec, Mapping):
-        return Axis(name, choices=tuple(spec["choices"]), when=spec.get("when", {}))
-    return Axis(name, choices=tuple(spec))
+    return [f"--space={axis.name}={spell_axis(axis)}" for axis in axes]
 
 
 def spell_axis(axis: Axis) -> str:

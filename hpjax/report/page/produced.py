@@ -1,14 +1,13 @@
 """How a sweep was produced: what differs from the defaults, versions, device, images, layouts, commands."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hpjax.config.fields import Config
 from hpjax.config.parsing import to_dict
 from hpjax.errors import one_line, text_of
+from hpjax.report.page.next_run import spell_command
 from hpjax.report.page.source import PageSource
-from hpjax.store.workdir import CONFIG_NAME
 
 _MOST = 300  # characters of a value
 
@@ -49,9 +48,7 @@ def list_facts(source: PageSource) -> list[Fact]:
 
 def repeat_command(source: PageSource) -> str:
     """Returns the command that runs the same sweep again, elsewhere."""
-    config = source.workdir / CONFIG_NAME
-    flags = [f"--config={config}", f"--workdir={source.workdir}-again"]
-    return shlex.join(["python", "-m", "hpjax.main", *flags])
+    return spell_command(source, f"{source.workdir}-again")
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

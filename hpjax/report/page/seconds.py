@@ -27,16 +27,14 @@ class Seconds(NamedTuple):
 def list_seconds(source: PageSource) -> tuple[list[Seconds], int]:
     """Returns the best settings' seconds per epoch, and how many settings there are."""
     trials = {trial.trial: trial for trial in source.trials}
-    sign = 1 if source.less_is_better else -1
     found = []
     for row in source.settings:
         timed = [t for number in row.trials if (t := trials[number]).epochs and t.average_epoch_seconds]
         if not timed:
             continue
-        ranked = row.ranked(source.ranking)
         epochs = sum(trial.epochs for trial in timed)
         whole = sum((trial.average_epoch_seconds or 0.0) * trial.epochs for trial in timed) / epochs
         share = sum(trial.amortised_seconds or 0.0 for trial in timed) / epochs
-        rank = (not row.winner, sign * ranked.mean if ranked else math.inf, row.setting)
+        rank = (not row.winner, source.scores.get(row.setting, math.inf), row.setting)
         found.append((rank, Seconds(source.labels[row.trials[0]], whole, share, row.winner)))
     return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][:MOST], len(found)

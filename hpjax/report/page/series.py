@@ -66,13 +66,11 @@ def choose_curves(source: PageSource, curves: Sequence[Curve]) -> list[Curve]:
 
     Those that ended early come after those that ran to the end, but for the winner.
     """
-    scores = {row.setting: found.mean for row in source.settings if (found := row.ranked(source.ranking))}
-    winner, sign = source.winner and source.winner.setting, 1 if source.less_is_better else -1
+    winner = source.winner and source.winner.setting
 
     def rank(curve: Curve) -> tuple[bool, bool, float, int]:
-        score = scores.get(curve.setting)
-        place = math.inf if score is None else sign * score
-        return curve.setting != winner, bool(curve.ended), place, curve.setting
+        score = source.scores.get(curve.setting, math.inf)
+        return curve.setting != winner, bool(curve.ended), score, curve.setting
 
     ranked = sorted(curves, key=rank)
     if len(ranked) <= MOST_CURVES:

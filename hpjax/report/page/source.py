@@ -78,6 +78,13 @@ class PageSource:
         """Every setting, compared with the winner."""
         return summarize_settings(self.trials, self.ranking)
 
+    @cached_property
+    def scores(self) -> dict[int, float]:
+        """What ranks settings, by number, so that less is better; of those that were measured."""
+        sign = 1.0 if self.less_is_better else -1.0
+        ranked = ((row.setting, row.ranked(self.ranking)) for row in self.settings)
+        return {setting: sign * found.mean for setting, found in ranked if found is not None}
+
     @property
     def winner(self) -> SettingRow | None:
         """The setting that wins; None if none was measured."""
