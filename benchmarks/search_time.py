@@ -1,11 +1,12 @@
-"""Times how soon a sweep finds the best accuracy of a one-by-one random search; writes JSON and a figure.
+"""Times how soon a sweep finds the best accuracy of searches that go one by one; writes JSON and a figure.
 
     python benchmarks/search_time.py --data=digits --trials=64 --epochs=8 --lanes=8 --repeats=3 --out=FILE
 
-The peer trains settings one after the other, each to its end, in hpjax's own program for a single lane. hpjax
-tries as many of them, or more: it has more behind it in less time. Every search is a process with an empty
-cache, so that importing, measuring layouts and compiling count. An epoch is over when its line is in the
-history. Beside FILE lies a figure of the best accuracy over time.
+Two peers train settings one after the other in hpjax's own program for a single lane: `one_by_one` draws them
+at random and trains each to its end; `one_by_one_pruned` has hpjax's sampler and its pruner, so that what is
+left between it and hpjax is the lanes. hpjax tries as many settings, or more: it has more behind it in less
+time. Every search is a process with an empty cache, so that importing, measuring layouts and compiling count.
+An epoch is over when its line is in the history. Beside FILE lies a figure of the best accuracy over time.
 """
 
 import json
@@ -33,7 +34,7 @@ MORE = flags.DEFINE_integer("trials_of_hpjax", 0, "settings that hpjax tries in 
 EPOCHS = flags.DEFINE_integer("epochs", 8, "of a trial that isn't stopped", lower_bound=2)
 LANES = flags.DEFINE_integer("lanes", 8, "trials side by side")
 SAMPLER = flags.DEFINE_enum("sampler", "random", ["random", "qmc", "tpe"], "who chooses hpjax's settings")
-REPEATS = flags.DEFINE_integer("repeats", 3, "pairs of searches, each with a seed of its own", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 3, "rounds of searches, each with a seed of its own", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
 
 TICK = 0.05  # seconds between two looks at the history
@@ -50,7 +51,8 @@ def get_config():
     return config
 """
 HALVING = 'config.sweep.pruner, config.sweep.pruner_options = "successive_halving", {"min_resource": 1}'
-SEARCHES = ("one_by_one", "hpjax")
+PEERS = ("one_by_one", "one_by_one_pruned")
+SEARCHES = (*PEERS, "hpjax")
 
 
 class Search(NamedTuple):
@@ -77,8 +79,8 @@ class Search(NamedTuple):
 def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
     """Runs one of SEARCHES as a process, with an empty cache, and watches its history."""
     folder.mkdir()
-    peer = name == "one_by_one"
-    (folder / "search.py").write_text(CONFIG.replace("{pruner}", "" if peer else HALVING))
+    peer, plain = name in PEERS, name == "one_by_one"
+    (folder / "search.py").write_text(CONFIG.replace("{pruner}", "" if plain else HALVING))
     fields = {
         "seed": seed,
         "data.name": "folder" if DIR.value else DATA.value,
@@ -87,7 +89,7 @@ def run_search(folder: pathlib.Path, name: str, seed: int) -> Search:
         "train.batch_size": BATCH_SIZE.value,
         "train.epochs": EPOCHS.value,
         "sweep.trials": TRIALS.value if peer else MORE.value or TRIALS.value,
-        "sweep.sampler": "random" if peer else SAMPLER.value,
+        "sweep.sampler": "random" if plain else SAMPLER.value,
         "lanes.strategy": "sequential" if peer else "auto",
         "lanes.count": 1 if peer else LANES.value,
     }
@@ -126,8 +128,8 @@ def watch(process: subprocess.Popen, history: pathlib.Path, start: float) -> lis
     return curve
 
 
-def run_pair(folder: pathlib.Path, seed: int) -> dict[str, Search]:
-    """Runs both searches of one seed, the order changing from one seed to the next."""
+def run_round(folder: pathlib.Path, seed: int) -> dict[str, Search]:
+    """Runs the searches of one seed, the order changing from one seed to the next."""
     names = reversed(SEARCHES) if seed % 2 else SEARCHES
     found = {name: run_search(folder / f"{name}{seed}", name, seed) for name in names}
     for name, search in found.items():
@@ -137,15 +139,26 @@ def run_pair(folder: pathlib.Path, seed: int) -> dict[str, Search]:
     return found
 
 
-def describe_pair(pair: dict[str, Search]) -> dict[str, Any]:
-    """Returns one seed's searches as JSON, and the share of the peer's time that hpjax needed."""
-    peer, ours = pair["one_by_one"], pair["hpjax"]
-    reached = ours.reached(peer.best)
+def describe_round(searches: dict[str, Search]) -> dict[str, Any]:
+    """Returns one seed's searches as JSON, and the share of each peer's time that its best took hpjax."""
+    described = {name: {**search._asdict(), "best": search.best} for name, search in searches.items()}
+    for name in PEERS:
+        peer, reached = searches[name], searches["hpjax"].reached(searches[name].best)
+        described[name] |= {
+            "reached": reached,
+            "share_of_the_search": reached and reached / peer.seconds,
+            "share_of_the_time_to_its_best": reached and reached / peer.curve[-1][0],
+        }
+    return described
+
+
+def describe_shares(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the spread of each peer's shares over the rounds in which hpjax reached its best."""
+    shares = ("share_of_the_search", "share_of_the_time_to_its_best")
     return {
-        **{name: {**search._asdict(), "best": search.best} for name, search in pair.items()},
-        "seconds_to_the_peers_best": reached,
-        "share_of_the_peers_search": reached and reached / peer.seconds,
-        "share_of_the_peers_time_to_its_best": reached and reached / peer.curve[-1][0],
+        name: {share: summary.describe_samples([found[share] for found in reached]) for share in shares}
+        for name in PEERS
+        if (reached := [searches[name] for searches in rounds if searches[name]["reached"]])
     }
 
 
@@ -159,17 +172,18 @@ def _name_trials() -> str:
     return f"{TRIALS.value}" if more == TRIALS.value else f"{TRIALS.value} (hpjax: {more})"
 
 
-def draw(pairs: list[dict[str, Search]], path: pathlib.Path) -> None:
+def draw(rounds: list[dict[str, Search]], path: pathlib.Path) -> None:
     """Draws the best accuracy so far over time, a line per search."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     styles = {
         "one_by_one": ("#D55E00", "--", "random search, one by one"),
+        "one_by_one_pruned": ("#009E73", "-.", f"{SAMPLER.value}, successive halving, one by one"),
         "hpjax": ("#0072B2", "-", f"hpjax: {LANES.value} lanes, {SAMPLER.value}, successive halving"),
     }
     for name, (color, line, label) in styles.items():
-        for index, pair in enumerate(pairs):
-            seconds, best = zip(*pair[name].curve, (pair[name].seconds, pair[name].best), strict=True)
+        for index, search in enumerate(searches[name] for searches in rounds):
+            seconds, best = zip(*search.curve, (search.seconds, search.best), strict=True)
             text = label if index == 0 else None
             axes.step(seconds, best, line, where="post", color=color, label=text, linewidth=1.8)
             axes.plot(seconds[-1], best[-1], "o", color=color, markersize=5)
@@ -189,25 +203,23 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     with tempfile.TemporaryDirectory() as folder:
-        pairs = [run_pair(pathlib.Path(folder), seed) for seed in range(REPEATS.value)]
-    described = [describe_pair(pair) for pair in pairs]
-    shares = {
-        name: summary.describe_samples([pair[name] for pair in described if pair[name]])
-        for name in ("share_of_the_peers_search", "share_of_the_peers_time_to_its_best")
-        if any(pair[name] for pair in described)
-    }
+        rounds = [run_round(pathlib.Path(folder), seed) for seed in range(REPEATS.value)]
+    described = [describe_round(searches) for searches in rounds]
+    shares = describe_shares(described)
     names = ("image_size", "images", "batch_size", "trials", "epochs", "lanes", "sampler", "repeats")
     settings = {name: flags.FLAGS[name].value for name in names}
     settings["trials_of_hpjax"] = MORE.value or TRIALS.value
     settings |= {"model": "custom_cnn", "data": name_data()}
     device = gpu_name() if has_gpu() else cpu_name()
     write_json(
-        OUT.value, {**describe_run("search_time", device, settings), "shares": shares, "pairs": described}
+        OUT.value, {**describe_run("search_time", device, settings), "shares": shares, "rounds": described}
     )
     if OUT.value:
-        draw(pairs, pathlib.Path(OUT.value).with_suffix(".png"))
-    for name, share in shares.items():
-        print(f"{name.replace('_', ' ')}: {share['median']:.2f} (n = {share['n']} of {len(pairs)})")
+        draw(rounds, pathlib.Path(OUT.value).with_suffix(".png"))
+    for name, found in shares.items():
+        for share, spread in found.items():
+            text = f"{share.replace('_', ' ')} of {name}"
+            print(f"{text}: {spread['median']:.2f} (n = {spread['n']} of {len(rounds)})")
 
 
 if __name__ == "__main__":

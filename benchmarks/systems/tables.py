@@ -56,10 +56,15 @@ def conv_table(result: dict[str, Any]) -> str:
 
 
 def search_table(result: dict[str, Any]) -> str:
-    """Returns a row per pair of searches: what each found, and when hpjax had the other's best."""
-    peer, ours = ["one by one", "its best", "found after"], ["hpjax has it after", "of the peer's time"]
-    head = ["pair", *peer, *ours, "hpjax in all", "hpjax's best"]
-    rows = [_search_row(index, pair) for index, pair in enumerate(result["pairs"])]
+    """Returns a row per round and peer: what each found, and when hpjax had the other's best."""
+    peer, ours = ["seconds", "its best", "found after"], ["hpjax has it after", "of the peer's time"]
+    head = ["round: peer", *peer, *ours, "hpjax in all", "hpjax's best"]
+    rows = [
+        _search_row(f"{index}: {name.replace('_', ' ')}", found, searches["hpjax"])
+        for index, searches in enumerate(result["rounds"])
+        for name, found in searches.items()
+        if name != "hpjax"
+    ]
     s = result["settings"]
     more = s.get("trials_of_hpjax", s["trials"])
     what = (
@@ -239,12 +244,10 @@ def _lowering_cell(row: dict[str, Any], name: str) -> str:
     return f"{name} {lowering['median_ms']:.2f} ms" if lowering else name
 
 
-def _search_row(index: int, pair: dict[str, Any]) -> list[str]:
-    peer, ours, reached = pair["one_by_one"], pair["hpjax"], pair["seconds_to_the_peers_best"]
-    found = (
-        [f"{reached:.0f} s", f"{100 * pair['share_of_the_peers_search']:.0f} %"] if reached else ["never", ""]
-    )
-    first = [str(index), f"{peer['seconds']:.0f} s", f"{peer['best']:.4f}", f"{peer['curve'][-1][0]:.0f} s"]
+def _search_row(name: str, peer: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    reached = peer["reached"]
+    found = [f"{reached:.0f} s", f"{100 * peer['share_of_the_search']:.0f} %"] if reached else ["never", ""]
+    first = [name, f"{peer['seconds']:.0f} s", f"{peer['best']:.4f}", f"{peer['curve'][-1][0]:.0f} s"]
     return [*first, *found, f"{ours['seconds']:.0f} s", f"{ours['best']:.4f}"]
 
 

@@ -43,16 +43,18 @@ def test_conv_lowerings_names_the_chosen_one(tmp_path):
 
 
 @pytest.mark.benchmark
-def test_search_time_compares_two_searches_of_the_same_settings(tmp_path):
+def test_search_time_compares_searches_with_and_without_lanes_and_pruning(tmp_path):
     out = tmp_path / "result.json"
     tiny = ["--image_size=38", "--images=80", "--batch_size=8", "--trials=4", "--epochs=2", "--lanes=2"]
     run_script("search_time.py", *tiny, "--repeats=1", f"--out={out}")
-    (pair,) = json.loads(out.read_text())["pairs"]
-    for search in (pair["one_by_one"], pair["hpjax"]):
+    (searches,) = json.loads(out.read_text())["rounds"]
+    assert set(searches) == {"one_by_one", "one_by_one_pruned", "hpjax"}
+    for search in searches.values():
         assert search["best"] == search["curve"][-1][1]
         assert 0 < search["curve"][0][0] <= search["curve"][-1][0] <= search["seconds"]
-    reached = pair["seconds_to_the_peers_best"]
-    assert (reached is None) == (pair["hpjax"]["best"] < pair["one_by_one"]["best"])
+    for peer in ("one_by_one", "one_by_one_pruned"):
+        missed = searches["hpjax"]["best"] < searches[peer]["best"]
+        assert (searches[peer]["reached"] is None) == missed
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 

@@ -151,8 +151,32 @@ def _read(stream, kind: str) -> str:
 FLAGS = st.lists(
     (OVERRIDES | SPACES).filter(is_tried).filter(lambda flag: "trackers" not in flag), min_size=1, max_size=2
 )
+# Most of what is drawn above is refused: these are taken, alone and together.
+TAKEN = (
+    "--config.train.batch_size=3",
+    "--config.train.epochs=1",
+    "--config.train.label_smoothing=0.1",
+    "--config.data.augment=flip_crop",
+    "--config.data.remainder=drop",
+    "--config.optimizer.name=sgd",
+    "--config.optimizer.clip_norm=1.0",
+    "--config.optimizer.schedule=cosine",
+    "--config.lanes.count=2",
+    "--config.lanes.strategy=fused",
+    "--config.data.residency=stream",
+    "--config.data.validation_fraction=0.25",
+    "--config.checkpoint.every_minutes=0.001",
+    "--config.sweep.seeds=2",
+    "--config.sweep.final_seeds=2",
+    "--config.sweep.extend=True",
+    "--config.sweep.select=best",
+    "--config.seed=7",
+    "--space=learning_rate=1e-3",
+    "--space=batch_size=2,4",
+    "--space=optimizer=adam,sgd",
+)
 STARTS = st.tuples(
-    st.one_of(*[st.just([])] * 3, FLAGS),  # most flags are refused
+    st.one_of(*[st.just([])] * 3, *[st.lists(st.sampled_from(TAKEN), min_size=1, max_size=3)] * 2, FLAGS),
     st.sampled_from(["as they were"] * 20 + list(IMAGES)),
     st.sampled_from(["fresh", "stopped", "finished"] * 4 + list(WORKDIRS)),
     *(st.sampled_from(["plain", *STREAMS]) for _ in range(2)),

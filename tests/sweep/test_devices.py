@@ -41,7 +41,8 @@ def start(tmp_path_factory):
     config.write_text(CONFIG)
 
     def start(workdir: Path, devices: int, *flags: str) -> subprocess.Popen:
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        environment = {**os.environ, "XLA_FLAGS": xla}
         command = [sys.executable, "-m", "hpjax.main", f"--config={config}", f"--workdir={workdir}", *flags]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
