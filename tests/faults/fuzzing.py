@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-SECONDS = 30  # that an input may take until it counts as a hang
+SECONDS = 120  # that an input may take, on a busy machine, until it counts as a hang
 
 
 def fuzz(examples: int, draws: SearchStrategy, test: Callable) -> None:

@@ -175,8 +175,13 @@ TAKEN = (
     "--space=batch_size=2,4",
     "--space=optimizer=adam,sgd",
 )
+KINDS_OF_FLAGS = {
+    "none": st.just([]),
+    "taken": st.lists(st.sampled_from(TAKEN), min_size=1, max_size=3),
+    "any": FLAGS,
+}
 STARTS = st.tuples(
-    st.one_of(*[st.just([])] * 3, *[st.lists(st.sampled_from(TAKEN), min_size=1, max_size=3)] * 2, FLAGS),
+    st.sampled_from(["none", "taken", "taken", "any"]).flatmap(KINDS_OF_FLAGS.__getitem__),
     st.sampled_from(["as they were"] * 20 + list(IMAGES)),
     st.sampled_from(["fresh", "stopped", "finished"] * 4 + list(WORKDIRS)),
     *(st.sampled_from(["plain", *STREAMS]) for _ in range(2)),
