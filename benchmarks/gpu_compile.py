@@ -69,7 +69,7 @@ def _rows() -> Iterator[tuple]:
 
 
 def _compile_row(gpu_name: str, work: Any, program: str) -> None:
-    from hpjax.ops.gpus import GPUS
+    from hpjax.compiled.gpus import GPUS
 
     gpu = GPUS[gpu_name]
     path = pathlib.Path(OUT.value) / f"compiled_for_{gpu_name}" / f"{work}.json"
@@ -96,7 +96,8 @@ def _begin(gpu: Any, work: Any) -> dict[str, Any]:
 def _measure(gpu: Any, work: Any, program: str) -> dict[str, Any]:
     import jax
     from systems.gpu_programs import compile_program
-    from systems.kernels import read_step, summarize
+
+    from hpjax.compiled.kernels import read_step, summarize
 
     start = time.perf_counter()
     try:

@@ -9,7 +9,7 @@ from hpjax.errors import PrintableRecords
 if TYPE_CHECKING:
     from hpjax.cli.allocator import restart_with_fast_allocator
     from hpjax.models.torch_weights import to_torch
-    from hpjax.sweep import load_result, plan_sweep, run_sweep
+    from hpjax.sweep import load_result, plan_sweep, plan_sweep_for, run_sweep
     from hpjax.trained.load import load_trial
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ _PUBLIC = {
     "load_result": "hpjax.sweep",
     "load_trial": "hpjax.trained.load",
     "plan_sweep": "hpjax.sweep",
+    "plan_sweep_for": "hpjax.sweep",
     "restart_with_fast_allocator": "hpjax.cli.allocator",
     "run_sweep": "hpjax.sweep",
     "to_torch": "hpjax.models.torch_weights",
@@ -28,6 +29,7 @@ __all__ = [
     "load_result",
     "load_trial",
     "plan_sweep",
+    "plan_sweep_for",
     "restart_with_fast_allocator",
     "run_sweep",
     "to_torch",

@@ -1,6 +1,7 @@
 """`python -m hpjax.main --config=FILE`: runs a sweep."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,10 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Arguments) -> int:
+    if arguments.plan_for:  # the compiler for CUDA is asked; jax itself would look for a GPU
+        os.environ["JAX_PLATFORMS"] = "cpu"
     # Only now: a wrong command line is answered before jax is loaded.
     from hpjax import sweep
 
     with arguments.naming_flags():
+        if arguments.plan_for:
+            print(sweep.plan_sweep_for(arguments.config, arguments.plan_for, progress=True))
+            return 0
         if arguments.plan:
             print(sweep.plan_sweep(arguments.config, progress=True))
             return 0

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "hpjax"
 LEVELS = {
     0: {"errors"},
     1: {"ops"},
-    2: {"train", "store", "config"},
+    2: {"train", "store", "config", "compiled"},
     3: {"models", "data", "search"},
     4: {"lanes", "report", "cli"},
     5: {"sweep", "trained"},
@@ -27,7 +27,7 @@ SWEEP = {
     2: {"session"},
     3: {"loop", "events"},
     4: {"planning", "selection"},
-    5: {"groups"},
+    5: {"groups", "planning_for"},
     6: {"run"},
 }
 SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from hpjax.compiled import gpus
 from hpjax.config import parse_config
 from hpjax.data.dataset import Dataset, Split
 from hpjax.lanes import group
 from hpjax.lanes.population import Population
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
-from hpjax.ops import gpus, target
+from hpjax.ops import target
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.metrics import zero_sums
 from systems import plain_models, plain_vmap

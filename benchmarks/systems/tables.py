@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from systems.kernels import LAUNCH, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS
+from hpjax.compiled.kernels import LAUNCH, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS
 from systems.system import OF_HPJAX
 
 

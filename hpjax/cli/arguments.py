@@ -34,6 +34,8 @@ Trains every trial of a sweep, many at once, and writes tables, figures and chec
   --workdir=DIR         where everything is kept; default runs/<name of the config>
   --resume=auto         continue an unfinished sweep there (auto), or never, or must
   --plan                print what would be compiled and trained, and run nothing
+  --plan --for=h200     the same for a GPU that isn't here (a100, h100, h200): which lanes fit,
+                        what they move; needs XLA's compiler for CUDA, and no GPU
   --help, --helpfull    this text; with every field, its default and what it may be
 
 exit status: 0 done, 3 done but every trial diverged, 2 the input is wrong, 130, 143 or 129
@@ -50,6 +52,7 @@ class Arguments:
       workdir: where it is kept.
       resume: auto, never or must.
       plan: only print the plan.
+      plan_for: the GPU that is planned for; None: this machine.
       fields: dotted keys of the fields that were typed.
       spaces: what was typed after `--space=`, by hyperparameter.
     """
@@ -58,6 +61,7 @@ class Arguments:
     workdir: str
     resume: Resume
     plan: bool
+    plan_for: str | None = None
     fields: frozenset[str] = frozenset()
     spaces: dict[str, str] = field(default_factory=dict)
 
@@ -96,9 +100,10 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"--workdir={workdir!r} is not allowed: expected a path without control characters")
     fields = {**taken.fields, **({"sweep.space": axes} if axes else {})}
     given = with_fields(load_config_file(expand_path(taken.file)), fields)
-    arguments = Arguments(
-        Config(), workdir, chosen["resume"], chosen["plan"], frozenset(taken.fields), spaces
-    )
+    if chosen["for"] and not chosen["plan"]:
+        raise UsageError(f"--for={chosen['for']} is not allowed alone: expected --plan --for={chosen['for']}")
+    asked = (workdir, chosen["resume"], chosen["plan"], chosen["for"])
+    arguments = Arguments(Config(), *asked, frozenset(taken.fields), spaces)
     with arguments.naming_flags():
         return dataclasses.replace(arguments, config=parse_config(given))
 
@@ -121,6 +126,7 @@ def _parse_flags(argv: list[str]) -> dict[str, Any]:
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "", flag_values=values)
     flags.DEFINE_bool("plan", False, "", flag_values=values)
+    flags.DEFINE_enum("for", None, ["a100", "h100", "h200"], "", flag_values=values)
     if rest := values(argv)[1:]:
         raise UsageError(f"argument {rest[0]!r} is not allowed: expected only flags, as in --plan")
     return values.flag_values_dict()

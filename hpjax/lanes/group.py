@@ -49,7 +49,7 @@ def create_task(config: Config, dataset: Dataset, test_each_epoch: bool) -> Task
         evaluated,
         batch_size,
         config.data.remainder == "pad",
-        streamed=_is_streamed(config, [dataset.train, *evaluated.values()]),
+        streamed=is_streamed(config, [dataset.train, *evaluated.values()], _memory_limit()),
     )
 
 
@@ -65,11 +65,14 @@ def fit_batch_size(batch_size: int, num_examples: int) -> int:
     return min(batch_size, num_examples)
 
 
-def _is_streamed(config: Config, splits: list[Split]) -> bool:
-    num_bytes = sum(split.images.nbytes for split in splits)
+def is_streamed(config: Config, splits: list[Split], limit: int) -> bool:
+    """Returns whether training images stay with the host, of a device that has `limit` bytes."""
+    return residency(config.data, sum(split.images.nbytes for split in splits), limit) == "stream"
+
+
+def _memory_limit() -> int:
     # All memory that there is, not what is free now: the same sweep is streamed, or not, whenever it is run.
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or total_bytes()
-    return residency(config.data, num_bytes, limit) == "stream"
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or total_bytes()
 
 
 def create_program(config: Config, dataset: Dataset) -> Program:

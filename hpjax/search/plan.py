@@ -1,7 +1,7 @@
 """What a sweep is going to compile, hold and take: `plan.json` and the table of `--plan`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,14 +172,13 @@ class Plan:
         rows = [HEAD, *(_row(group) for group in self.groups)]
         if not any(group.speedup for group in self.groups):
             rows = [(*row[:_SPEEDUP], *row[_SPEEDUP + 1 :]) for row in rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(_align(text, widths[i], i) for i, text in enumerate(row)).rstrip() for row in rows]
+        lines = format_rows(rows)
         parts = [
             "1 trial" if self.trials == 1 else f"{self.trials} trials",
             self._describe_time(),
             f"{_duration(self.setup_seconds, False)} to read, measure and compile",
-            f"checkpoints up to {_size(self.disk_bytes)}",
-            f"logs and tables up to {_size(self.logs_bytes)}",
+            f"checkpoints up to {describe_size(self.disk_bytes)}",
+            f"logs and tables up to {describe_size(self.logs_bytes)}",
         ]
         if self.setup_seconds < 1:
             del parts[2]
@@ -188,8 +187,9 @@ class Plan:
     def _list_too_large(self) -> list[str]:
         """Returns a line for each group that needs more memory than there was."""
         return [
-            f"beyond this machine: {_describe_static(group)} needs {_size(group.memory_bytes)} of memory, and"
-            f" {_size(group.available_bytes)} are free: lower lanes.count, train.batch_size, data.image_size"
+            f"beyond this machine: {describe_static(group.static)} needs {describe_size(group.memory_bytes)}"
+            f" of memory, and {describe_size(group.available_bytes)} are free: lower lanes.count,"
+            " train.batch_size, data.image_size"
             for group in self.groups
             if 0 < group.available_bytes < group.memory_bytes
         ]
@@ -205,23 +205,30 @@ class Plan:
         return f"{_duration(self.seconds, at_most=False)} {rest}"
 
 
+def format_rows(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Returns the lines of a table; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(_align(text, widths[i], i) for i, text in enumerate(row)).rstrip() for row in rows]
+
+
+def describe_static(static: Mapping[str, Any]) -> str:
+    """Returns what distinguishes a group, in words."""
+    return ", ".join(f"{name}={value}" for name, value in static.items()) or "all"
+
+
 def _row(group: GroupPlan) -> tuple[str, ...]:
     return (
-        _describe_static(group),
+        describe_static(group.static),
         f"≤ {group.most_trials}" if group.trials is None else str(group.trials),
         str(group.lanes),
         _describe_call(group),
         str(group.steps_per_epoch),
         str(group.epochs),
         str(group.programs),
-        _size(group.memory_bytes),
+        describe_size(group.memory_bytes),
         f"{group.speedup:.2f}x" if group.speedup else "?",
         _duration(group.seconds, group.may_end_early),
     )
-
-
-def _describe_static(group: GroupPlan) -> str:
-    return ", ".join(f"{name}={value}" for name, value in group.static.items()) or "all"
 
 
 def _describe_call(group: GroupPlan) -> str:
@@ -234,7 +241,8 @@ def _align(text: str, width: int, column: int) -> str:
     return text.ljust(width) if column == 0 else text.rjust(width)
 
 
-def _size(num: int) -> str:
+def describe_size(num: int) -> str:
+    """Returns bytes in MiB or GiB; `?` where they aren't known."""
     if not num:
         return "?"
     if num >= 2**30:

@@ -39,13 +39,10 @@ def plan_groups(session: Session) -> Plan:
     All of a grid's; of a search, every combination of a few static choices, else the first that is asked for.
     """
     check_groups(session.spec.config, session.datasets.load)
-    queue = session.stores.queue
+    for first, trials in list_first(session):
+        _plan_one(session, first, trials)
     if session.spec.config.sweep.sampler == "grid":
-        for group in queue.groups():
-            _plan_one(session, queue.first(group), queue.count(group))
         return dataclasses.replace(session.plan, most_groups=len(session.plans))
-    for first in _list_first(session):
-        _plan_one(session, first, session.stores.study.budget)
     return session.plan
 
 
@@ -59,14 +56,19 @@ def introduce(session: Session, dataset: Dataset) -> None:
     log.info("%s", describe_start(device, session.spec.config, dataset, session.num_trials))
 
 
-def _list_first(session: Session) -> list[Trial]:
-    """Returns a trial of each group that a search may have, or of the first one where that isn't known."""
-    known = list_static(session.spec.space, MOST_PLANNED)
+def list_first(session: Session) -> list[tuple[Trial, int]]:
+    """Returns a trial of each group that is known, and how many it has, or may have.
+
+    All of a grid's; of a search, those that it may have, or the first one where that isn't known.
+    """
+    queue, spec = session.stores.queue, session.spec
+    if spec.config.sweep.sampler == "grid":
+        return [(queue.first(group), queue.count(group)) for group in queue.groups()]
+    known, budget = list_static(spec.space, MOST_PLANNED), session.stores.study.budget
     if known is not None:
-        return [Trial(0, setting, session.spec.config.seed) for setting in known]
-    queue = session.stores.queue
+        return [(Trial(0, setting, spec.config.seed), budget) for setting in known]
     group = queue.next_group()
-    return [queue.first(group)] if group else []
+    return [(queue.first(group), budget)] if group else []
 
 
 def _plan_one(session: Session, first: Trial, trials: int) -> None:

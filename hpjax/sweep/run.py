@@ -38,6 +38,7 @@ from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.groups import run_groups
 from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
 from hpjax.sweep.planning import halve_lanes, plan_groups
+from hpjax.sweep.planning_for import ForeignPlan, plan_groups_for
 from hpjax.sweep.preflight import blaming_models, check_config
 from hpjax.sweep.session import Interrupted, LaneLimit, Session
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "run_sweep"]
+__all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "plan_sweep_for", "run_sweep"]
 
 log = logging.getLogger("hpjax")
 
@@ -223,6 +224,29 @@ def plan_sweep(config: Config, progress: bool = False) -> Plan:
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
     """
+    with _planning(config, progress) as session:
+        return plan_groups(session)
+
+
+@keep_own_code()
+@_refusing_without_memory()
+def plan_sweep_for(config: Config, gpu: str, progress: bool = False) -> ForeignPlan:
+    """Returns what a sweep would need of a GPU that needn't be here: compiles for it, and times nothing.
+
+    Args:
+      config: what would be run.
+      gpu: a100, h100 or h200.
+      progress: shows how far images are decoded.
+
+    Raises:
+      HpjaxError: As of `plan_sweep`; or XLA's compiler for CUDA isn't installed.
+    """
+    with _planning(config, progress) as session:
+        return plan_groups_for(session, gpu)
+
+
+@contextlib.contextmanager
+def _planning(config: Config, progress: bool) -> Iterator[Session]:
     check_config(config)
     use_compilation_cache()
     config = dataclasses.replace(config, trackers=())
@@ -234,7 +258,7 @@ def plan_sweep(config: Config, progress: bool = False) -> Plan:
         Session(config, opened) as session,
         session.signals.at_once(),  # there is nothing to save
     ):
-        return plan_groups(session)
+        yield session
 
 
 def load_result(workdir: str | Path) -> SweepResult:

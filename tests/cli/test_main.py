@@ -150,6 +150,7 @@ def test_fields_flags_and_space_reach_the_sweep():
             "--workdir=/somewhere",
             "--resume=must",
             "--plan",
+            "--for=h100",
         ]
     )
     config = arguments.config
@@ -157,6 +158,7 @@ def test_fields_flags_and_space_reach_the_sweep():
     assert (config.lanes.tune, config.train.epochs, config.sweep.pbt) == (True, 3, {"every_epochs": 2})
     assert list(config.sweep.space) == ["learning_rate", "batch_size"]
     assert (arguments.workdir, arguments.resume, arguments.plan) == ("/somewhere", "must", True)
+    assert arguments.plan_for == "h100"
 
 
 def test_a_config_file_may_return_a_plain_dict(tmp_path):
@@ -179,6 +181,8 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--resume=maybe"], "auto|never|must"),
         ([CONFIG, "--workdir=a\nb"], "--workdir"),
         ([CONFIG, "--plan=perhaps"], "plan"),
+        ([CONFIG, "--for=h200"], "--for=h200 is not allowed alone: expected --plan --for=h200"),
+        ([CONFIG, "--plan", "--for=tpu"], "a100|h100|h200"),
         ([CONFIG, "--flagfile=none"], "flagfile"),
         ([CONFIG, "--config.optimizer.learningrate=1"], "did you mean optimizer.learning_rate?"),
         ([CONFIG, "--config.optimzer.name=sgd"], "did you mean optimizer?"),

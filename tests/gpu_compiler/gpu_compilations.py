@@ -22,9 +22,10 @@ def compile_conv(case: Case, gpu: str = "h200") -> dict[str, Any]:
     """Returns the kernels of a convolution and its gradients, and the multiplications that they need."""
     import jax
     import jax.numpy as jnp
-    from systems.kernels import read_step, summarize
 
-    from hpjax.ops import conv, gpus, target
+    from hpjax.compiled import gpus
+    from hpjax.compiled.kernels import read_step, summarize
+    from hpjax.ops import conv, target
     from hpjax.ops.geometry import create_geometry
 
     c = case
@@ -70,11 +71,33 @@ def _own_gflop(c: Case, geometry: Any) -> float:
 def compile_workload(model: str, size: int, batch: int, lanes: int, precision: str, program: str = "train"):
     """Returns what `benchmarks/gpu_compile.py` says of a standard workload."""
     from systems.gpu_programs import Work, compile_program
-    from systems.kernels import read_step, summarize
 
-    from hpjax.ops.gpus import GPUS
+    from hpjax.compiled.gpus import GPUS
+    from hpjax.compiled.kernels import read_step, summarize
 
     compiled = compile_program(Work(model, size, batch, lanes, precision), program, GPUS["h200"])
     kernels = read_step(compiled.as_text())
     windows = [k.window for k in kernels if "conv" in k.call]
     return {**summarize(kernels, GPUS["h200"], lanes), "windows": windows}
+
+
+def plan_for(network: str, memory_bytes: int = 0, count: int = 0) -> tuple[list[tuple[int, int, bool]], str]:
+    """Returns lanes, memory and whether it is enough, of a GPU that has so much; and the table."""
+    import dataclasses
+
+    from hpjax.compiled.gpus import GPUS
+    from hpjax.config import parse_config
+    from hpjax.sweep import plan_sweep_for
+
+    GPUS["h200"] = dataclasses.replace(GPUS["h200"], memory_bytes=memory_bytes or GPUS["h200"].memory_bytes)
+    images = {"image_size": 16, "max_train_examples": 60, "max_test_examples": 30}
+    given = {
+        "model": {"name": f"{network}:Net"},
+        "data": {"name": "synthetic_scenes", **images},
+        "train": {"batch_size": 12, "epochs": 1},
+        "lanes": {"count": count},
+        "sweep": {"space": {"learning_rate": tuple(1e-3 * n for n in range(1, 10))}},
+    }
+    plan = plan_sweep_for(parse_config(given), "h200")
+    (needs,) = plan.groups.values()
+    return [(each.lanes, each.memory_bytes, each.fits) for each in needs], str(plan)

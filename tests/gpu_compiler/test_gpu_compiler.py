@@ -1,7 +1,8 @@
 """What XLA's compiler for CUDA makes of the GPU's rules: a GPU isn't needed, and nothing is timed."""
 
+import linear_network
 import pytest
-from gpu_compilations import Case, compile_conv, compile_workload
+from gpu_compilations import Case, compile_conv, compile_workload, plan_for
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,17 @@ def test_a_small_networks_step(compile_elsewhere):
     assert step["gb_moved_only"] <= 0.02 * step["gb"]
     assert max(max(window) for window in step["windows"]) <= 7
     assert sum(row["calls"] for target, row in step["calls"].items() if "conv" in target) <= 9
+
+
+def test_a_plan_for_a_gpu_says_what_fits(compile_elsewhere):
+    images, weights = 90 * 16 * 16 * 3, (3 * 6 + 6) * 4
+    rows, text = compile_elsewhere(plan_for, linear_network.__file__)
+    assert [lanes for lanes, _, _ in rows] == [1, 8, 9] and all(fits for *_, fits in rows)
+    one, eight, nine = (memory for _, memory, _ in rows)
+    assert images + 4 * weights < one < eight < nine < 10 * images  # weights, two moments, the best so far
+    assert "NVIDIA H200, not timed" in text and "lane-step" in text
+    (row,), text = compile_elsewhere(plan_for, linear_network.__file__, 2 * one, 5)
+    assert row[0] == 5 and row[2] == (row[1] <= 2 * one * 0.75 * 0.85) is False and " no " in text
 
 
 @pytest.mark.exhaustive

@@ -3,8 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-from systems.hlo import parse
-from systems.kernels import LAUNCH, read_step, summarize
+
+from hpjax.compiled.hlo import parse
+from hpjax.compiled.kernels import LAUNCH, read_step, summarize
 
 # The form of `compiled.as_text()`; a step is the loop's body, whose number of rounds isn't known.
 STEP = """\

@@ -6,7 +6,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from hpjax.ops import gpus, memory, target
+from hpjax.compiled import gpus
+from hpjax.ops import memory, target
 from hpjax.ops.compiler import compiler_options
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from systems.hlo import Computation, Instruction, Module, parse
+from hpjax.compiled.hlo import Computation, Instruction, Module, parse
 
 # They run nothing, or what they run is counted elsewhere.
 _FREE = set(
