@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,10 @@ from hpjax.data.folder import Tree, open_root, scan_layout, scan_tree
 from hpjax.data.images import check_image_size
 from hpjax.data.layout import LAYOUT, Layout, find_classes, has_splits
 from hpjax.data.listing import holds_images
+from hpjax.data.own import is_arrays, load_own
 from hpjax.data.splits import Source, Split, content_digest, hold_out
 from hpjax.errors import ConfigError, DataError
+from hpjax.tasks import ANY, CLASSES
 
 DEFAULT_DIR = "data"
 DEFAULT_IMAGE_SIZE = 150
@@ -28,17 +31,24 @@ _WITHOUT_FOLDER = ("digits", "synthetic_scenes")
 SYNTHETIC_EXAMPLES = (3_000, 600)  # training and test images where the configuration names none
 
 
-def load_source(data: DataConfig, seed: int = 0) -> Source:
+def load_source(data: DataConfig, seed: int = 0, kind: str = CLASSES, given: Any = None) -> Source:
     """Returns all images of the configured source.
 
     Args:
       data: the configuration.
       seed: draws the test images of folders that have none.
+      kind: of the targets, as in `hpjax.tasks`.
+      given: arrays that were given in a call, for `data.name=arrays`.
 
     Raises:
-      ConfigError: There is no such source.
+      ConfigError: There is no such source, or its targets are of another kind.
       DataError: The images can't be found or read; names the file or folder.
     """
+    if is_arrays(data.name):
+        return load_own(data, kind, given)
+    if kind not in (CLASSES, ANY):
+        own = "FILE.py:FUNCTION, npz:PATH or arrays"
+        raise ConfigError("data.name", data.name, f"{own} with this task.loss: its targets are classes")
     if data.image_size:
         check_image_size(data.image_size)
     check_field("data.on_bad_image", data.on_bad_image)

@@ -123,7 +123,8 @@ def _train(
             )
         result = engine.run_epoch(shuffles, tuple(engine.task.evaluated))
         for number in busy:
-            found[number, epoch + 1] = measure_lane(result, place.lanes[number])
+            rule = engine.program.recipe.loss
+            found[number, epoch + 1] = measure_lane(rule, result, place.lanes[number])
         notify(epoch + 1, found[record.row.trial, epoch + 1])
         _copy(record, config, place, engine, epoch + 1)
     return found

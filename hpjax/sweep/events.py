@@ -100,7 +100,7 @@ class TrialEvents:
         if self._spec.ranking.metric == OBJECTIVE:
             row = dataclasses.replace(row, objective=value)
         self._stores.records.add_epoch(row)
-        scalars = {name: getattr(row, name) for name in _SCALARS}
+        scalars = {name: getattr(row, name) for name in _SCALARS} | dict(row.more)
         self._stores.trackers.log_epoch(trial.number, row.epoch, scalars)
         self._tally.epochs += 1
         self._leader.update(trial.number, score)
@@ -122,7 +122,7 @@ class TrialEvents:
             self._upkeep.say(f"trial {trial.number} ({self._label(trial)}) diverged: {message}")
         stores.records.finish_trial(trial.number, status, message)
         row = stores.records.trial(trial.number)
-        results = {name: getattr(row, name) for name in (spec.ranking.column, *_RESULTS)}
+        results = {name: getattr(row, name) for name in (spec.ranking.column, *_RESULTS)} | dict(row.more)
         stores.trackers.log_hparams(trial.number, {**trial.hyperparameters, "seed": trial.seed}, results)
         planned = apply_hyperparameters(spec.config, trial.hyperparameters).train.epochs
         self._tally.fewer_epochs += planned - slot.epoch
