@@ -13,11 +13,30 @@ ANY = "any"  # what a loss of the user's own takes
 LOSS = "loss"
 SPLITS = ("train", "test", "validation")
 
-LOSSES: Mapping[str, tuple[str, str]] = {
-    "cross_entropy": (CLASSES, "one class per example; the model gives a logit per class"),
-    "binary": (LABELS, "labels of 0 and 1, one or several per example; a logit per label"),
-    "mse": (NUMBERS, "numbers, one or several per example; squared error"),
-    "huber": (NUMBERS, "numbers; squared up to an error of 1, linear beyond"),
+
+class Loss(NamedTuple):
+    """What is made small.
+
+    Attributes:
+      kind: of the targets that it takes.
+      doc: what it is.
+      unit: what an axis of it says.
+    """
+
+    kind: str
+    doc: str
+    unit: str
+
+
+LOSSES: Mapping[str, Loss] = {
+    "cross_entropy": Loss(
+        CLASSES, "one class per example; the model gives a logit per class", "nats per image"
+    ),
+    "binary": Loss(
+        LABELS, "labels of 0 and 1, one or several per example; a logit per label", "nats per label"
+    ),
+    "mse": Loss(NUMBERS, "numbers, one or several per example; squared error", "squared unit of the target"),
+    "huber": Loss(NUMBERS, "half the squared error up to an error of 1, linear beyond", "per number"),
 }
 
 
@@ -70,7 +89,12 @@ _COLUMNS = {f"{split}_{name}": name for split in SPLITS for name in METRICS}
 
 def kind_of(loss: str) -> str:
     """Returns the kind of target that a loss takes; `any` for one of the user's own."""
-    return LOSSES[loss][0] if loss in LOSSES else ANY
+    return LOSSES[loss].kind if loss in LOSSES else ANY
+
+
+def unit_of(loss: str) -> str:
+    """Returns what an axis of a loss says."""
+    return LOSSES[loss].unit if loss in LOSSES else "as its function says"
 
 
 def choose_metrics(loss: str, metrics: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,6 +121,12 @@ def is_column(name: str) -> bool:
 def metric_of(column: str) -> Metric | None:
     """Returns the metric of an epoch's column; None where it is none's."""
     return METRICS[_COLUMNS[column]] if column in _COLUMNS else None
+
+
+def name_of(column: str) -> str:
+    """Returns which metric a column is of, e.g. `mae` of `validation_mae`; `loss` of losses, else nothing."""
+    split, _, name = column.partition("_")
+    return name if split in SPLITS and (name in METRICS or name == LOSS) else ""
 
 
 def prefers_small(column: str) -> bool:

@@ -91,7 +91,7 @@ class TaskConfig:
     loss: str = field(
         "cross_entropy",
         "what is made small",
-        choices={name: doc for name, (_, doc) in LOSSES.items()},
+        choices={name: loss.doc for name, loss in LOSSES.items()},
         forms=(Form("FILE.py:FUNCTION", rules.OWN, "of model output and target: a loss per example"),),
         path=True,
     )

@@ -11,6 +11,7 @@ from hpjax.search.space import parse_space
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
 from hpjax.store.settings import find_winner
+from hpjax.tasks import unit_of
 
 
 def create_info(
@@ -35,6 +36,8 @@ def create_info(
         ranked_by=ranking.describe(own),
         minimize=bool(trials) and trials[0].prefers_small(OBJECTIVE),
         own_metric=own,
+        loss_unit=unit_of(parsed.task.loss),
+        example="image" if len(data.get("input_shape", (0, 0, 0))) == 3 else "example",
         images={name: count for name, count in data.get("images", {}).items() if name != "train"},
     )
 

@@ -102,6 +102,7 @@ def format_settings(
     names = [name for name in dict.fromkeys([*hyperparameters, *ALWAYS]) if name != "seed"]
     metric = ranking.metric
     columns = {"final": f"final_{metric}", "best": f"best_{metric}", "test_accuracy": "final_test_accuracy"}
+    columns |= {name: f"final_{name}" for row in settings for name in row.tested}
     used = {
         name: columns[name]
         for name in columns

@@ -1,13 +1,12 @@
 """What a model is given of the data: images of bytes as numbers, and numbers on one scale."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 
-@dataclass(frozen=True)
-class InputRule:
+class InputRule(NamedTuple):
     """What inputs are brought to, the same for all trials of a group.
 
     Attributes:
