@@ -17,8 +17,9 @@ TINY = {
         "sweep.sampler": "random",
         "sweep.trials": 3,
         "model.options": {"width": 4},
+        "train.batch_size": 45,
     },
-    "tokens": {"train.epochs": 2, "sweep.trials": 3, "data.max_train_examples": 200, "train.batch_size": 50},
+    "tokens": {"train.epochs": 2, "sweep.trials": 3, "data.max_train_examples": 200, "train.batch_size": 45},
 }
 MAIN = {"regression": "mae", "tokens": "balanced_accuracy"}
 

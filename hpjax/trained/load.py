@@ -66,7 +66,7 @@ class TrainedTrial(_Pair):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the logits."""
-        return self.classifier.classes
+        return self.model.class_names  # type: ignore[attr-defined]
 
     def predict(self, images: Images, batch_size: int = BATCH_SIZE):
         """Returns each image's class probabilities; see `Classifier.predict`."""
