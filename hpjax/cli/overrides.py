@@ -104,7 +104,7 @@ def read_value(key: str, text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        words = kind is tuple and FIELDS[key].type is str
+        words = kind is tuple and (FIELDS[key].type is str or FIELDS[key].rule.choices)
         if words:
             return tuple(word.strip() for word in text.split(",") if word.strip())
         return read_literal(text) if kind is object else text  # true and false, as in --space
