@@ -62,7 +62,10 @@ def test_the_readme_is_short():
     assert README.count("\n") < 130
 
 
-PAGES = [README, *((ROOT / "docs" / name).read_text("utf-8") for name in sorted(os.listdir(ROOT / "docs")))]
+PAGES = [
+    README,
+    *((ROOT / "docs" / name).read_text("utf-8") for name in sorted(os.listdir(ROOT / "docs")) if "." in name),
+]
 COMMANDS = [
     line.replace("\\\n", " ")
     for page in PAGES

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "hpjax"
 LEVELS = {
     0: {"errors"},
-    1: {"ops"},
+    1: {"ops", "tasks"},
     2: {"train", "store", "config", "compiled"},
     3: {"models", "data", "search"},
     4: {"lanes", "report", "cli"},

@@ -19,7 +19,6 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
 from hpjax.ops import target
 from hpjax.train.hparams import Hparams, create_hparams
-from hpjax.train.metrics import zero_sums
 from systems import plain_models, plain_vmap
 from systems.workload import CLASSES, Trial
 
@@ -140,7 +139,7 @@ def _create_program(work: Work) -> Program:
 def _training(work: Work) -> tuple:
     population = _population(work)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    sums = jax.eval_shape(lambda: zero_sums((work.lanes,)))
+    sums = jax.eval_shape(lambda: _create_program(work).zero_sums(work.lanes))
     return population.state, sums, population.hparams, _examples(work), _order(work), key
 
 

@@ -90,6 +90,8 @@ def _value(argument: str, text: str | None, waiting: Iterator[str]) -> str:
 def read_value(key: str, text: str) -> Any:
     """Returns a field's value as Python has it; text that isn't one as it is, to be refused by its check."""
     kind = type(FIELDS[key].default) if key in FIELDS else object
+    if key in FIELDS and FIELDS[key].rule.tuples and text.lstrip().startswith(("(", "[")):
+        kind = object
     if kind is str:
         return text
     if kind is bool:
@@ -102,7 +104,7 @@ def read_value(key: str, text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        words = kind is tuple and FIELDS[key].type is str
+        words = kind is tuple and (FIELDS[key].type is str or FIELDS[key].rule.choices)
         if words:
             return tuple(word.strip() for word in text.split(",") if word.strip())
         return read_literal(text) if kind is object else text  # true and false, as in --space

@@ -26,7 +26,7 @@ def _describe_section(name: str, keys: list[str]) -> str:
 def _describe(key: str, field: Field) -> str:
     rule = field.rule
     lines = [f"  --config.{key}={_show(field.default)}", *_wrap(_about(field), "      ")]
-    values = {**rule.choices, **({rule.form.name: rule.form.doc} if rule.form else {})}
+    values = {**rule.choices, **{form.name: form.doc for form in rule.forms}}
     width = max(map(len, values), default=0)
     for value, doc in values.items():
         lines += _wrap(doc, f"        {value.ljust(width)}  ")
@@ -43,6 +43,8 @@ def _about(field: Field) -> str:
         parts.append("true or false")
     elif isinstance(field.default, tuple) and rule.choices:
         parts.append("any of these")
+    elif rule.tuples:
+        parts.append(f"one of these, or {rule.tuples.allowed}")
     if field.axis:
         parts.append(f"searched with --space={field.axis}=…{'' if rule.dynamic else ' (a program each)'}")
     return "; ".join(parts)

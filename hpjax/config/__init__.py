@@ -8,6 +8,7 @@ from hpjax.config.fields import (
     ModelConfig,
     OptimizerConfig,
     SweepConfig,
+    TaskConfig,
     TrainConfig,
 )
 from hpjax.config.parsing import check_field, get_default, list_choices, parse_config, to_dict
@@ -20,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "SweepConfig",
+    "TaskConfig",
     "TrainConfig",
     "check_field",
     "get_default",

@@ -31,6 +31,8 @@ def check_value(key: str, value: Any, field: Field) -> Any:
     value, rule = to_plain(value), field.rule
     if rule.path and isinstance(value, str):
         value = expand_path(value)
+    if rule.tuples and isinstance(value, list | tuple):
+        return _check_tuple(key, value, rule)
     value = _check_type(key, value, field.default)
     items = _list_items(key, value)
     if rule.options:
@@ -103,11 +105,18 @@ def _list_items(key: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _check_choice(name: str, value: Any, key: str, rule: Rule) -> None:
-    matches = rule.form and isinstance(value, str) and re.fullmatch(rule.form.pattern, value)
+    matches = isinstance(value, str) and any(re.fullmatch(form.pattern, value) for form in rule.forms)
     # A tuple's item may be of any type, even one that can't be looked up.
     if not matches and value not in list(rule.choices):
         meant = find_value(key, value, rule.choices)
         raise ConfigError(name, value, rule.allowed + (f"; did you mean {meant}?" if meant else ""))
+
+
+def _check_tuple(key: str, value: Any, rule: Rule) -> tuple:
+    value = _check_plain(key, value)
+    if not rule.tuples or not rule.tuples.holds(value):
+        raise ConfigError(key, value, rule.allowed)
+    return value
 
 
 def _check_option(key: str, name: str, value: Any, known: Mapping[str, Field]) -> Any:

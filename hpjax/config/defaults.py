@@ -19,6 +19,10 @@ class Defaults(ConfigDict):
 
     def __setitem__(self, key: str, value: Any) -> None:
         value = to_plain(value)
+        if isinstance(value, tuple | list) and isinstance(self.get(key), str | int):
+            with self.ignore_type():  # some fields take a tuple as well; the check says so of the others
+                super().__setitem__(key, tuple(value))
+            return
         super().__setitem__(key, Defaults(value, self.is_type_safe) if isinstance(value, dict) else value)
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from hpjax.config import rules
 from hpjax.config.keeping import CheckpointConfig
+from hpjax.config.learning import DataConfig, TaskConfig
 from hpjax.config.rules import Form, field, list_fields
+from hpjax.tasks import METRICS
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ModelConfig:
             "resnet18": "the residual network of 18 layers",
             "resnet34": "that of 34",
         },
-        form=Form("FILE.py:CLASS", r".*\.py:.*", "a flax.nnx module of your own"),
+        forms=(Form("FILE.py:CLASS", rules.OWN, "a flax.nnx module of your own"),),
         path=True,
     )
     kernel_widths: tuple[int, ...] = field(
@@ -41,65 +43,6 @@ class ModelConfig:
     )
     pretrained: str = field(
         "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
-    )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images are learned, and how they reach the device."""
-
-    name: str = field(
-        "auto",
-        "where images come from",
-        choices={
-            "auto": "what data.dir or data.train names, else the Intel images in data/, else drawn scenes",
-            "intel_scenes": "the Intel images, prepared by hpjax.data.prepare or in their folders",
-            "folder": "data.dir, or data.train and data.test, with a folder of images per class",
-            "digits": "the 1,797 handwritten digits of scikit-learn, enlarged",
-            "synthetic_scenes": "drawn scenes of the six Intel classes",
-        },
-        form=Form("tfds:NAME", r"tfds:.+", "a data set of TensorFlow Datasets"),
-    )
-    dir: str = field("", "folder or archive (zip, tar) of all images; empty: data/", path=True)
-    train: str = field("", "instead of dir, the folder or archive of training classes", path=True)
-    test: str = field("", "and that of test classes; empty: a fifth of train is held out", path=True)
-    image_size: int = field(
-        0,
-        "side of the square images in pixels; 0: 150, synthetic_scenes 64, digits 48",
-        rules.SIDE,
-        axis="image_size",
-    )
-    validation_fraction: float = field(0.0, "share held out to select on; 0: 0.1 in a search", rules.FRACTION)
-    augment: str = field(
-        "none",
-        "random changes of training images",
-        axis="augment",
-        choices={
-            "none": "none",
-            "flip": "half are mirrored",
-            "flip_crop": "and moved by up to 1/8 of the side",
-        },
-    )
-    max_train_examples: int = field(0, "at most so many to learn, balanced; 0: all", rules.COUNT_OR_0)
-    max_test_examples: int = field(0, "at most so many to test on, balanced; 0: all", rules.COUNT_OR_0)
-    residency: str = field(
-        "auto",
-        "where images live",
-        choices={
-            "auto": "on the device where they fit, else they are streamed",
-            "device": "on the device",
-            "stream": "in the host's memory; batches are read ahead through grain",
-        },
-    )
-    remainder: str = field(
-        "pad",
-        "the last, partial training batch",
-        choices={"pad": "kept, filled up, and what was filled up is masked", "drop": "left out"},
-    )
-    on_bad_image: str = field(
-        "fail",
-        "what an image that can't be read does",
-        choices={"fail": "ends the sweep before it trains, named", "skip": "is left out and counted"},
     )
 
 
@@ -210,14 +153,17 @@ class SweepConfig:
         "auto",
         "what ranks trials and is optimised",
         choices={
-            "auto": "validation_accuracy where images are held out, else test_accuracy",
+            "auto": "validation_accuracy where images are held out, else test_accuracy; or as task.metrics",
             "validation_loss": "on the images that are held out",
             "validation_accuracy": "on the images that are held out",
             "test_loss": "on the test images; not in a search",
             "test_accuracy": "on the test images; not in a search",
             "train_loss": "over the epoch's batches, as the weights moved",
         },
-        form=Form("FILE.py:FUNCTION", r".*\.py:.*", "of an epoch's columns, your own"),
+        forms=(
+            Form("SPLIT_METRIC", rf"(validation|test)_({'|'.join(METRICS)})", "any of task.metrics"),
+            Form("FILE.py:FUNCTION", rules.OWN, "of an epoch's columns, your own"),
+        ),
         path=True,
     )
     select: str = field(
@@ -276,6 +222,7 @@ class Config:
     seed: int = field(0, "seeds everything: initialisation, data order, dropout, the sampler", rules.SEED)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)

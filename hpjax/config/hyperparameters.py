@@ -46,6 +46,8 @@ def _create(key: str, field: Field) -> Hyperparameter:
 
 def _check_axis(key: str, field: Field, value: Any) -> Any:
     default = field.default
+    if field.rule.tuples:
+        value = check_single(key, value)
     return check_field(key, (value,) * len(default) if isinstance(default, tuple) else value)
 
 

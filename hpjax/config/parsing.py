@@ -8,6 +8,7 @@ from typing import Any
 from hpjax.config.checks import check_value, is_mapping, unknown_field
 from hpjax.config.fields import FIELDS, Config, DataConfig
 from hpjax.errors import ConfigError
+from hpjax.tasks import CLASSES, LABELS, LOSS, SPLITS, choose_metrics, kind_of, list_known
 
 log = logging.getLogger("hpjax")
 
@@ -132,6 +133,23 @@ def _check_together(config: Config) -> None:
         allowed = "false with sweep.pbt or sweep.final_seeds: they rest on which trials there were"
         raise ConfigError("sweep.extend", sweep.extend, allowed)
     _check_folders(config.data)
+    _check_task(config)
+
+
+def _check_task(config: Config) -> None:
+    task, metric = config.task, config.sweep.metric
+    known = list_known(task.loss)
+    if unknown := [name for name in task.metrics if name not in known]:
+        allowed = f"among {', '.join(known)} with task.loss={task.loss}"
+        raise ConfigError("task.metrics", unknown[0], allowed)
+    if task.class_weights != "none" and kind_of(task.loss) not in (CLASSES, LABELS):
+        allowed = f"none with task.loss={task.loss}; cross_entropy and binary have classes"
+        raise ConfigError("task.class_weights", task.class_weights, allowed)
+    measured = [LOSS, *choose_metrics(task.loss, task.metrics)]
+    split, _, name = metric.partition("_")
+    if split in SPLITS and name and name not in measured and ":" not in metric:
+        allowed = f"auto, or {split}_ before one of {', '.join(measured)} (task.loss, task.metrics)"
+        raise ConfigError("sweep.metric", metric, allowed)
 
 
 def _check_folders(data: DataConfig) -> None:

@@ -1,11 +1,12 @@
 """What a field of the configuration means and may hold: the metadata that everything else is derived from."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MAX_INT = 2**31 - 1
+OWN = r".*\.py:.*"  # matches FILE.py:NAME
 
 
 class Check(NamedTuple):
@@ -42,7 +43,8 @@ class Rule:
       doc: what the field is.
       check: what the whole value has to meet.
       choices: the allowed values, of a tuple's items, each with what it does; empty: no closed list.
-      form: further values beside the choices.
+      forms: further values beside the choices.
+      tuples: a tuple that is allowed instead of one value.
       each: what every item of a tuple or mapping has to meet.
       options: of a mapping, a dataclass of such fields: the names that it may have.
       axis: the static hyperparameter that sets the field, as it stands in a space.
@@ -53,7 +55,8 @@ class Rule:
     doc: str
     check: Check | None = None
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    form: Form | None = None
+    forms: tuple[Form, ...] = ()
+    tuples: Check | None = None
     each: Check | None = None
     options: type | None = None
     axis: str = ""
@@ -64,8 +67,10 @@ class Rule:
     def allowed(self) -> str:
         """What may stand in the field, in words; empty where its type says all."""
         if self.choices:
-            return _describe_choices(tuple(self.choices), self.form)
-        return ", ".join(check.allowed for check in (self.check, self.each) if check)
+            others = [form.name for form in self.forms] + ([self.tuples.allowed] if self.tuples else [])
+            return _describe_choices(tuple(self.choices), others)
+        checks = (self.check, self.each, self.tuples)
+        return (" or " if self.tuples else ", ").join(check.allowed for check in checks if check)
 
 
 class Field(NamedTuple):
@@ -111,9 +116,14 @@ def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _describe_choices(choices: tuple[str, ...], form: Form | None) -> str:
-    if form:
-        return f"one of {', '.join(choices)}, or {form.name}"
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a number; a truth value isn't."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _describe_choices(choices: tuple[str, ...], others: Sequence[str]) -> str:
+    if others:
+        return f"one of {', '.join(choices)}, or {' or '.join(others)}"
     return " or ".join(choices) if len(choices) <= 3 else f"one of {', '.join(choices)}"
 
 
@@ -128,6 +138,17 @@ COUNT_OR_0 = Check("a whole number of at least 0", lambda x: x >= 0)
 SEED = Check(f"a whole number from 0 to {MAX_INT}", lambda x: 0 <= x <= MAX_INT)
 BATCH = Check("a whole number of at least 2 (BN needs two images)", lambda x: x >= 2)
 SIDE = Check("0 (the source's own) or 8 to 1024 pixels", lambda x: x == 0 or 8 <= x <= 1024)
+SIDES = Check(
+    "a pair (height, width) of them", lambda x: len(x) == 2 and all(is_int(s) and 8 <= s <= 1024 for s in x)
+)
+CHANNELS = Check("0, 1 or 3", lambda x: x in (0, 1, 3))
+MEAN_AND_STD = Check(
+    "a pair (mean, std) of numbers, std greater than 0",
+    lambda x: len(x) == 2 and all(map(is_number, x)) and x[1] > 0,
+)
+WEIGHTS = Check(
+    "a tuple of numbers greater than 0, one per class", lambda x: x and all(is_number(w) and w > 0 for w in x)
+)
 OPTIONS = Check(
     "names that an argument of a class can have", lambda x: all(name.isidentifier() for name in x)
 )

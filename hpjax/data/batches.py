@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Int32, Key, UInt8
+from jaxtyping import Array, Int, Int32, Key, Shaped
 
 from hpjax.config import DataConfig, check_field
 from hpjax.data.splits import Split
@@ -17,8 +17,8 @@ _DEVICE_SHARE = 0.5  # of the device's memory that images may take before they a
 class HostBatch(NamedTuple):
     """Examples of one step, in host memory."""
 
-    images: UInt8[np.ndarray, "*batch size size 3"]
-    labels: Int32[np.ndarray, "*batch"]
+    images: Shaped[np.ndarray, "..."]
+    labels: Shaped[np.ndarray, "..."]
 
 
 def epoch_order(key: Key[Array, ""], num_examples: int, batch_size: int) -> Int32[Array, "steps batch"]:

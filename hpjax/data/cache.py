@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hpjax.data.deep import DeepPicture, Scale
-from hpjax.data.images import CHUNK, Picture, decode_chunks, measure_scale
+from hpjax.data.images import CHUNK, Picture, Size, decode_chunks, image_shape, measure_scale
 from hpjax.data.splits import Source, Split, SplitHash, join_digests
 from hpjax.data.stamps import stamp_files
 from hpjax.errors import DataError
@@ -52,7 +52,7 @@ def decode_source(
     name: str,
     classes: tuple[str, ...],
     pictures: Mapping[str, Iterable[Picture]],
-    size: int,
+    size: Size,
     content_key: object,
     on_bad_image: str,
 ) -> Source:
@@ -63,7 +63,7 @@ def decode_source(
       classes: names, in the order of the labels.
       pictures: the encoded images of `train`, `test` and perhaps `validation`; gone through again where
         some have more than 8 bits.
-      size: side of the squares in pixels.
+      size: side of the squares in pixels, or height, width and channels.
       content_key: JSON-able; changes whenever pictures that lie in no files of their own may have changed,
         and where others were added, removed or renamed.
       on_bad_image: `fail`, or `skip` to leave bad pictures out and list them in `skipped`.
@@ -92,7 +92,7 @@ def _stamp_pictures(pictures: Iterable[Picture]) -> str:
     return stamp_files(p.content for p in pictures if isinstance(p.content, Path))
 
 
-def _decode(entry: Path, name: str, classes, pictures, size: int, on_bad_image: str) -> Source:
+def _decode(entry: Path, name: str, classes, pictures, size: Size, on_bad_image: str) -> Source:
     try:
         return _decode_scaled(entry, name, classes, pictures, size, on_bad_image, None)
     except DeepPicture:
@@ -101,7 +101,7 @@ def _decode(entry: Path, name: str, classes, pictures, size: int, on_bad_image: 
 
 
 def _decode_scaled(
-    entry: Path, name: str, classes, pictures, size: int, on_bad_image: str, scale: Scale | None
+    entry: Path, name: str, classes, pictures, size: Size, on_bad_image: str, scale: Scale | None
 ) -> Source:
     try:
         with temporary_folder(entry) as folder:
@@ -130,13 +130,13 @@ def _telling(pictures: Mapping[str, Iterable[Picture]]) -> dict[str, Iterable[Pi
     return {split: tell(some) for split, some in pictures.items()}
 
 
-def _write(folder: Path, classes, pictures, size: int, on_bad_image: str, scale: Scale | None) -> None:
+def _write(folder: Path, classes, pictures, size: Size, on_bad_image: str, scale: Scale | None) -> None:
     skipped = [] if on_bad_image == "skip" else None
     digests, checksums = [], {}
     pictures = _telling(pictures)
     for split in pictures:
         digest = SplitHash()
-        with _ArrayFile(folder / f"{split}_images.npy", (size, size, 3), np.uint8) as images:
+        with _ArrayFile(folder / f"{split}_images.npy", image_shape(size), np.uint8) as images:
             labels = [np.zeros(0, np.int32)]
             for some_images, some_labels in decode_chunks(pictures[split], size, skipped, scale):
                 images.append(some_images)
@@ -153,7 +153,7 @@ def _write(folder: Path, classes, pictures, size: int, on_bad_image: str, scale:
 
 
 def _decode_in_memory(
-    name: str, classes, pictures, size: int, on_bad_image: str, scale: Scale | None
+    name: str, classes, pictures, size: Size, on_bad_image: str, scale: Scale | None
 ) -> Source:
     skipped = [] if on_bad_image == "skip" else None
     splits, digests = {}, []

@@ -5,12 +5,14 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpjax.config.fields import DataConfig
 from hpjax.data.deep import Scale
 from hpjax.data.sources import load_source
 from hpjax.data.splits import Source, Split, hold_out, subsample
 from hpjax.errors import DataError
+from hpjax.tasks import CLASSES
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
@@ -48,19 +50,31 @@ class Dataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
     scale: Scale | None = None
 
+    @property
+    def num_outputs(self) -> int:
+        """How many classes, labels or numbers a model answers with."""
+        return len(self.classes) or self.train.labels.shape[1]
 
-def load_dataset(data: DataConfig, seed: int) -> Dataset:
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, `(height, width, channels)` of an image."""
+        return tuple(map(int, self.train.images.shape[1:]))
+
+
+def load_dataset(data: DataConfig, seed: int, kind: str = CLASSES, given: Any = None) -> Dataset:
     """Returns the configured data set.
 
     Args:
       data: the configuration.
       seed: picks which images are held out, for validation and where a source has no test images.
+      kind: of the targets, as in `hpjax.tasks`.
+      given: arrays that were given in a call, for `data.name=arrays`.
 
     Raises:
       ConfigError: The source or a value of it is unknown.
       DataError: The images can't be found or read; names the file or folder.
     """
-    source = load_source(data, seed)
+    source = load_source(data, seed, kind, given)
     train = subsample(source.train, data.max_train_examples)
     test = subsample(source.test, data.max_test_examples)
     train, validation = _divide(train, data.validation_fraction, seed, source)
@@ -83,6 +97,8 @@ def load_dataset(data: DataConfig, seed: int) -> Dataset:
 def _divide(train: Split, fraction: float, seed: int, source: Source) -> tuple[Split, Split | None]:
     if fraction <= 0 or source.validation is not None:
         return train, source.validation
+    if not source.classes and len(train) < 2:
+        raise DataError(f"data.validation_fraction={fraction} needs at least 2 training examples")
     counts = {name: int((train.labels == i).sum()) for i, name in enumerate(source.classes)}
     if lonely := [name for name, count in counts.items() if count < 2]:
         raise DataError(

@@ -86,14 +86,24 @@ def is_image(path: str | os.PathLike) -> bool:
         return False
 
 
-def decode_image(picture: Picture, size: int, scale: Scale | None = None) -> UInt8[np.ndarray, "size size 3"]:
-    """Returns the picture as RGB, resized (antialiased, not cropped) to a square of `size` pixels.
+Size = int | tuple[int, int, int]  # side of a square in colours; or height, width and channels
+
+
+def image_shape(size: Size) -> tuple[int, int, int]:
+    """Returns height, width and channels."""
+    return size if isinstance(size, tuple) else (size, size, 3)
+
+
+def decode_image(
+    picture: Picture, size: Size, scale: Scale | None = None
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Returns the picture as RGB or grey, resized (antialiased, not cropped) to `size`.
 
     Grey, palette, CMYK and deep pictures are converted; transparency shows white; EXIF rotation is applied.
 
     Args:
       picture: the encoded image.
-      size: side of the square in pixels.
+      size: side of the square in pixels, or height, width and channels.
       scale: of deep pictures; see `measure_scale`.
 
     Raises:
@@ -108,7 +118,16 @@ def decode_image(picture: Picture, size: int, scale: Scale | None = None) -> UIn
             rgb = scale.apply(read_values(image)).convert("RGB")
         else:
             rgb = _to_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+        height, width, channels = image_shape(size)
+        image = rgb if channels == 3 else rgb.convert("L")
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(image_shape(size))
+
+
+def reshape_image(image: np.ndarray, size: Size) -> np.ndarray:
+    """Returns an image in colours of another size, or grey."""
+    height, width, channels = image_shape(size)
+    picture = Image.fromarray(image) if channels == 3 else Image.fromarray(image).convert("L")
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(image_shape(size))
 
 
 def measure_scale(pictures: Iterable[Picture], workers: int | None = None) -> Scale:
@@ -124,7 +143,7 @@ def measure_scale(pictures: Iterable[Picture], workers: int | None = None) -> Sc
 
 def decode_chunks(
     pictures: Iterable[Picture],
-    size: int,
+    size: Size,
     skipped: list[str] | None = None,
     scale: Scale | None = None,
     workers: int | None = None,
@@ -133,7 +152,7 @@ def decode_chunks(
 
     Args:
       pictures: what to decode.
-      size: side of the squares in pixels.
+      size: side of the squares in pixels, or height, width and channels.
       skipped: where to note `name: reason` of bad pictures; None raises at the first one.
       scale: of deep pictures; None raises at the first one.
       workers: threads; None: as many as the machine offers.
@@ -149,7 +168,10 @@ def decode_chunks(
         for chunk in _chunks(pictures):
             decoded = list(pool.map(lambda p: _try_decode(p, size, skipped, scale), chunk))
             good = [(image, p.label) for image, p in zip(decoded, chunk, strict=True) if image is not None]
-            images, labels = np.zeros((len(good), size, size, 3), np.uint8), np.zeros(len(good), np.int32)
+            images, labels = (
+                np.zeros((len(good), *image_shape(size)), np.uint8),
+                np.zeros(len(good), np.int32),
+            )
             for i, (image, label) in enumerate(good):
                 images[i], labels[i] = image, label
             yield images, labels
@@ -216,7 +238,7 @@ def _naming(picture: Picture) -> Iterator[None]:
 
 
 def _try_decode(
-    picture: Picture, size: int, skipped: list[str] | None, scale: Scale | None
+    picture: Picture, size: Size, skipped: list[str] | None, scale: Scale | None
 ) -> np.ndarray | None:
     try:
         return decode_image(picture, size, scale)

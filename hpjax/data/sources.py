@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,11 +15,13 @@ from hpjax.data import intel_scenes, synthetic, tfds_sets
 from hpjax.data.archives import find_archive
 from hpjax.data.cache import decode_source
 from hpjax.data.folder import Tree, open_root, scan_layout, scan_tree
-from hpjax.data.images import check_image_size
+from hpjax.data.images import Size, check_image_size, image_shape, reshape_image
 from hpjax.data.layout import LAYOUT, Layout, find_classes, has_splits
 from hpjax.data.listing import holds_images
+from hpjax.data.own import is_arrays, load_own
 from hpjax.data.splits import Source, Split, content_digest, hold_out
 from hpjax.errors import ConfigError, DataError
+from hpjax.tasks import ANY, CLASSES
 
 DEFAULT_DIR = "data"
 DEFAULT_IMAGE_SIZE = 150
@@ -28,19 +31,26 @@ _WITHOUT_FOLDER = ("digits", "synthetic_scenes")
 SYNTHETIC_EXAMPLES = (3_000, 600)  # training and test images where the configuration names none
 
 
-def load_source(data: DataConfig, seed: int = 0) -> Source:
+def load_source(data: DataConfig, seed: int = 0, kind: str = CLASSES, given: Any = None) -> Source:
     """Returns all images of the configured source.
 
     Args:
       data: the configuration.
       seed: draws the test images of folders that have none.
+      kind: of the targets, as in `hpjax.tasks`.
+      given: arrays that were given in a call, for `data.name=arrays`.
 
     Raises:
-      ConfigError: There is no such source.
+      ConfigError: There is no such source, or its targets are of another kind.
       DataError: The images can't be found or read; names the file or folder.
     """
+    if is_arrays(data.name):
+        return load_own(data, kind, given)
+    if kind not in (CLASSES, ANY):
+        own = "FILE.py:FUNCTION, npz:PATH or arrays"
+        raise ConfigError("data.name", data.name, f"{own} with this task.loss: its targets are classes")
     if data.image_size:
-        check_image_size(data.image_size)
+        check_image_size(min(data.image_size) if isinstance(data.image_size, tuple) else data.image_size)
     check_field("data.on_bad_image", data.on_bad_image)
     prefix, _, name = check_field("data.name", data.name).partition(":")
     if prefix == "tfds":
@@ -92,21 +102,27 @@ def load_digits(data: DataConfig, seed: int) -> Source:
     from sklearn.datasets import load_digits as load
 
     pictures, labels = load(return_X_y=True)
-    size = data.image_size or DIGITS_IMAGE_SIZE
+    height, width, channels = image_shape(_choose_size(data, DIGITS_IMAGE_SIZE))
     grey = np.rint(np.reshape(pictures, (-1, 8, 8)) * (255 / 16)).astype(np.uint8)
-    large = np.stack([_resize(image, size) for image in grey])
-    images = np.repeat(large[..., None], 3, axis=-1)
+    large = np.stack([_resize(image, height, width) for image in grey])
+    images = np.repeat(large[..., None], channels, axis=-1)
     train, test = hold_out(Split(images, np.asarray(labels, np.int32)), 0.2, seed=0)
     return _source("digits", tuple(str(d) for d in range(10)), train, test)
 
 
 def load_synthetic_scenes(data: DataConfig, seed: int) -> Source:
     """Returns drawn scenes of the six Intel classes; always the same for a size and number of examples."""
-    size = data.image_size or SCENES_IMAGE_SIZE
+    shape = _choose_size(data, SCENES_IMAGE_SIZE)
+    size = max(image_shape(shape)[:2])
     numbers = (data.max_train_examples, data.max_test_examples)
     counts = [number or default for number, default in zip(numbers, SYNTHETIC_EXAMPLES, strict=True)]
     _check_memory(sum(counts), size)
     train, test = (Split(*synthetic.draw_scenes(n, size, seed=i)) for i, n in enumerate(counts))
+    if isinstance(shape, tuple):
+        train, test = (
+            Split(np.stack([reshape_image(image, shape) for image in split.images]), split.labels)
+            for split in (train, test)
+        )
     return _source("synthetic_scenes", synthetic.CLASSES, train, test)
 
 
@@ -123,7 +139,7 @@ def _load_tree(data: DataConfig, name: str, seed: int) -> Source:
     tree = _scan_named(data, seed) if data.train else _scan_dir(data, seed)
     if data.name == "auto" and tree.classes != intel_scenes.CLASSES:
         name = "folder"  # a tree of somebody's own
-    size = data.image_size or DEFAULT_IMAGE_SIZE
+    size = _choose_size(data, DEFAULT_IMAGE_SIZE)
     key = [str(tree.root.resolve()), tree.files, tree.division]
     pictures = {"train": tree.train, "test": tree.test}
     if tree.validation:
@@ -172,7 +188,7 @@ def _load_tfds(data: DataConfig, name: str) -> Source:
 
 
 def _load_records(data: DataConfig, name: str, records: tfds_sets.Records) -> Source:
-    size = data.image_size or records.image_size or DEFAULT_IMAGE_SIZE
+    size = _choose_size(data, records.image_size or DEFAULT_IMAGE_SIZE)
     pictures = {"train": records.train, "test": records.test}
     remarks, key = records.remarks, records.key
     if records.validation is not None and data.validation_fraction > 0:
@@ -199,5 +215,14 @@ def _check_memory(num_images: int, size: int) -> None:
         )
 
 
-def _resize(grey: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR))
+def _resize(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _choose_size(data: DataConfig, default: int) -> Size:
+    """Returns what images are decoded to: squares in colours where nothing else is asked for."""
+    size: Any = data.image_size or default
+    if data.channels != 1 and not isinstance(size, tuple):
+        return size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return height, width, data.channels or 3

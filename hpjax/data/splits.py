@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the ways to take fewer of them."""
+"""Examples in memory, and the ways to take fewer of them."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Shaped
 
 from hpjax.data.deep import Scale
 
@@ -16,12 +16,13 @@ class Split:
     """Examples of one purpose.
 
     Attributes:
-      images: RGB, 0 to 255; may be memory-mapped and read-only.
-      labels: indices into the data set's classes.
+      images: bytes from 0 to 255, mostly RGB; or other inputs, as float32 or int32. May be memory-mapped and
+        read-only.
+      labels: indices into the data set's classes; or labels or numbers, float32 with an axis of their own.
     """
 
-    images: UInt8[np.ndarray, "examples size size 3"]
-    labels: Int32[np.ndarray, " examples"]
+    images: Shaped[np.ndarray, "examples ..."]
+    labels: Shaped[np.ndarray, "examples *targets"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,9 +74,9 @@ def subsample(split: Split, max_examples: int) -> Split:
     """
     if not 0 < max_examples < len(split):
         return split
-    classes = np.unique(split.labels)
+    strata = _strata(split.labels)
     rng = np.random.default_rng(len(split))
-    members = [rng.permutation(np.flatnonzero(split.labels == c)) for c in classes]
+    members = [rng.permutation(np.flatnonzero(strata == c)) for c in np.unique(strata)]
     quotas = _balanced_quotas([len(m) for m in members], max_examples)
     return split.take(np.sort(np.concatenate([m[:q] for m, q in zip(members, quotas, strict=True)])))
 
@@ -92,15 +93,22 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
-def choose_held_out(labels: Int32[np.ndarray, " examples"], fraction: float, seed: int) -> np.ndarray:
+def choose_held_out(
+    labels: Shaped[np.ndarray, "examples *targets"], fraction: float, seed: int
+) -> np.ndarray:
     """Returns which examples are held out, as truth values: see `hold_out`."""
     rng = np.random.default_rng([seed, len(labels)])
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
+    held, strata = np.zeros(len(labels), bool), _strata(labels)
+    for label in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == label))
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[:count]] = True
     return held
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Returns what equal shares are taken of: classes; all labels or numbers together."""
+    return labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
 
 
 def content_digest(classes: Sequence[str], train: Split, test: Split) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from hpjax.config.paths import expand_path
-from hpjax.errors import ConfigError, HpjaxError
+from hpjax.errors import ConfigError, HpjaxError, ModelError
 from hpjax.handover.about import ABOUT, CARD, FORWARD, ONNX, WEIGHTS, describe, name_network
 from hpjax.handover.card import write_card
 from hpjax.handover.forward import check_logits, serialize_forward
@@ -76,6 +76,11 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
     from safetensors.numpy import save
 
     model, classifier = trained.model, trained.classifier
+    if trained.metadata.get("inputs"):
+        raise ModelError(
+            f"{classifier.name} was trained with data.normalize, which exported files don't hold: expected a "
+            "trial without; load_trial(…).predict(…) normalizes"
+        )
     network, size = name_network(trained.metadata["model"]["name"]), classifier.image_size
     forward = serialize_forward(model, classifier.forward, size, network)
     contents = {WEIGHTS: save(to_torch(model), {"format": "pt"}), FORWARD: forward.content}

@@ -10,7 +10,7 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.own_code import MAIN
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code
-from hpjax.errors import ConfigError
+from hpjax.errors import ConfigError, UserCodeError
 from hpjax.handover.agreement import Agreement, compare
 from hpjax.handover.record import Place, Record, find_place, place_alone, read_record, started_with
 from hpjax.lanes.engine import Engine, Layout
@@ -56,6 +56,7 @@ def replay_trial(
     use_compilation_cache()
     record = read_record(Path(expand_path(str(workdir))), trial)
     inputs = find_inputs(record.path) or Inputs({}, {})
+    _refuse_code(record)
     config = _with_model(record, inputs, model_file)
     _check_weights(config, inputs)
     dataset = Datasets(config, record.path, dict(inputs.fingerprints)).load(config)
@@ -66,6 +67,17 @@ def replay_trial(
     replayed = _train(record, config, place, engine, notify)
     images = {"train": len(task.train), **{name: len(split) for name, split in task.evaluated.items()}}
     return Agreement(tuple(compare(record.epochs, replayed)), images, place.same)
+
+
+def _refuse_code(record: Record) -> None:
+    """Raises UserCodeError where data or loss come from a file that nobody has named but the workdir."""
+    config = record.config
+    for key, value in (("data.name", config.data.name), ("task.loss", config.task.loss)):
+        if is_own(value):
+            raise UserCodeError(
+                f"trial {record.row.trial} of {record.path} was trained with {key}={value!r}: replay runs no "
+                "code that a workdir names; expected a trial without, or the sweep again in another workdir"
+            )
 
 
 def _with_model(record: Record, inputs: Inputs, model_file: str | None) -> Config:
@@ -123,7 +135,8 @@ def _train(
             )
         result = engine.run_epoch(shuffles, tuple(engine.task.evaluated))
         for number in busy:
-            found[number, epoch + 1] = measure_lane(result, place.lanes[number])
+            rule = engine.program.recipe.loss
+            found[number, epoch + 1] = measure_lane(rule, result, place.lanes[number])
         notify(epoch + 1, found[record.row.trial, epoch + 1])
         _copy(record, config, place, engine, epoch + 1)
     return found

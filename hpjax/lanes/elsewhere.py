@@ -20,7 +20,6 @@ from hpjax.lanes.residents import Examples
 from hpjax.lanes.shuffle import draw
 from hpjax.lanes.task import Task
 from hpjax.ops import target
-from hpjax.train.metrics import zero_sums
 
 JAX_SHARE = 0.75  # of a GPU's memory that jax takes, where it isn't told otherwise
 STREAMED_STEPS = 8  # whose images lie on the device where not all do
@@ -95,7 +94,7 @@ def _compile_training(
 ) -> Any:
     order, key = jax.eval_shape(lambda: draw(0, 0, len(data.labels), task.batch_size))
     lanes = population.best.score.shape[0]
-    sums = jax.eval_shape(lambda: zero_sums((lanes,)))
+    sums = jax.eval_shape(lambda: program.zero_sums(lanes))
     row = jax.ShapeDtypeStruct((), jnp.int32)
     sums, order, key, row = place((sums, order, key, row))
     return program.train_many.lower(

@@ -35,7 +35,7 @@ from hpjax.lanes.shuffle import Draw, Shuffle, agree, draw, draw_lanes, fill_idl
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import compile_seconds
 from hpjax.train.hparams import Hparams
-from hpjax.train.metrics import Sums, zero_sums
+from hpjax.train.metrics import Sums
 from hpjax.train.state import TrainState
 from hpjax.train.step import Batch
 
@@ -228,7 +228,7 @@ class Engine:
         shard, own = self._shards[i], not agree(shuffles)
         self._trained.add((_size(shard), own))
         drawn = self._draw(fill_idle(shuffles), own)
-        order, key, sums = jax.device_put((*drawn, zero_sums((_size(shard),))), self._device(i))
+        order, key, sums = jax.device_put((*drawn, self.program.zero_sums(_size(shard))), self._device(i))
         steps = self._streamed_steps if self.task.streamed else self._resident_steps
         state, sums = steps(i, sums, order, key)
         self._shards[i] = shard._replace(state=state)
@@ -280,7 +280,7 @@ class Engine:
         if self.layout.steps_per_call > 1:
             with self._dispatch:
                 return self.program.evaluate_many(state, data, task.eval_batch_size, hparams.options)
-        sums = jax.device_put(zero_sums((_size(self._shards[i]),)), self._device(i))
+        sums = jax.device_put(self.program.zero_sums(_size(self._shards[i])), self._device(i))
         for step in range(-(-data.labels.shape[0] // task.eval_batch_size)):
             with self._dispatch:
                 sums = self.program.evaluate_one(
@@ -332,8 +332,7 @@ def _on_their_way(shards: list[Population]) -> list[Population]:
 
 
 def _join(sums: list[Sums]) -> Sums:
-    joined: Any = [np.concatenate(field) for field in zip(*jax.device_get(sums), strict=True)]
-    return Sums(*joined)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(sums))
 
 
 def _size(shard: Population) -> int:

@@ -6,25 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from hpjax.config.fields import Config
 from hpjax.config.user_files import absolute_name
-from hpjax.data.augment import make_augment
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset, Split
 from hpjax.errors import ConfigError
 from hpjax.lanes.memory_left import total_bytes
 from hpjax.lanes.program import Program
+from hpjax.lanes.rules import create_augment, create_input_rule, create_loss_rule
 from hpjax.lanes.task import Task
 from hpjax.models.options import dynamic_values
-from hpjax.models.registry import create_model, find_model_class
+from hpjax.models.registry import create_model, describe_inputs, find_model_class
 from hpjax.models.torch_weights import match_weights
 from hpjax.train.evaluate import evaluate, make_restore
 from hpjax.train.hparams import Hparams, create_hparams
+from hpjax.train.inputs import InputRule
+from hpjax.train.loss import LossRule
 from hpjax.train.metrics import Sums
 from hpjax.train.optimizer import OptimizerRule
-from hpjax.train.state import TrainState, create_recipe, create_state, init_rngs
+from hpjax.train.state import Recipe, TrainState, create_recipe, create_state, init_rngs
 
 LEAST_BATCH = 2  # batch norm compares images with each other
 
@@ -79,7 +82,7 @@ def create_program(config: Config, dataset: Dataset) -> Program:
     """Returns the compiled functions of the group that `config` belongs to."""
     create = model_factory(config, dataset)
     model = nnx.eval_shape(lambda: create(init_rngs(0)))
-    recipe = create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision)
+    recipe = create_group_recipe(config, dataset, model)
     pretrained = match_weights(model, config.model.pretrained) if config.model.pretrained else nnx.State({})
 
     def init(hparams: Hparams) -> TrainState:
@@ -87,9 +90,13 @@ def create_program(config: Config, dataset: Dataset) -> Program:
         nnx.update(model, pretrained)
         return create_state(model, recipe, hparams)
 
-    name = config.data.augment
-    augment = None if name == "none" else make_augment(name)
-    return Program(recipe, init, augment)
+    return Program(recipe, init, create_augment(config, dataset))
+
+
+def create_group_recipe(config: Config, dataset: Dataset, model: nnx.Module) -> Recipe:
+    """Returns what shapes the program of the group that `config` belongs to, with the model's structure."""
+    rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
+    return create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision, *rules)
 
 
 def model_factory(config: Config, dataset: Dataset):
@@ -102,12 +109,22 @@ def model_arguments(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Returns what `create_model` needs besides `rngs`, as JSON values."""
     return {
         "name": absolute_name(config.model.name),
-        "num_classes": len(dataset.classes),
-        "image_size": dataset.train.images.shape[1],
+        "num_classes": dataset.num_outputs,
+        **describe_inputs(dataset.input_shape),
         "kernel_widths": list(config.model.kernel_widths),
         "padding": config.model.padding,
         "options": dict(config.model.options),
     }
+
+
+def example_shapes(dataset: Dataset, num: int) -> tuple[Any, Any, Any]:
+    """Returns shapes and types of so many inputs, targets and masks of a batch."""
+    images, labels = dataset.train.images, dataset.train.labels
+    return (
+        jax.ShapeDtypeStruct((num, *images.shape[1:]), images.dtype),
+        jax.ShapeDtypeStruct((num, *labels.shape[1:]), labels.dtype),
+        jax.ShapeDtypeStruct((num,), np.float32),
+    )
 
 
 def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
@@ -149,11 +166,16 @@ def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], 
     dynamic = dynamic_values(model_class, arguments["options"])
     # What is a number inside the program shapes no model: all trials of a setting share what is compiled.
     arguments["options"] = {k: v for k, v in arguments["options"].items() if k not in dynamic}
-    restore = _restore_of(model_class, config.train.precision, json.dumps(arguments))
+    rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
+    restore = _restore_of(model_class, config.train.precision, json.dumps(arguments), *rules)
     return evaluate(restore(weights, seed), dataset.test.images, dataset.test.labels, options=dynamic)
 
 
 @functools.lru_cache(maxsize=8)
-def _restore_of(model_class: type, precision: str, arguments: str) -> Callable[..., TrainState]:
+def _restore_of(
+    model_class: type, precision: str, arguments: str, loss: LossRule, inputs: InputRule
+) -> Callable[..., TrainState]:
     del model_class  # a part of the key: a user's file may change under its name
-    return make_restore(lambda rngs: create_model(rngs=rngs, **json.loads(arguments)), precision)
+    return make_restore(
+        lambda rngs: create_model(rngs=rngs, **json.loads(arguments)), precision, loss, inputs
+    )

@@ -17,7 +17,6 @@ from hpjax.lanes.residents import Examples, place
 from hpjax.lanes.shuffle import Draw, draw, draw_lanes
 from hpjax.lanes.task import Task
 from hpjax.train.hparams import Hparams
-from hpjax.train.metrics import zero_sums
 
 SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
 SHORTEST_SECONDS = 1e-4  # that a call is held to take: a clock may be coarse, or stand still
@@ -89,7 +88,7 @@ class Probe:
         if steps_per_call() > 1:
             lowered = program.evaluate_many.lower(population.state, data, batch_size, options)
         else:
-            sums = self._committed(zero_sums((num_lanes,)))
+            sums = self._committed(self.program.zero_sums(num_lanes))
             lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size, options)
         if (analysis := lowered.compile().memory_analysis()) is None:
             return 0
@@ -113,7 +112,7 @@ class Probe:
         order, key = self._committed(jax.eval_shape(lambda: self._draw(num_lanes)))
         train = self.program.train_one if most == 1 else self.program.train_many
         steps = (0,) if most == 1 else (0, self.full_steps)
-        state, sums = population.state, self._committed(zero_sums((num_lanes,)))
+        state, sums = population.state, self._committed(self.program.zero_sums(num_lanes))
         lowered = train.lower(state, sums, population.hparams, self.data, order, key, *steps)
         if (analysis := lowered.compile().memory_analysis()) is None:
             return 0
@@ -158,7 +157,7 @@ class Probe:
 
     def _create(self, num_lanes: int) -> tuple:
         population = create_population(self.program, self.hparams, num_lanes)
-        shard = population.state, zero_sums((num_lanes,)), population.hparams
+        shard = population.state, self.program.zero_sums(num_lanes), population.hparams
         return jax.device_put(shard, self.device)
 
     def _advance(self, shard: tuple, steps: int, calls: int = 1) -> tuple:

@@ -18,7 +18,8 @@ from hpjax.lanes.population import Population, create_lane, insert_lane, keep_be
 from hpjax.lanes.residents import Examples
 from hpjax.ops.compiler import compiler_options, quick_options
 from hpjax.train.hparams import Hparams
-from hpjax.train.metrics import Sums, add_sums, zero_sums
+from hpjax.train.metrics import Sums, add_sums
+from hpjax.train.scores import zero_scores
 from hpjax.train.state import Recipe, TrainState
 from hpjax.train.step import Batch, eval_step, train_step
 
@@ -58,6 +59,10 @@ class Program:
         self.take = jit(take_lanes)
         self.keep_best = jit(keep_best, donate_argnums=0)
 
+    def zero_sums(self, num_lanes: int) -> Sums:
+        """Returns each lane's sums over no examples."""
+        return zero_scores(self.recipe.loss, (num_lanes,))
+
     def train(self, state, sums, hparams, data: Examples, order, key, start: int, stop: int, most: int = 1):
         """Takes the steps `start` … `stop - 1` of an epoch, of which calls take `most` at most.
 
@@ -70,7 +75,7 @@ class Program:
     def _step(self, state: TrainState, sums: Sums, hparams: Hparams, batch: Batch, key, i):
         """One step of every lane, on a batch that they share or on each lane's own."""
         batch = self._augmented(batch, key, i)
-        axes = OWN if _is_own(batch) else None
+        axes = OWN if self._is_own(batch) else None
         state, step_sums = map_lanes(train_step, in_axes=(0, 0, axes))(state, hparams, batch)
         return state, add_sums(sums, step_sums)
 
@@ -95,7 +100,7 @@ class Program:
 
     def _train_batch(self, state, sums, hparams, batch: Batch, key, i):
         """One step on a batch that was brought to the device, not gathered there."""
-        self._note("train" if batch.mask is None else "train_masked", sums, _is_own(batch))
+        self._note("train" if batch.mask is None else "train_masked", sums, self._is_own(batch))
         return self._step(state, sums, hparams, batch, key, i)
 
     def _evaluate_one(self, state, sums: Sums, data: Examples, i, batch_size: int, options) -> Sums:
@@ -110,16 +115,19 @@ class Program:
 
     def _evaluate_many(self, state, data: Examples, batch_size: int, options) -> Sums:
         steps = -(-data.labels.shape[0] // batch_size)
-        zero = zero_sums(state.step.shape)
+        zero = self.zero_sums(state.step.shape[0])
         return jax.lax.fori_loop(
             0, steps, lambda i, sums: self._evaluate_one(state, sums, data, i, batch_size, options), zero
         )
+
+    def _is_own(self, batch: Batch) -> bool:
+        return batch.labels.ndim - self.recipe.loss.targets == 2
 
     def _augmented(self, batch: Batch, key, i) -> Batch:
         if self._augment is None:
             return batch
         draw = lambda key, images: self._augment(jax.random.fold_in(key, i), images)  # noqa: E731  # type: ignore[misc]
-        images = (jax.vmap(draw) if _is_own(batch) else draw)(key, batch.images)
+        images = (jax.vmap(draw) if self._is_own(batch) else draw)(key, batch.images)
         return batch._replace(images=images)
 
     def _create(self, hparams: Hparams) -> Population:
@@ -148,10 +156,6 @@ def map_lanes(f: Callable[..., Any], in_axes: tuple) -> Callable[..., Any]:
 
 def _only_lane(axis: int | None, arg: Any) -> Any:
     return arg if axis is None else jax.tree.map(lambda x: x[0], arg)
-
-
-def _is_own(batch: Batch) -> bool:
-    return batch.labels.ndim == 2
 
 
 def create_population(program: Program, hparams: Hparams, num_lanes: int) -> Population:

@@ -4,7 +4,7 @@ import weakref
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Shaped
 
 from hpjax.data.splits import Split
 
@@ -14,8 +14,8 @@ _PLACED: weakref.WeakKeyDictionary[Split, dict[Any, "Examples"]] = weakref.WeakK
 class Examples(NamedTuple):
     """A split of the data set on a device."""
 
-    images: UInt8[Array, "examples height width 3"]
-    labels: Int32[Array, " examples"]
+    images: Shaped[Array, "examples ..."]
+    labels: Shaped[Array, "examples *targets"]
 
 
 def place(split: Split, device: Any) -> Examples:

@@ -28,7 +28,8 @@ class CustomCNN(nnx.Module):
         self,
         *,
         num_classes: int,
-        image_size: int,
+        image_size: int | tuple[int, int],
+        input_shape: tuple[int, ...] = (),
         kernel_widths: Sequence[int] = (5, 5, 7),
         padding: str = "reference",
         kernel1: int | None = None,
@@ -45,7 +46,8 @@ class CustomCNN(nnx.Module):
 
         Args:
           num_classes: how many logits.
-          image_size: side of the square images in pixels.
+          image_size: side of the square images in pixels, or height and width.
+          input_shape: height, width and channels of an image; empty: in colours.
           kernel_widths: of the three square kernels.
           padding: `reference` or `same`.
           kernel1: width of the first kernel; None: as in `kernel_widths`.
@@ -64,21 +66,23 @@ class CustomCNN(nnx.Module):
         own = (kernel1, kernel2, kernel3)
         widths = _checked_widths(kernel_widths, own)
         pads = conv_paddings(widths, padding)
-        side = _checked_side(image_size, widths, padding)
+        sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        height, width = (_checked_side(image_size, side, widths, padding) for side in sides)
+        channels = input_shape[-1] if input_shape else 3
         _check_sizes(
             features1=features1, features2=features2, features3=features3, dense1=dense1, dense2=dense2
         )
-        self.conv1 = create_conv(3, features1, widths[0], padding=pads[0], rngs=rngs)
+        self.conv1 = create_conv(channels, features1, widths[0], padding=pads[0], rngs=rngs)
         self.batch_norm1 = BatchNorm(features1)
         self.conv2 = create_conv(features1, features2, widths[1], padding=pads[1], bias=True, rngs=rngs)
         self.batch_norm2 = BatchNorm(features2)
         self.conv3 = create_conv(features2, features3, widths[2], padding=pads[2], bias=True, rngs=rngs)
         self.batch_norm3 = BatchNorm(features3)
-        self.linear1 = create_linear(side * side * features3, dense1, rngs=rngs)
+        self.linear1 = create_linear(height * width * features3, dense1, rngs=rngs)
         self.linear2 = create_linear(dense1, dense2, rngs=rngs)
         self.linear3 = create_linear(dense2, num_classes, rngs=rngs)
         self.dropout = Dropout()
-        self.feature_map = (side, side, features3)
+        self.feature_map = (height, width, features3)
 
     def flattened_inputs(self) -> dict[str, tuple[int, int, int]]:
         """Returns the dense layers that read a flattened map, with its height, width and channels."""
@@ -86,7 +90,7 @@ class CustomCNN(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "batch height width 3"],
+        images: Float[Array, "batch height width channels"],
         *,
         mask: Float[Array, " batch"] | None = None,
         dropout_rate: Float[Array, ""] | float = 0.5,
@@ -161,8 +165,8 @@ def _check_sizes(**sizes: int) -> None:
             raise ConfigError(f"model.options.{name}", size, f"a whole number from 1 to {MOST_FEATURES}")
 
 
-def _checked_side(image_size: int, widths: tuple[int, ...], padding: str) -> int:
-    side = feature_map_side(image_size, widths, padding)
+def _checked_side(image_size: object, pixels: int, widths: tuple[int, ...], padding: str) -> int:
+    side = feature_map_side(pixels, widths, padding)
     if side < 1:
         allowed = f"at least {smallest_image_size(widths, padding)} pixels"
         reason = f"for custom_cnn with kernel widths {widths} and padding {padding}"

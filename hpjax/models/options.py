@@ -18,7 +18,12 @@ from hpjax.config.hyperparameters import OPTION, Hyperparameter
 from hpjax.config.rules import is_int
 from hpjax.errors import ConfigError, one_line
 
-GIVEN = ("num_classes", "image_size", "rngs")  # arguments of `__init__` that the data and the seed decide
+GIVEN = (
+    "num_classes",
+    "image_size",
+    "input_shape",
+    "rngs",
+)  # arguments of `__init__` that the data and the seed decide
 FIELDS = ("kernel_widths", "padding")  # that hpjax's own networks take from fields of these names
 CALLED = ("mask", "dropout_rate", "rngs")  # of `__call__`, each with a meaning of its own
 _EMPTY = inspect.Parameter.empty

@@ -48,11 +48,14 @@ class ResNet18(nnx.Module):
     HEAD = "fc"
     BLOCKS = (2, 2, 2, 2)  # of each stage
 
-    def __init__(self, *, num_classes: int, width: int = 64, rngs: nnx.Rngs):
+    def __init__(
+        self, *, num_classes: int, input_shape: tuple[int, ...] = (), width: int = 64, rngs: nnx.Rngs
+    ):
         """Builds the network with PyTorch's default initialisation; it takes images of any size.
 
         Args:
           num_classes: how many logits.
+          input_shape: height, width and channels of an image; empty: 3 channels.
           width: features of the first stage; each further one has twice as many.
           rngs: streams of which `params` is used.
 
@@ -62,7 +65,9 @@ class ResNet18(nnx.Module):
         if not 1 <= width <= MOST_FEATURES:
             raise ConfigError("model.options.width", width, f"a whole number from 1 to {MOST_FEATURES}")
         widths = [width * 2**stage for stage in range(4)]
-        self.conv1 = create_conv(3, width, 7, stride=2, padding=3, rngs=rngs)
+        self.conv1 = create_conv(
+            input_shape[-1] if input_shape else 3, width, 7, stride=2, padding=3, rngs=rngs
+        )
         self.bn1 = BatchNorm(width)
         self.layer1 = _create_stage(width, widths[0], 1, self.BLOCKS[0], rngs)
         self.layer2 = _create_stage(widths[0], widths[1], 2, self.BLOCKS[1], rngs)
@@ -72,7 +77,7 @@ class ResNet18(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "batch height width 3"],
+        images: Float[Array, "batch height width channels"],
         *,
         mask: Float[Array, " batch"] | None = None,
         dropout_rate: Float[Array, ""] | float = 0.5,

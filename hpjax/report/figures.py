@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpjax import tasks
 from hpjax.report.curves import Curve, create_curves
 from hpjax.report.intervals import accuracy_range, draw_interval
 from hpjax.report.lineage import draw_lineage
-from hpjax.report.response import draw_response
+from hpjax.report.response import draw_response, name_response
 from hpjax.report.style import (
     COLOURS,
     GREY,
@@ -45,6 +46,12 @@ METRICS = {
     "test_accuracy": ("Test accuracy", "share of images", "test accuracy"),
     "validation_loss": ("Validation loss", "nats per image", "validation loss"),
     "validation_accuracy": ("Validation accuracy", "share of images", "validation accuracy"),
+    **{
+        f"{split}_{name}": (f"{word} {metric.title}", metric.unit, f"{split} {metric.title}")
+        for split, word in (("train", "Training"), ("test", "Test"), ("validation", "Validation"))
+        for name, metric in tasks.METRICS.items()
+        if name != "accuracy"
+    },
     OBJECTIVE: ("Metric of your own", "as its function says", "metric"),
 }
 _HIGHLIGHTED = 5
@@ -73,9 +80,9 @@ def draw_figures(
 
     Returns:
       The files: `train_loss.png`, `train_accuracy.png`, `test_loss.png`, `test_accuracy.png` (and of
-      validation), `train_and_test.png`, and where useful `final_accuracy.png` (or `best_accuracy.png`, as
-      trials are ranked) and `lineage.png`. One that can't be drawn or written is left out, with a line in
-      the log.
+      validation, and of other metrics), `train_and_test.png`, and where useful `final_accuracy.png` (or
+      `best_accuracy.png`, as trials are ranked; of other metrics e.g. `final_test_mae.png`) and
+      `lineage.png`. One that can't be drawn or written is left out, with a line in the log.
 
     Raises:
       WorkdirError: the folder can't be created.
@@ -90,7 +97,7 @@ def draw_figures(
                 files.append(draw_curves(curves, metric, info, folder / f"{metric}.png"))
     with sparing("figure train_and_test.png"):
         files += draw_train_and_test(epochs, trials, labels, info, folder / "train_and_test.png")
-    response = f"{info.ranking.select}_accuracy.png"
+    response = name_response(trials, info)
     with sparing(f"figure {response}"):
         files += draw_response(trials, info, folder / response)
     with sparing("figure lineage.png"):
@@ -109,7 +116,7 @@ def create_curves_figure(curves: Sequence[Curve], metric: str, info: FigureInfo)
     short = f"{info.ranking.select} {short}"
     figure = create_figure(f"{title} per epoch, by {join_names(info.swept) or 'trial'}", info)
     axes = figure.add_subplot()
-    tidy_axes(axes, "epoch", f"{title.lower()} ({unit})")
+    tidy_axes(axes, "epoch", f"{title[:1].lower()}{title[1:]} ({unit})")
     drawn = [curve for curve in curves if curve.mean]
     if len(curves) <= MOST_LABELLED:
         _draw_labelled(axes, curves, short, info.winner)
@@ -117,7 +124,7 @@ def create_curves_figure(curves: Sequence[Curve], metric: str, info: FigureInfo)
         _draw_on_scale(axes, drawn, name, short, info)
     else:
         _draw_best_of_many(axes, drawn, metric, short, info)
-    if metric.endswith("accuracy"):
+    if tasks.name_of(metric) == "accuracy":
         draw_chance(axes, info)
         _draw_intervals(axes, curves, info.images_of(metric))
     _set_axes(axes, drawn, metric, info)
@@ -131,7 +138,9 @@ def _name(metric: str, info: FigureInfo) -> tuple[str, str, str]:
     if metric == OBJECTIVE and info.own_metric:
         name = spell(info.own_metric)
         return name[:1].upper() + name[1:], "as its function says", name
-    return METRICS[metric]
+    title, unit, short = METRICS[metric]
+    unit = info.loss_unit if metric.endswith("loss") else unit
+    return title, unit.replace("image", info.example), short
 
 
 def _draw_labelled(axes: "Axes", curves: Sequence[Curve], short: str, winner: int | None) -> None:
@@ -175,7 +184,7 @@ def _cut_colours(colours: "Colormap") -> "Colormap":
 def _draw_best_of_many(
     axes: "Axes", curves: Sequence[Curve], metric: str, short: str, info: FigureInfo
 ) -> None:
-    less = info.minimize if metric == OBJECTIVE else metric.endswith("loss")
+    less = info.minimize if metric == OBJECTIVE else tasks.prefers_small(metric)
     best = _rank(curves, less)
     best = sorted(best, key=lambda curve: curve.setting != info.winner)[:_HIGHLIGHTED]
     for curve in curves:
@@ -224,7 +233,7 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, info: FigureIn
 
 def _draw_lost(axes: "Axes", curves: Sequence[Curve], metric: str) -> None:
     """Marks settings of which nothing finite is known at the edge of the axes, where bad values lie."""
-    edge = 1.0 if metric.endswith("loss") else 0.0
+    edge = 1.0 if tasks.prefers_small(metric) else 0.0
     style = {"marker": "x", "markersize": 9, "markeredgewidth": 2.2, "clip_on": False, "zorder": 6}
     lost = [number for number, curve in enumerate(curves) if not curve.mean]
     for place, number in enumerate(lost):

@@ -11,6 +11,7 @@ from hpjax.search.space import parse_space
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
 from hpjax.store.settings import find_winner
+from hpjax.tasks import unit_of
 
 
 def create_info(
@@ -35,6 +36,8 @@ def create_info(
         ranked_by=ranking.describe(own),
         minimize=bool(trials) and trials[0].prefers_small(OBJECTIVE),
         own_metric=own,
+        loss_unit=unit_of(parsed.task.loss),
+        example="image" if len(data.get("input_shape", (0, 0, 0))) == 3 else "example",
         images={name: count for name, count in data.get("images", {}).items() if name != "train"},
     )
 
@@ -46,8 +49,17 @@ def describe_data(config: Config, data: Mapping[str, Any], trials: list[TrialRow
     named = config.data.dir or config.data.train
     folder = Path(named).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
     name = f"{data['name']} {folder}" if folder and not data["notice"] else data["name"]
-    size = join_values(trials, "image_size", data.get("image_size"))
+    shape = data.get("input_shape", ())
+    if len(shape) != 3:
+        return f"{name} ({data['images']['train']:,} training examples), inputs of {describe_shape(shape)}"
+    size = join_values(trials, "image_size", data.get("image_size") or describe_shape(shape))
     return f"{name} ({data['images']['train']:,} training images), {size} px"
+
+
+def describe_shape(shape: Sequence[int]) -> str:
+    """Returns a shape in words: `28 x 20`; of images with their channels where these aren't 3."""
+    sides = shape[:2] if len(shape) == 3 and shape[2] == 3 else shape
+    return " x ".join(map(str, sides))
 
 
 def describe_start(device: str, config: Config, dataset: Dataset, trials: int) -> str:
@@ -59,13 +71,16 @@ def describe_start(device: str, config: Config, dataset: Dataset, trials: int) -
       dataset: the first trials'.
       trials: how many there will be.
     """
-    size = dataset.train.images.shape[1]
     parts = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
     counts = [f"{len(split):,} {name}" for name, split in parts.items() if split is not None]
-    images = f"{', '.join(counts[:-1])} and {counts[-1]} images"
+    shape, classes = dataset.input_shape, len(dataset.classes)
+    images = f"{', '.join(counts[:-1])} and {counts[-1]} {'images' if len(shape) == 3 else 'examples'}"
+    size = shape[0] if shape[:1] == shape[1:2] and shape[2:] == (3,) else describe_shape(shape)
+    size = f"at {size} px" if len(shape) == 3 else f"with inputs of {size}"
+    answers = f"of {classes} classes" if classes else f"with {dataset.num_outputs} to answer"
     epochs = config.train.epochs
     todo = f"{trials:,} trial{'s' * (trials != 1)} of {epochs} epoch{'s' * (epochs != 1)}"
-    return f"{dataset.name}: {images} of {len(dataset.classes)} classes at {size} px; {todo}; on {device}"
+    return f"{dataset.name}: {images} {answers} {size}; {todo}; on {device}"
 
 
 def join_values(trials: list[TrialRow], name: str, default: object) -> str:

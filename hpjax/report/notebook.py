@@ -1,6 +1,5 @@
 """A sweep's result in a notebook: tables as pandas frames, figures as matplotlib's, and an answer in HTML."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from hpjax.report.curves import create_curves, label_trials
 from hpjax.report.diagnosis import Finding
 from hpjax.report.figures import METRICS, create_curves_figure
 from hpjax.report.heading import create_info
-from hpjax.store.rows import EpochRow, TrialRow
+from hpjax.store.rows import EpochRow, TrialRow, to_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +32,8 @@ def create_frame(rows: Sequence[TrialRow] | Sequence[EpochRow]) -> "pd.DataFrame
 
 
 def _flatten(row: TrialRow | EpochRow) -> dict[str, Any]:
-    names = (field.name for field in dataclasses.fields(row))
-    values = {name: getattr(row, name) for name in names if name not in ("hyperparameters", "initial")}
+    columns = to_columns(row).items()
+    values = {name: value for name, value in columns if name not in ("hyperparameters", "initial")}
     for name, value in getattr(row, "hyperparameters", {}).items():
         values[f"set_{name}" if name in values else name] = value
     return values

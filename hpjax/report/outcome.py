@@ -5,9 +5,11 @@ from typing import Any
 
 from hpjax.report.curves import ENDS, label_setting
 from hpjax.report.progress import format_seconds
+from hpjax.report.style import spell
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, TrialRow
 from hpjax.store.settings import SettingRow
+from hpjax.tasks import LOSS, name_of
 
 MOST_STANDINGS = 5
 
@@ -74,12 +76,18 @@ def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str
     """Returns what the one read of the test set gave; nothing where the test set selected."""
     if metric.startswith("test_"):
         return ""
+    name = name_of(metric)
+    column = (
+        "test_accuracy" if name in ("", LOSS) and best.final_test_accuracy is not None else f"test_{name}"
+    )
     if winner:
-        found = winner["test_accuracy"]
-        return f"test accuracy {found['mean']:.4g} over {found['n']}" if found else ""
-    if best.final_test_accuracy is None or best.final_test_loss is None:
+        found = winner.get(column)
+        return f"{spell(column)} {found['mean']:.4g} over {found['n']}" if found else ""
+    value = getattr(best, f"final_{column}", None)
+    if value is None or best.final_test_loss is None:
         return ""
-    return f"test accuracy {best.final_test_accuracy:.4g}, test loss {best.final_test_loss:.4g}"
+    told = f"{spell(column)} {value:.4g}, " if column != "test_loss" else ""
+    return f"{told}test loss {best.final_test_loss:.4g}"
 
 
 def _describe_speed(layouts: Sequence[Mapping[str, Any]]) -> str:

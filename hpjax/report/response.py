@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpjax import tasks
 from hpjax.report.curves import ENDS
 from hpjax.report.intervals import accuracy_range, draw_interval
 from hpjax.report.style import (
@@ -47,11 +48,29 @@ _MEANINGS = {
 }
 
 
-def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> list[Path]:
-    """Draws a point per trial, a panel per hyperparameter; nothing where fewer than 3 values were tried."""
+def name_response(trials: Sequence[TrialRow], info: FigureInfo) -> str:
+    """Returns what the figure's file is called."""
+    column = _choose_column(trials, info)
+    return f"{info.ranking.select}_accuracy.png" if _is_accuracy(column) else f"{column}.png"
+
+
+def _choose_column(trials: Sequence[TrialRow], info: FigureInfo) -> str:
+    """Returns the accuracy that was measured of most trials; what ranks them in a task without one."""
+    metric = tasks.name_of(info.ranking.metric)
     columns = (f"{info.ranking.select}_{split}_accuracy" for split in ("test", "validation"))
     # A search reads the test split for the winner alone.
     column = max(columns, key=lambda column: sum(_accuracy(trial, column) is not None for trial in trials))
+    others = metric not in ("accuracy", tasks.LOSS, "") or all(_accuracy(t, column) is None for t in trials)
+    return info.ranking.column if others and metric else column
+
+
+def _is_accuracy(column: str) -> bool:
+    return tasks.name_of(column.partition("_")[2]) == "accuracy"
+
+
+def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> list[Path]:
+    """Draws a point per trial, a panel per hyperparameter; nothing where fewer than 3 values were tried."""
+    column = _choose_column(trials, info)
     measured = [trial for trial in trials if _accuracy(trial, column) is not None]
     shown = [trial for trial in trials if trial in measured or trial.status in ENDS]
     varied = [name for name in info.swept if len(_distinct(shown, name)) > 1]
@@ -67,7 +86,7 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     grid = list(figure.subplots(rows, across, squeeze=False, sharey=True).flat)
     for axes, name in zip(grid, names, strict=False):
         _draw_panel(axes, shown, name, column, info, joined=len(names) == 1)
-    for place, axes in enumerate(grid[: len(names)], 1):
+    for place, axes in enumerate(grid[: len(names)] if _is_accuracy(column) else [], 1):
         draw_chance(axes, info, word=place % across == 0 or place == len(names))
     shares = [share for trial in measured if (share := _accuracy(trial, column)) is not None]
     if wide := accuracy_range([*shares, *info.chance], info.images_of(column)):
@@ -75,11 +94,16 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     for axes in grid[len(names) :]:
         axes.remove()
     for axes in grid[: len(names) : across]:
-        axes.set_ylabel(f"{what} (share of images)")
+        axes.set_ylabel(f"{what} ({_name_unit(column, info)})")
     if any(trial.status in ENDS for trial in shown) or info.winner is not None:
         place_texts(figure, head=0.2)
         _draw_legend(grid[0], shown, column, info)
     return [save_figure(figure, path)]
+
+
+def _name_unit(column: str, info: FigureInfo) -> str:
+    metric = tasks.metric_of(column.partition("_")[2])
+    return (metric.unit if metric else info.loss_unit).replace("image", info.example)
 
 
 def _draw_panel(

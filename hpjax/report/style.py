@@ -49,6 +49,8 @@ class FigureInfo:
       ranked_by: the same in words, as it is said on figures; empty: not said.
       minimize: whether less is better of a metric of the user's own.
       own_metric: the name of its function; empty: there is none.
+      loss_unit: what an axis of losses says.
+      example: what one example is called.
       images: of each split that is measured, by `test` and `validation`; draws intervals of accuracies.
 
     """
@@ -66,6 +68,8 @@ class FigureInfo:
     ranked_by: str = ""
     minimize: bool = False
     own_metric: str = ""
+    loss_unit: str = "nats per image"
+    example: str = "image"
     images: Mapping[str, int] = field(default_factory=dict)
 
     @property

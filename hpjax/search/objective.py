@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.config import check_field, list_choices
+from hpjax.config import TaskConfig, check_field, list_choices
 from hpjax.config.user_files import blaming, load_from_file
 from hpjax.errors import ConfigError
+from hpjax.tasks import main_metric, prefers_small
+
+_CLASSES = TaskConfig()
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,30 @@ class Objective:
         return value if self.maximize else -value
 
 
-def create_objective(metric: str, has_validation: bool) -> Objective:
+def create_objective(metric: str, has_validation: bool, task: TaskConfig = _CLASSES) -> Objective:
     """Returns the objective that `sweep.metric` names.
 
     Args:
-      metric: auto (accuracy on the validation split if there is one, else on the test split), a column, or
+      metric: auto (the task's first metric, or its loss, on the validation split if there is one, else on
+        the test split), a column, or
         FILE.py:FUNCTION, where FUNCTION takes a mapping of the epoch's columns (`epoch`, `train_loss`,
         `validation_loss`, …) to a number; larger is better unless it has an attribute `maximize = False`.
         It may give None for all epochs of a trial but its last one.
       has_validation: whether training images are held out.
+      task: what is learned.
 
     Raises:
       ConfigError: There is no such metric, or it needs a validation split.
       UserCodeError: The user's file can't be imported; or, when the objective is asked for a value, fails.
     """
     if check_field("sweep.metric", metric) == "auto":
-        metric = "validation_accuracy" if has_validation else "test_accuracy"
+        split = "validation" if has_validation else "test"
+        metric = f"{split}_{main_metric(task.loss, task.metrics)}"
     if ":" in metric:
         return _load_objective(metric)
     if metric.startswith("validation_") and not has_validation:
         raise ConfigError("sweep.metric", metric, "data.validation_fraction greater than 0 with this metric")
-    return Objective(metric, metric.endswith("accuracy"), lambda epoch: epoch.get(metric))
+    return Objective(metric, not prefers_small(metric), lambda epoch: epoch.get(metric))
 
 
 def _load_objective(metric: str) -> Objective:

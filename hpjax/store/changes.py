@@ -20,7 +20,7 @@ MAY_DIFFER = (
 # Samplers that ask the same whatever came of earlier settings.
 UNLEARNED = ("grid", "random", "qmc")
 # These may be `FILE.py:NAME`: the file, too, counts by its content.
-CODE = ("model.name", "sweep.metric")
+CODE = ("model.name", "data.name", "task.loss", "sweep.metric")
 WEIGHTS = "model.pretrained"
 EXTEND, BUDGET = "sweep.extend", "sweep.trials"
 
@@ -36,6 +36,8 @@ def compared(key: str, value: object) -> object:
         return bool(value)
     if key in CODE and isinstance(value, str) and ".py:" in value:
         return f".py:{value.rpartition('.py:')[2]}"
+    if key == "data.name" and isinstance(value, str) and value.startswith("npz:"):
+        return "npz"  # arrays count by their content
     return value
 
 

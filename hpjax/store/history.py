@@ -1,6 +1,6 @@
 """The events of a sweep, replayed into its trials and epochs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from hpjax.store.files import parse_json
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.typed import read_as
+from hpjax.tasks import prefers_small
 
 
 def plain_number(value: object) -> object:
@@ -42,7 +43,7 @@ class _Trial:
     message: str = ""
     epochs: dict[int, EpochRow] = field(default_factory=dict)
     copies: list[CopyRow] = field(default_factory=list)
-    test: tuple[float, float] | None = None
+    test: "_Test | None" = None
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ class _Start:
 class _Test:
     trial: int
     loss: float
-    accuracy: float
+    accuracy: float | None = None
+    more: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ class History:
             trial.copies.append(CopyRow(**row))
             trial.hyperparameters = {**trial.hyperparameters, **row["hyperparameters"]}
         elif event["kind"] == "test":
-            trial.test = (row["loss"], row["accuracy"])
+            trial.test = _Test(**row)
         elif event["kind"] == "finish":
             trial.status, trial.message = row["status"], row["message"]
         else:
@@ -154,7 +156,8 @@ def _check_event(event: Any) -> Mapping[str, Any]:
 def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
     rows = [trial.epochs[epoch] for epoch in sorted(trial.epochs)]
     last = rows[-1] if rows else None
-    test = trial.test or (last and last.test_loss, last and last.test_accuracy)
+    read = trial.test  # once, of the winner; else each epoch
+    test = (read.loss, read.accuracy) if read else (last and last.test_loss, last and last.test_accuracy)
     return TrialRow(
         trial=number,
         status=trial.status,
@@ -185,7 +188,21 @@ def _create_trial_row(number: int, trial: _Trial) -> TrialRow:
         message=trial.message,
         initial=trial.initial,
         minimize=trial.minimize,
+        more=_create_more(rows, read),
     )
+
+
+def _create_more(rows: Sequence[EpochRow], test: _Test | None) -> dict[str, float | None]:
+    """Returns the last and the best value of each further metric, by column."""
+    found: dict[str, float | None] = {}
+    measured = [row.more for row in rows]
+    if test is not None and test.more:
+        measured = [*measured, {**(measured[-1] if measured else {}), **test.more}]
+    for column in dict.fromkeys(name for more in measured for name in more):
+        found[f"final_{column}"] = measured[-1].get(column)
+        choose = min if prefers_small(column) else max
+        found[f"best_{column}"] = _best(choose, (more.get(column) for more in measured))
+    return found
 
 
 def _best(choose: Callable, values: Iterable[float | None]) -> float | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.errors import WorkdirError
-from hpjax.store.rows import TrialRow
+from hpjax.store.rows import SELECTS, TrialRow
+from hpjax.tasks import is_column
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def parse_ranking(file: Path, summary: Mapping[str, Any]) -> Ranking:
     """
     metric, select = summary.get("metric"), summary.get("select")
     known = {field.name for field in fields(TrialRow)}
-    if select in ("final", "best") and f"{select}_{metric}" in known:
+    if select in SELECTS and (f"{select}_{metric}" in known or is_column(str(metric))):
         return Ranking(str(metric), str(select))
     what = f"ranks by {str(select)[:99]!r} {str(metric)[:99]!r}"
     raise WorkdirError(f"{file} is damaged (it {what}): remove it, and the same command writes it again")

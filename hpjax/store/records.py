@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hpjax.errors import WorkdirError
@@ -16,7 +17,7 @@ from hpjax.store.lock import check_held
 from hpjax.store.marks import Mark, RunningMark, read_marked
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking
-from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
+from hpjax.store.rows import MORE, STATUSES, CopyRow, EpochRow, TrialRow, Value
 from hpjax.store.settings import describe_winner, summarize_settings
 from hpjax.store.tables import (
     finite,
@@ -85,15 +86,25 @@ class Records:
 
     def add_epoch(self, row: EpochRow) -> None:
         """Records a trial's epoch."""
-        self._append("epoch", plain({item.name: getattr(row, item.name) for item in fields(row)}))
+        columns = {item.name: getattr(row, item.name) for item in fields(row)}
+        if not columns[MORE]:
+            del columns[MORE]
+        self._append("epoch", plain(columns))
 
     def add_copy(self, row: CopyRow) -> None:
         """Records that a trial took over another's state, and goes on with other hyperparameters."""
         self._append("copy", asdict(row) | {"hyperparameters": plain(row.hyperparameters)})
 
-    def set_test(self, trial: int, loss: float, accuracy: float) -> None:
+    def set_test(
+        self,
+        trial: int,
+        loss: float,
+        accuracy: float | None = None,
+        more: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> None:
         """Records the one evaluation on the test split of a trial that was selected on validation."""
-        self._append("test", {"trial": trial, "loss": plain_number(loss), "accuracy": plain_number(accuracy)})
+        row = {"trial": trial, "loss": plain_number(loss), "accuracy": plain_number(accuracy)}
+        self._append("test", row | ({MORE: plain(more)} if more else {}))
 
     def finish_trial(self, trial: int, status: str, message: str = "") -> None:
         """Records how a trial ended: complete, pruned or diverged."""

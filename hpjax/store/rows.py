@@ -1,9 +1,14 @@
 """Rows of a sweep's tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hpjax.tasks import is_column, prefers_small
 
 OBJECTIVE = "objective"  # the column of a metric of the user's own
+MORE = "more"  # the field of columns that not every task has
+SELECTS = ("final", "best")
 STATUSES = ("running", "complete", "pruned", "diverged")
 Value = float | int | str | bool | None
 
@@ -31,6 +36,7 @@ class EpochRow:
       images_per_second: training images of all lanes together per second; None if unknown.
       objective: value of a metric of the user's own; None without one.
       train_accuracy: share of the epoch's examples, in training mode, as the weights moved.
+      more: what other metrics gave, by column, e.g. `test_mae`; each can be read as an attribute, too.
 
     """
 
@@ -46,6 +52,12 @@ class EpochRow:
     images_per_second: float | None = None
     objective: float | None = None
     train_accuracy: float | None = None
+    more: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> float | None:
+        if is_column(name):
+            return self.more.get(name)
+        raise AttributeError(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,7 @@ class TrialRow:
       message: why it ended early; empty otherwise.
       initial: the hyperparameters it started with; other than `hyperparameters` only after copies (PBT).
       minimize: whether a smaller value of the user's own metric is better.
+      more: what other metrics gave, by column, e.g. `final_test_mae`; each can be read as an attribute, too.
 
     """
 
@@ -121,6 +134,13 @@ class TrialRow:
     message: str = ""
     initial: Mapping[str, Value] = field(default_factory=dict)
     minimize: bool = False
+    more: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> float | None:
+        select, _, column = name.partition("_")
+        if select in SELECTS and is_column(column):
+            return self.more.get(name)
+        raise AttributeError(name)
 
     @property
     def diverged(self) -> bool:
@@ -129,4 +149,10 @@ class TrialRow:
 
     def prefers_small(self, metric: str) -> bool:
         """Returns whether less is better of an epoch's column: of losses, else as the user's metric says."""
-        return self.minimize if metric == OBJECTIVE else metric.endswith("loss")
+        return self.minimize if metric == OBJECTIVE else prefers_small(metric)
+
+
+def to_columns(row: EpochRow | TrialRow) -> dict[str, Any]:
+    """Returns a row's values by column, those of other metrics at the end."""
+    names = (field.name for field in fields(row) if field.name != MORE)
+    return {name: getattr(row, name) for name in names} | dict(row.more)

@@ -5,12 +5,14 @@ import statistics
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hpjax.store.ranking import Ranking, rank_setting
 from hpjax.store.rows import TrialRow, Value
+from hpjax.tasks import METRICS, name_of
 
+OTHERS = tuple(name for name in METRICS if name != "accuracy")
 CONFIDENCE = 0.95  # of intervals
 SIGNIFICANCE = 0.05  # below it, noise isn't held to explain the winner's lead
 _FLOAT_NOISE = 1e-9  # losses and accuracies are of the order of one
@@ -48,6 +50,7 @@ class SettingRow:
       final: of the metric after each trial's last epoch; None where nothing was measured.
       best: of the metric at each trial's best epoch.
       test_accuracy: on the test split.
+      tested: what ranks trials on the validation split, on the test split, by column; of accuracies nothing.
       winner: whether it is the one that the metric selects.
       noise_p: how likely noise alone makes the winner lead by so much, by `test`; None where too few
         seeds can't tell, and for the winner.
@@ -63,6 +66,7 @@ class SettingRow:
     final: Estimate | None = None
     best: Estimate | None = None
     test_accuracy: Estimate | None = None
+    tested: Mapping[str, Estimate | None] = field(default_factory=dict)
     winner: bool = False
     noise_p: float | None = None
     test: str = ""
@@ -70,7 +74,7 @@ class SettingRow:
 
     def estimates(self) -> dict[str, Estimate | None]:
         """Returns all estimates by name."""
-        return {"final": self.final, "best": self.best, "test_accuracy": self.test_accuracy}
+        return {"final": self.final, "best": self.best, "test_accuracy": self.test_accuracy, **self.tested}
 
     def ranked(self, ranking: Ranking) -> Estimate | None:
         """Returns the estimate that ranks the setting."""
@@ -142,6 +146,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 def _create_row(trials: Sequence[TrialRow], winner: Sequence[TrialRow], ranking: Ranking) -> SettingRow:
     wins = winner == trials
+    name = name_of(ranking.metric)
+    tested = [f"test_{name}"] if ranking.metric.startswith("validation_") and name in OTHERS else []
     noise_p, test = (None, "") if wins else _compare(trials, winner, ranking.column)
     return SettingRow(
         setting=trials[0].setting,
@@ -151,6 +157,7 @@ def _create_row(trials: Sequence[TrialRow], winner: Sequence[TrialRow], ranking:
         final=estimate(list(_values(trials, f"final_{ranking.metric}").values())),
         best=estimate(list(_values(trials, f"best_{ranking.metric}").values())),
         test_accuracy=estimate(list(_values(trials, "final_test_accuracy").values())),
+        tested={name: estimate(list(_values(trials, f"final_{name}").values())) for name in tested},
         winner=wins,
         noise_p=noise_p,
         test=test,

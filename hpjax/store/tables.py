@@ -10,13 +10,23 @@ from dataclasses import fields
 
 from hpjax.errors import one_line
 from hpjax.store.ranking import Ranking
-from hpjax.store.rows import OBJECTIVE, STATUSES, CopyRow, EpochRow, TrialRow, Value, named_value
+from hpjax.store.rows import (
+    MORE,
+    OBJECTIVE,
+    STATUSES,
+    CopyRow,
+    EpochRow,
+    TrialRow,
+    Value,
+    named_value,
+    to_columns,
+)
 from hpjax.store.settings import SettingRow
 
 ALWAYS = ("learning_rate", "weight_decay")
 _FIRST = ("trial", "status", "seed")
 _FORMULA_STARTS = ("=", "+", "-", "@")
-_NOT_COLUMNS = ("hyperparameters", "initial", "minimize")
+_NOT_COLUMNS = ("hyperparameters", "initial", "minimize", MORE)
 
 
 def format_trials(
@@ -92,6 +102,7 @@ def format_settings(
     names = [name for name in dict.fromkeys([*hyperparameters, *ALWAYS]) if name != "seed"]
     metric = ranking.metric
     columns = {"final": f"final_{metric}", "best": f"best_{metric}", "test_accuracy": "final_test_accuracy"}
+    columns |= {name: f"final_{name}" for row in settings for name in row.tested}
     used = {
         name: columns[name]
         for name in columns
@@ -125,7 +136,7 @@ def summarize(trials: Sequence[TrialRow], ranking: Ranking) -> dict[str, object]
         "trial_epochs": sum(trial.epochs for trial in trials),
         "metric": ranking.metric,
         "select": ranking.select,
-        "best": best and {field.name: getattr(best, field.name) for field in fields(best)},
+        "best": best and to_columns(best),
     }
 
 
@@ -139,13 +150,24 @@ def finite(value: object) -> object:
 
 
 def _used_columns(rows: Sequence[TrialRow] | Sequence[EpochRow], kind: type) -> list[str]:
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(kind) if field.name != MORE]
     optional = ("validation", "images_per_second", OBJECTIVE)
+    if any(row.more or _measured_no_accuracy(row) for row in rows):
+        optional += ("accuracy",)  # of a task without classes
+    more = dict.fromkeys(name for row in rows for name in row.more)
     return [
         name
         for name in names
         if not any(part in name for part in optional) or any(getattr(row, name) is not None for row in rows)
-    ]
+    ] + [name for name in more if any(getattr(row, name) is not None for row in rows)]
+
+
+def _measured_no_accuracy(row: TrialRow | EpochRow) -> bool:
+    columns = to_columns(row)
+    losses = [value for name, value in columns.items() if name.endswith("test_loss")]
+    return any(v is not None for v in losses) and all(
+        value is None for name, value in columns.items() if name.endswith("accuracy")
+    )
 
 
 def _format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -10,10 +10,13 @@ from hpjax.config.fields import Config, DataConfig
 from hpjax.data.copies import count_classes, count_copies
 from hpjax.data.dataset import Dataset, load_dataset
 from hpjax.errors import WorkdirError
+from hpjax.models.registry import is_square_rgb
+from hpjax.store.changes import compared
+from hpjax.tasks import kind_of
 
 # These say what is done with images, not which ones they are.
-NOT_IMAGES = ("augment", "residency", "remainder")
-_KEY = r".*:\d{1,4}"
+NOT_IMAGES = ("augment", "residency", "remainder", "normalize")
+_KEY = r".*:(\d{1,4})(?:x(\d{1,4}))?"
 _DEFAULTS = {name: getattr(DataConfig(), name) for name in NOT_IMAGES}
 
 
@@ -24,10 +27,11 @@ class Datasets:
       config: the sweep's.
       workdir: the sweep's; named where images have changed.
       fingerprints: of the data sets that the sweep began with; new ones are added.
+      given: arrays that were given in a call, for `data.name=arrays`.
     """
 
-    def __init__(self, config: Config, workdir: Path, fingerprints: dict[str, str]):
-        self._config, self._workdir, self.fingerprints = config, workdir, fingerprints
+    def __init__(self, config: Config, workdir: Path, fingerprints: dict[str, str], given: Any = None):
+        self._config, self._workdir, self.fingerprints, self._given = config, workdir, fingerprints, given
         self._loaded: dict[DataConfig, Dataset] = {}
 
     def load(self, config: Config) -> Dataset:
@@ -38,8 +42,8 @@ class Datasets:
         """
         images = _images(config)
         if images not in self._loaded:
-            dataset = load_dataset(images, config.seed)
-            key = f"{images.name}:{images.image_size}"
+            dataset = load_dataset(images, config.seed, kind_of(config.task.loss), self._given)
+            key = f"{compared('data.name', images.name)}:{_show_size(images.image_size)}"
             if self.fingerprints.setdefault(key, dataset.fingerprint) != dataset.fingerprint:
                 raise WorkdirError(
                     f"{self._workdir} was begun on other images than {_describe(dataset, images)}: "
@@ -55,7 +59,9 @@ class Datasets:
           DataError: One can't be found or read any more.
           WorkdirError: One isn't what it was.
         """
-        sizes = [int(key.rpartition(":")[2]) for key in self.fingerprints if re.fullmatch(_KEY, key)]
+        sizes = [
+            _read_size(*found.groups()) for key in self.fingerprints if (found := re.fullmatch(_KEY, key))
+        ]
         for size in sizes:
             self.load(
                 dataclasses.replace(
@@ -84,10 +90,11 @@ class Datasets:
         counts = {
             name: count_classes(split, len(dataset.classes))
             for name, split in splits.items()
-            if split is not None
+            if split is not None and dataset.classes
         }
         about = {"name": dataset.name, "notice": dataset.notice, "skipped_images": len(dataset.skipped)}
-        about |= {"image_size": int(dataset.train.images.shape[1])}
+        about |= {"image_size": dataset.train.images.shape[1]} if is_square_rgb(dataset.input_shape) else {}
+        about |= {"input_shape": list(dataset.input_shape)}
         about |= {"classes": list(dataset.classes), "class_counts": counts}
         decided = {"remarks": list(dataset.remarks), "left_out": dict(dataset.left_out)}
         return {"data": {**about, "images": images, **decided}}
@@ -102,6 +109,14 @@ class Datasets:
 def _describe(dataset: Dataset, images: DataConfig) -> str:
     place = f" in {images.dir}" if images.dir else ""
     return f"those of {dataset.name}{place}" + (f" ({dataset.notice})" if dataset.notice else "")
+
+
+def _show_size(size: int | tuple[int, int]) -> str:
+    return "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def _read_size(height: str, width: str | None) -> Any:
+    return (int(height), int(width)) if width else int(height)
 
 
 def _images(config: Config) -> DataConfig:

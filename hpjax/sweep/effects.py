@@ -20,13 +20,20 @@ from jax.extend.core import Jaxpr, Var
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, option_of
 from hpjax.data.dataset import Dataset
-from hpjax.lanes.group import fit_batch_size, model_arguments, optimizer_rule, trial_hparams
+from hpjax.lanes.group import (
+    create_group_recipe,
+    example_shapes,
+    fit_batch_size,
+    model_arguments,
+    optimizer_rule,
+    trial_hparams,
+)
 from hpjax.models.registry import MODEL_NAMES, create_model, find_model_class
 from hpjax.search.axis import Axis
 from hpjax.search.space import Space
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
-from hpjax.train.state import create_recipe, create_state, init_rngs
+from hpjax.train.state import create_state, init_rngs
 from hpjax.train.step import Batch, training_loss
 from hpjax.train.update import Numbers, update_weights
 
@@ -144,14 +151,13 @@ def _loss_reads(name: str, trials: list[Config], load: Load, swept: set[str]) ->
     """Whether the loss depends on a number, and so its gradients."""
     config = trials[0]
     dataset = load(config)
-    size, arguments = dataset.train.images.shape[1], model_arguments(config, dataset)
+    arguments = model_arguments(config, dataset)
     create = lambda: create_model(rngs=init_rngs(0), **arguments)  # noqa: E731
-    recipe = create_recipe(nnx.eval_shape(create), OptimizerRule(), config.train.precision)
+    recipe = create_group_recipe(config, dataset, nnx.eval_shape(create))
     hparams = trial_hparams(config, 0)
     state = jax.eval_shape(lambda: create_state(create(), recipe, hparams))
     num = fit_batch_size(config.train.batch_size, len(dataset.train))
-    images = jax.ShapeDtypeStruct((num, size, size, 3), jnp.uint8)
-    labels, mask = (jax.ShapeDtypeStruct((num,), dtype) for dtype in (jnp.int32, jnp.float32))
+    images, labels, mask = example_shapes(dataset, num)
 
     def loss(hparams: Hparams, state: Any, images: Any, labels: Any, mask: Any) -> Any:
         batches = (Batch(images, labels, None), Batch(images, labels, mask))

@@ -11,6 +11,7 @@ import numpy as np
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.user_files import is_own, read_code
 from hpjax.lanes.group import model_arguments
+from hpjax.lanes.rules import create_input_rule
 from hpjax.report.curves import label_setting
 from hpjax.search.trial import Trial
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
@@ -20,6 +21,7 @@ from hpjax.sweep.ledgers import Tally
 from hpjax.sweep.protocol import Order, Slot, Status
 from hpjax.sweep.session import Group, RunState, Session, Stores
 from hpjax.sweep.spec import Spec
+from hpjax.tasks import kind_of
 
 log = logging.getLogger("hpjax")
 
@@ -100,7 +102,7 @@ class TrialEvents:
         if self._spec.ranking.metric == OBJECTIVE:
             row = dataclasses.replace(row, objective=value)
         self._stores.records.add_epoch(row)
-        scalars = {name: getattr(row, name) for name in _SCALARS}
+        scalars = {name: getattr(row, name) for name in _SCALARS} | dict(row.more)
         self._stores.trackers.log_epoch(trial.number, row.epoch, scalars)
         self._tally.epochs += 1
         self._leader.update(trial.number, score)
@@ -122,7 +124,7 @@ class TrialEvents:
             self._upkeep.say(f"trial {trial.number} ({self._label(trial)}) diverged: {message}")
         stores.records.finish_trial(trial.number, status, message)
         row = stores.records.trial(trial.number)
-        results = {name: getattr(row, name) for name in (spec.ranking.column, *_RESULTS)}
+        results = {name: getattr(row, name) for name in (spec.ranking.column, *_RESULTS)} | dict(row.more)
         stores.trackers.log_hparams(trial.number, {**trial.hyperparameters, "seed": trial.seed}, results)
         planned = apply_hyperparameters(spec.config, trial.hyperparameters).train.epochs
         self._tally.fewer_epochs += planned - slot.epoch
@@ -150,7 +152,12 @@ class TrialEvents:
         code = dict(read_code("model.name", name).hashes) if is_own(name) else {}
         scale = dataset.scale and [dataset.scale.low, dataset.scale.high]  # of images of more than 8 bits
         images = {"classes": dataset.classes, "scale": scale}
-        return {**about, "model": model_arguments(config, dataset), "code": code, **images}
+        rule, arguments = create_input_rule(config, dataset), model_arguments(config, dataset)
+        # Of what isn't images' classes, as they are; a model on its own wouldn't say.
+        more = {"inputs": rule._asdict()} if rule.mean else {}
+        more |= {} if dataset.classes else {"answers": kind_of(config.task.loss)}
+        more |= {"arrays": True} if dataset.train.images.dtype != np.uint8 else {}
+        return {**about, "model": arguments, "code": code, **images, **more}
 
     def _label(self, trial: Trial) -> str:
         return label_setting(trial.hyperparameters, self._spec.space.names) or f"seed {trial.seed}"

@@ -7,8 +7,8 @@ recomputed from them.
 import dataclasses
 import math
 import time
-from typing import SupportsFloat
 
+import jax
 import numpy as np
 
 from hpjax.config.fields import Config
@@ -22,8 +22,12 @@ from hpjax.search.objective import Objective
 from hpjax.search.pbt import Copy, Member, PlanCopies
 from hpjax.search.trial import Trial
 from hpjax.store.ranking import Ranking
-from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
+from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, to_columns
 from hpjax.sweep.protocol import Events, Order, Slot, Status
+from hpjax.train.loss import LossRule
+from hpjax.train.scores import measure
+
+_OWN = frozenset(field.name for field in dataclasses.fields(EpochRow))
 
 
 class GroupRun:
@@ -189,7 +193,8 @@ class GroupRun:
             if slot is None or result.diverged_step[lane] >= 0:
                 continue
             slot.epoch += 1
-            row = _epoch_row(slot, lane, result, seconds, busy, len(self.engine.task.train))
+            columns = measure_lane(self.engine.program.recipe.loss, result, lane)
+            row = _epoch_row(slot, columns, seconds, busy, len(self.engine.task.train))
             value = self.objective.measure(_columns(row))
             if value is None:
                 unmeasured.add(lane)
@@ -235,32 +240,29 @@ class GroupRun:
 
 
 def _epoch_row(
-    slot: Slot, lane: int, result: EpochResult, seconds: float, busy: int, images: int
+    slot: Slot, columns: dict[str, float | None], seconds: float, busy: int, images: int
 ) -> EpochRow:
+    own = {name: value for name, value in columns.items() if name in _OWN}
     return EpochRow(
         trial=slot.trial.number,
         epoch=slot.epoch,
         epoch_seconds=seconds,
         lanes=busy,
         images_per_second=images * busy / seconds,
-        **measure_lane(result, lane),
+        **own,  # type: ignore[arg-type]
+        more={name: value for name, value in columns.items() if name not in own},
     )
 
 
-def measure_lane(result: EpochResult, lane: int) -> dict[str, float]:
+def measure_lane(rule: LossRule, result: EpochResult, lane: int) -> dict[str, float | None]:
     """Returns the columns of an epoch that say what a lane learned, by name."""
     columns = {}
-    for name, sums in {"train": result.train, **result.evaluated}.items():
-        columns[f"{name}_loss"] = _mean(sums.loss[lane], sums.count[lane])
-        columns[f"{name}_accuracy"] = _mean(sums.correct[lane], sums.count[lane])
+    for split, sums in {"train": result.train, **result.evaluated}.items():
+        measured = measure(rule, jax.tree.map(lambda x: x[lane], sums))
+        columns |= {f"{split}_{name}": value for name, value in measured.items()}
     return columns
 
 
-def _mean(total: SupportsFloat, count: SupportsFloat) -> float:
-    """Returns the mean in float64: 399 of 600 are 0.665, not what float32 makes of it."""
-    return float(total) / float(count)
-
-
 def _columns(row: EpochRow) -> dict:
-    names = (field.name for field in dataclasses.fields(row))
-    return {name: getattr(row, name) for name in names if name != OBJECTIVE}  # what the objective is made of
+    # What the objective is made of.
+    return {name: value for name, value in to_columns(row).items() if name != OBJECTIVE}

@@ -1,7 +1,6 @@
 """What is checked before anything is trained: a sweep doesn't fail in its last group for what was known."""
 
 import contextlib
-import dataclasses
 import inspect
 import logging
 import math
@@ -11,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from hpjax.config.fields import Config
+from hpjax.config.fields import Config, TaskConfig
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.user_files import blaming, describe_failure, failing_lines, is_interruption
-from hpjax.data.augment import make_augment
 from hpjax.data.dataset import Dataset
 from hpjax.errors import ConfigError, HpjaxError, UserCodeError, text_of
 from hpjax.lanes.exhaustion import is_out_of_memory
-from hpjax.lanes.group import fit_batch_size, model_arguments, optimizer_rule, trial_hparams
+from hpjax.lanes.group import (
+    create_group_recipe,
+    example_shapes,
+    fit_batch_size,
+    model_arguments,
+    trial_hparams,
+)
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
+from hpjax.lanes.rules import create_augment
 from hpjax.lanes.shuffle import draw
 from hpjax.lanes.task import Task
 from hpjax.models.options import describe_class
@@ -33,12 +37,13 @@ from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
 from hpjax.search.untried import Untried
-from hpjax.store.rows import EpochRow
+from hpjax.store.rows import EpochRow, to_columns
 from hpjax.sweep.effects import find_idle
 from hpjax.sweep.spec import create_space, list_models
 from hpjax.sweep.variants import list_variants
-from hpjax.train.metrics import zero_sums
-from hpjax.train.state import create_recipe, create_state, init_rngs
+from hpjax.tasks import SPLITS, choose_metrics
+from hpjax.train.inputs import prepare_inputs
+from hpjax.train.state import create_state, init_rngs
 from hpjax.train.step import Batch, train_step
 
 log = logging.getLogger("hpjax")
@@ -86,14 +91,14 @@ def _check_objective(config: Config) -> None:
       HpjaxError: There is no such metric, or it fails.
     """
     metric, validates = config.sweep.metric, config.data.validation_fraction > 0
-    objective = create_objective(metric, validates)
+    objective = create_objective(metric, validates, config.task)
+    measured = choose_metrics(config.task.loss, config.task.metrics)
     columns = {
-        "validation": {"validation_loss": 1.0, "validation_accuracy": 0.5},
-        "test": {"test_loss": 1.0, "test_accuracy": 0.5},
+        split: {f"{split}_loss": 1.0} | {f"{split}_{name}": 0.5 for name in measured} for split in SPLITS
     }
     there, missing = ("validation", "test") if validates else ("test", "validation")
     row = EpochRow(trial=0, epoch=1, train_loss=1.0, epoch_seconds=1.0, images_per_second=1.0)
-    epoch = dataclasses.asdict(row) | {"train_accuracy": 0.5} | columns[there]
+    epoch = to_columns(row) | columns["train"] | columns[there]
     problem = _failure(objective, epoch)
     if problem is None:
         return
@@ -142,9 +147,9 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str,
     _check_batch_sizes(sorted({trial.train.batch_size for trial in trials}), len(dataset.train))
     checked = []
     for trial in trials:
-        size = load(trial).train.images.shape[1]  # its fingerprint is known from now on
-        arguments = {**model_arguments(trial, dataset), "image_size": size}
-        batch_size = trial.train.batch_size if trial.model.name not in MODEL_NAMES else 0
+        dataset = load(trial)  # its fingerprint is known from now on
+        arguments = model_arguments(trial, dataset)
+        batch_size = trial.train.batch_size if _is_traced(trial) else 0
         if (arguments, batch_size) not in checked:
             checked.append((arguments, batch_size))
             _check_model(trial, arguments, dataset)
@@ -184,13 +189,18 @@ def _check_batch_sizes(batch_sizes: list[int], num_examples: int) -> None:
 def _check_model(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
     with _blaming(config):
         model = _create_twice(config.model.name, lambda: create_model(rngs=init_rngs(0), **arguments))
-        if config.model.name not in MODEL_NAMES:
+        if _is_traced(config):
             if not jax.tree.leaves(nnx.state(model, nnx.Param)):
                 raise UserCodeError(f"model.name={config.model.name!r} has no nnx.Param: nothing to train")
-            _trace(config, arguments)
+            _trace(config, arguments, dataset)
             _trace_program(config, arguments, dataset)
     if config.model.pretrained:
         from_torch(create_model(rngs=init_rngs(0), **arguments), config.model.pretrained)
+
+
+def _is_traced(config: Config) -> bool:
+    """Returns whether what is trained is tried before: it isn't all of hpjax's own."""
+    return config.model.name not in MODEL_NAMES or config.task != TaskConfig()
 
 
 def _create_twice(name: str, create: Callable[[], nnx.Module]) -> nnx.Module:
@@ -212,7 +222,7 @@ def _create_twice(name: str, create: Callable[[], nnx.Module]) -> nnx.Module:
     return model
 
 
-def _trace(config: Config, arguments: dict[str, Any]) -> None:
+def _trace(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
     """Evaluates and trains on two examples, without computing anything."""
 
     def create() -> nnx.Module:
@@ -225,15 +235,16 @@ def _trace(config: Config, arguments: dict[str, Any]) -> None:
         model.eval()
         return model(images, **hparams.options)  # type: ignore[operator]
 
-    size, expected = arguments["image_size"], (2, arguments["num_classes"])
-    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    logits = jax.eval_shape(predict, images)
-    if getattr(logits, "shape", None) != expected:
-        raise UserCodeError(f"model.name={config.model.name!r} gives {logits}: expected logits of {expected}")
-    recipe = create_recipe(nnx.eval_shape(create), optimizer_rule(config, 2), config.train.precision)
+    recipe, expected = create_group_recipe(config, dataset, nnx.eval_shape(create)), (2, dataset.num_outputs)
+    images, labels, mask = example_shapes(dataset, 2)
+    outputs = jax.eval_shape(predict, jax.eval_shape(prepare_inputs, images))
+    if recipe.loss.own is None and getattr(outputs, "shape", None) != expected:
+        what = "logits" if recipe.loss.targets == 0 else "outputs"
+        raise UserCodeError(
+            f"model.name={config.model.name!r} gives {outputs}: expected {what} of {expected}"
+        )
     state = jax.eval_shape(lambda: create_state(create(), recipe, hparams))
-    batch = Batch(images, jax.ShapeDtypeStruct((2,), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32))  # type: ignore[arg-type]
-    jax.eval_shape(train_step, state, hparams, batch)
+    jax.eval_shape(train_step, state, hparams, Batch(images, labels, mask))
 
 
 def _trace_program(config: Config, arguments: dict[str, Any], dataset: Dataset) -> None:
@@ -242,17 +253,15 @@ def _trace_program(config: Config, arguments: dict[str, Any], dataset: Dataset) 
     def create(seed: Any) -> nnx.Module:
         return create_model(rngs=init_rngs(seed), **arguments)
 
-    num, size = len(dataset.train), arguments["image_size"]
+    num = len(dataset.train)
     batch_size = fit_batch_size(config.train.batch_size, num)
-    rule, augment = optimizer_rule(config, num), config.data.augment
-    recipe = create_recipe(nnx.eval_shape(lambda: create(0)), rule, config.train.precision)
+    recipe = create_group_recipe(config, dataset, nnx.eval_shape(lambda: create(0)))
     init = lambda hparams: create_state(create(hparams.seed), recipe, hparams)  # noqa: E731
-    program = Program(recipe, init, None if augment == "none" else make_augment(augment))
+    program = Program(recipe, init, create_augment(config, dataset))
     lanes = 1 if config.lanes.count == 1 or config.lanes.strategy == "sequential" else 2
     population = program.shapes(trial_hparams(config, config.seed), lanes)
-    images = jax.ShapeDtypeStruct((num, size, size, 3), jnp.uint8)
-    data: Any = Examples(images, jax.ShapeDtypeStruct((num,), jnp.int32))  # type: ignore[arg-type]
-    sums, drawn = zero_sums((lanes,)), jax.eval_shape(lambda: tuple(draw(0, 0, num, batch_size)))
+    data: Any = Examples(*example_shapes(dataset, num)[:2])
+    sums, drawn = program.zero_sums(lanes), jax.eval_shape(lambda: tuple(draw(0, 0, num, batch_size)))
     program.train_one.lower(population.state, sums, population.hparams, data, *drawn, 0)
     options = population.hparams.options
     program.evaluate_one.lower(population.state, sums, data, 0, Task.eval_batch_size, options)

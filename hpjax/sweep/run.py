@@ -16,7 +16,8 @@ from hpjax.config import Config, to_dict
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import keep_own_code
 from hpjax.data.cache import watching_decoding
-from hpjax.errors import HpjaxError, OutOfMemory
+from hpjax.data.own import GIVEN
+from hpjax.errors import ConfigError, HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
@@ -132,7 +133,7 @@ def _refusing_without_memory() -> Iterator[None]:
 @keep_own_code()
 @_refusing_without_memory()
 def run_sweep(
-    config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False
+    config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False, data: Any = None
 ) -> SweepResult:
     """Runs a sweep to its end, or goes on with the one in `workdir`.
 
@@ -141,6 +142,8 @@ def run_sweep(
       workdir: a folder of the sweep's own.
       resume: auto continues a sweep that is there, never refuses one, must insists on one.
       progress: shows a progress bar on a terminal, plain lines elsewhere.
+      data: arrays of your own, `{"train": (x, y), "test": (x, y)}` and perhaps `"validation"`; see
+        docs/data.md. `data.name` is then `arrays`.
 
     Returns:
       All trials and epochs, and the best trial.
@@ -149,6 +152,7 @@ def run_sweep(
       HpjaxError: The config, the data, or the workdir don't allow it; says what to change.
       Interrupted: SIGINT or SIGTERM arrived; everything is saved.
     """
+    config = _with_arrays(config, data)
     where, files = Path(expand_path(str(workdir))), hash_files(config)
     check_changed(where, files, config)
     check_config(config)
@@ -161,11 +165,20 @@ def run_sweep(
     ):
         inputs = find_inputs(opened.path) if opened.finished else None
         if inputs is None:  # the summary of a finished sweep that doesn't say is written again
-            _run_in_less_memory(config, opened, progress)
+            _run_in_less_memory(config, opened, progress, data)
         else:
-            _answer_for(config, opened, inputs, files)
+            _answer_for(config, opened, inputs, files, data)
             log.info("the sweep in %s is finished already", opened.path)
         return load_result(opened.path)
+
+
+def _with_arrays(config: Config, data: Any) -> Config:
+    """Returns the configuration of a sweep that learns what is given, if anything is."""
+    if data is None or config.data.name == GIVEN:
+        return config
+    if config.data.name != Config().data.name:
+        raise ConfigError("data.name", config.data.name, f"auto or {GIVEN} with run_sweep(…, data=…)")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, name=GIVEN))
 
 
 @contextlib.contextmanager
@@ -177,26 +190,28 @@ def _showing_decoding(progress: bool) -> Iterator[None]:
         yield
 
 
-def _answer_for(config: Config, workdir: Workdir, inputs: Inputs, files: Files) -> None:
+def _answer_for(config: Config, workdir: Workdir, inputs: Inputs, files: Files, data: Any) -> None:
     """Raises HpjaxError where a finished sweep's results are of other images, code or weights."""
     check_files(workdir.path, inputs.files, files, config)
-    Datasets(config, workdir.path, dict(inputs.fingerprints)).check()
+    Datasets(config, workdir.path, dict(inputs.fingerprints), data).check()
     workdir.accept()
 
 
-def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool) -> None:
+def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool, data: Any) -> None:
     """Runs to the end; goes on from the last checkpoint with half the lanes when memory runs out."""
     limit = LaneLimit()
-    while (used := _run_to_the_end(config, workdir, progress, limit)) is not None:
+    while (used := _run_to_the_end(config, workdir, progress, limit, data)) is not None:
         gc.collect()  # what failed may hold on to arrays, in cycles
         limit = halve_lanes(used, keep_population=bool(config.sweep.pbt))
 
 
-def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: LaneLimit) -> LaneLimit | None:
+def _run_to_the_end(
+    config: Config, workdir: Workdir, progress: bool, limit: LaneLimit, data: Any
+) -> LaneLimit | None:
     """Returns None when done, or the lanes that memory ran out with."""
     session = None
     try:
-        with Session(config, workdir, progress, limit) as session:
+        with Session(config, workdir, progress, limit, data) as session:
             run_groups(session)
             with sparing("every figure"):
                 _draw(session)
@@ -214,48 +229,50 @@ def _run_to_the_end(config: Config, workdir: Workdir, progress: bool, limit: Lan
 
 @keep_own_code()
 @_refusing_without_memory()
-def plan_sweep(config: Config, progress: bool = False) -> Plan:
+def plan_sweep(config: Config, progress: bool = False, data: Any = None) -> Plan:
     """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
 
     Args:
       config: what would be run. Of groups that only a sampler will find, the first is planned.
       progress: shows how far images are decoded.
+      data: arrays of your own, as `run_sweep` takes them.
 
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
     """
-    with _planning(config, progress) as session:
+    with _planning(config, progress, data) as session:
         return plan_groups(session)
 
 
 @keep_own_code()
 @_refusing_without_memory()
-def plan_sweep_for(config: Config, gpu: str, progress: bool = False) -> ForeignPlan:
+def plan_sweep_for(config: Config, gpu: str, progress: bool = False, data: Any = None) -> ForeignPlan:
     """Returns what a sweep would need of a GPU that needn't be here: compiles for it, and times nothing.
 
     Args:
       config: what would be run.
       gpu: a100, h100 or h200.
       progress: shows how far images are decoded.
+      data: arrays of your own, as `run_sweep` takes them.
 
     Raises:
       HpjaxError: As of `plan_sweep`; or XLA's compiler for CUDA isn't installed.
     """
-    with _planning(config, progress) as session:
+    with _planning(config, progress, data) as session:
         return plan_groups_for(session, gpu)
 
 
 @contextlib.contextmanager
-def _planning(config: Config, progress: bool) -> Iterator[Session]:
+def _planning(config: Config, progress: bool, data: Any) -> Iterator[Session]:
+    config = dataclasses.replace(_with_arrays(config, data), trackers=())
     check_config(config)
     use_compilation_cache()
-    config = dataclasses.replace(config, trackers=())
     with (
         blaming_models(config),
         _showing_decoding(progress),
         tempfile.TemporaryDirectory() as scratch,
         open_workdir(scratch, to_dict(config)) as opened,
-        Session(config, opened) as session,
+        Session(config, opened, data=data) as session,
         session.signals.at_once(),  # there is nothing to save
     ):
         yield session

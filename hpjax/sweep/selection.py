@@ -1,13 +1,19 @@
 """The winner: chosen once, run with its further seeds, and judged on the test split at the end."""
 
 import logging
+import math
+
+import jax
 
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.errors import CheckpointError
 from hpjax.lanes.group import evaluate_weights
+from hpjax.lanes.rules import create_loss_rule
 from hpjax.store.rows import TrialRow
 from hpjax.store.settings import SettingRow, find_winner
 from hpjax.sweep.session import Session
+from hpjax.tasks import LOSS
+from hpjax.train.scores import measure
 
 log = logging.getLogger("hpjax")
 
@@ -61,5 +67,8 @@ def _test(session: Session, trial: TrialRow) -> None:
     swept = {name: value for name, value in trial.hyperparameters.items() if name in session.spec.space.names}
     config = apply_hyperparameters(session.spec.config, swept)
     sums = evaluate_weights(config, session.datasets.load(config), weights, trial.seed)
-    loss, correct, count = map(float, (sums.loss, sums.correct, sums.count))
-    stores.records.set_test(trial.trial, loss / count, correct / count)
+    rule = create_loss_rule(config, session.datasets.load(config))
+    measured = measure(rule, jax.device_get(sums))
+    loss, accuracy = measured.pop(LOSS), measured.pop("accuracy", None)
+    more = {f"test_{name}": value for name, value in measured.items()}
+    stores.records.set_test(trial.trial, math.nan if loss is None else loss, accuracy, more)

@@ -135,9 +135,16 @@ class Session:
       found: the run that a checkpoint found under way; None once it is taken up.
     """
 
-    def __init__(self, config: Config, workdir: Workdir, progress: bool = False, limit: LaneLimit = NO_LIMIT):
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        progress: bool = False,
+        limit: LaneLimit = NO_LIMIT,
+        data: Any = None,
+    ):
         self.files = hash_files(config)  # before any of it is run
-        self.spec, self.workdir, self.limit = create_spec(config), workdir, limit
+        self.spec, self.workdir, self.limit, self._data = create_spec(config), workdir, limit, data
         self.lanes_in_use = LaneLimit(1, 1)
         self._noted = time.monotonic()  # when the tally's wall time was brought up to date
         self.pace, self.leader = Pace(), Leader()
@@ -199,7 +206,7 @@ class Session:
         self.plans = [read_as(GroupPlan, plan) for plan in ledger.get("plans", [])]
         if not is_dict_of(str, fingerprints := ledger.get("fingerprints", {})):
             raise ValueError("fingerprints are no texts by name")
-        self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints)
+        self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints, self._data)
         run = ledger.get("run")
         slots = check_run(run["ledger"])["slots"] if run else []
         if run and not (self.plans and {len(array) for array in arrays.values()} == {len(slots)}):

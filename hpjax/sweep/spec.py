@@ -61,7 +61,8 @@ def create_spec(config: Config) -> Spec:
     Raises:
       HpjaxError: The space or the metric is wrong.
     """
-    objective = create_objective(config.sweep.metric, config.data.validation_fraction > 0)
+    validates = config.data.validation_fraction > 0
+    objective = create_objective(config.sweep.metric, validates, config.task)
     column = OBJECTIVE if ":" in objective.name else objective.name  # a function of the user's own
     return Spec(config, create_space(config), objective, Ranking(column, config.sweep.select))
 

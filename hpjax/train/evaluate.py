@@ -17,8 +17,11 @@ from jaxtyping import Float, Int32, UInt8
 
 from hpjax.errors import CheckpointError
 from hpjax.ops.compiler import compiler_options
-from hpjax.train.metrics import Sums, add_sums, zero_sums
+from hpjax.train.inputs import AS_THEY_ARE, InputRule
+from hpjax.train.loss import IMAGE_CLASSES, LossRule
+from hpjax.train.metrics import Sums, add_sums
 from hpjax.train.optimizer import OptimizerRule
+from hpjax.train.scores import zero_scores
 from hpjax.train.state import NEVER, Recipe, TrainState, create_recipe, init_rngs, raw_keys
 from hpjax.train.step import predict_step, sum_predictions
 
@@ -53,11 +56,12 @@ def evaluate(
     options: Mapping[str, float] = MappingProxyType({}),
 ) -> Sums:
     """Returns the sums over a split; the arguments are those of `predict`, and the true classes."""
-    sums, numbers = zero_sums(), _scalars(options)
+    rule, numbers = state.recipe.loss, _scalars(options)
+    sums = zero_scores(rule)
     masks = _batches(np.ones(len(labels), np.float32), batch_size, padding=0)
     batches = zip(_batches(images, batch_size), _batches(labels, batch_size), masks, strict=True)
     for images_, labels_, mask in batches:
-        before, sums = sums, _add_predictions(sums, _forward()(state, images_, numbers), labels_, mask)
+        before, sums = sums, _add_predictions(rule, sums, _forward()(state, images_, numbers), labels_, mask)
         jax.block_until_ready(before)  # else the host runs ahead, and the whole split lies on the device
     return sums
 
@@ -69,7 +73,10 @@ def create_inference_state(model: nnx.Module, precision: str = "float32") -> Tra
 
 
 def make_restore(
-    create: Callable[[nnx.Rngs], nnx.Module], precision: str = "float32"
+    create: Callable[[nnx.Rngs], nnx.Module],
+    precision: str = "float32",
+    loss: LossRule = IMAGE_CLASSES,
+    inputs: InputRule = AS_THEY_ARE,
 ) -> Callable[[dict[str, Any], int], TrainState]:
     """Returns `restore(weights, seed)`: a trained model as a state without an optimizer's.
 
@@ -81,7 +88,7 @@ def make_restore(
       CheckpointError: The weights are another model's; names each array that is missing, extra or misshapen.
     """
     model = nnx.eval_shape(lambda: create(init_rngs(0)))
-    recipe = create_recipe(model, OptimizerRule(), precision)
+    recipe = create_recipe(model, OptimizerRule(), precision, loss, inputs)
     _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     streams = jax.jit(lambda seed: raw_keys(nnx.state(create(init_rngs(seed)), nnx.RngState)))
 
@@ -103,9 +110,9 @@ def _forward() -> Callable[[TrainState, Any, dict[str, np.float32]], jax.Array]:
     return jax.jit(predict_step, compiler_options=compiler_options())
 
 
-@jax.jit
-def _add_predictions(sums: Sums, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-    return add_sums(sums, sum_predictions(logits, labels, mask))
+@functools.partial(jax.jit, static_argnums=0)
+def _add_predictions(rule: LossRule, sums: Sums, outputs: Any, targets: jax.Array, mask: jax.Array) -> Sums:
+    return add_sums(sums, sum_predictions(rule, outputs, targets, mask))
 
 
 def _batches(values: np.ndarray, batch_size: int, padding: float | None = None) -> Iterator[np.ndarray]:

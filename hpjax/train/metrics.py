@@ -13,16 +13,18 @@ class Sums(NamedTuple):
     loss: Float[Array, ""]  # sum of the examples' losses
     correct: Float[Array, ""]  # how many were classified right
     count: Float[Array, ""]  # how many examples
+    more: dict[str, Array] = {}  # what other metrics need, by name; never changed in place
 
 
 def zero_sums(shape: tuple[int, ...] = ()) -> Sums:
-    """Returns sums over no examples; `shape` is that of each field."""
-    return Sums(*(jnp.zeros(shape, jnp.float32) for _ in Sums._fields))
+    """Returns sums over no examples of image classes; `shape` is that of each field."""
+    loss, correct, count = (jnp.zeros(shape, jnp.float32) for _ in range(3))
+    return Sums(loss, correct, count)
 
 
 def add_sums(a: Sums, b: Sums) -> Sums:
     """Returns the sums over both sets of examples."""
-    return Sums(*(x + y for x, y in zip(a, b, strict=True)))
+    return jax.tree.map(jnp.add, a, b)
 
 
 def cross_entropy(
@@ -44,7 +46,14 @@ def sum_metrics(
 ) -> Sums:
     """Returns the sums over a batch; examples whose `mask` is 0 don't count, whatever they hold."""
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
+    return sum_examples(losses, correct, mask)
+
+
+def sum_examples(
+    losses: Float[Array, " batch"], correct: Float[Array, " batch"], mask: Float[Array, " batch"] | None
+) -> Sums:
+    """Returns the sums of what each example gave; those whose `mask` is 0 don't count."""
     if mask is None:
-        return Sums(losses.sum(), correct.sum(), jnp.asarray(labels.shape[0], jnp.float32))
+        return Sums(losses.sum(), correct.sum(), jnp.asarray(losses.shape[0], jnp.float32))
     real = mask > 0
     return Sums(jnp.where(real, losses, 0).sum(), jnp.where(real, correct, 0).sum(), mask.sum())

@@ -11,6 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Int32
 
 from hpjax.train.hparams import Hparams
+from hpjax.train.inputs import AS_THEY_ARE, InputRule
+from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
 
 NEVER = -1
@@ -24,6 +26,8 @@ class Recipe:
     optimizer: OptimizerRule
     precision: str = "float32"
     accepts: frozenset[str] = frozenset()  # keyword arguments that the model's __call__ takes
+    loss: LossRule = IMAGE_CLASSES
+    inputs: InputRule = AS_THEY_ARE
 
 
 @jax.tree_util.register_dataclass
@@ -40,14 +44,20 @@ class TrainState:
     recipe: Recipe = dataclasses.field(metadata={"static": True})
 
 
-def create_recipe(model: nnx.Module, optimizer: OptimizerRule, precision: str = "float32") -> Recipe:
-    """Returns the recipe of `model`: its structure, the optimizer's rule and the precision."""
+def create_recipe(
+    model: nnx.Module,
+    optimizer: OptimizerRule,
+    precision: str = "float32",
+    loss: LossRule = IMAGE_CLASSES,
+    inputs: InputRule = AS_THEY_ARE,
+) -> Recipe:
+    """Returns the recipe of `model`: its structure, the rules of its group and the precision."""
     known = {"mask", "dropout_rate", "rngs", *getattr(type(model), "dynamic", ())}
     parameters = inspect.signature(type(model).__call__).parameters.values()
     names = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         names |= known
-    return Recipe(nnx.graphdef(model), optimizer, precision, names & known)
+    return Recipe(nnx.graphdef(model), optimizer, precision, names & known, loss, inputs)
 
 
 def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainState:

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Shaped
 
 from hpjax.train.hparams import Hparams
+from hpjax.train.inputs import prepare_inputs
+from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
 from hpjax.train.optimizer import global_norm
+from hpjax.train.scores import mean_loss, sum_scores
 from hpjax.train.state import TrainState, merge_model, purpose_key
 from hpjax.train.update import Numbers, in_pieces, update_weights
 
@@ -20,10 +23,10 @@ NO_OPTIONS: Mapping[str, Array] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
-    """Images and labels of one step."""
+    """Inputs and targets of one step; mostly images and their classes."""
 
-    images: UInt8[Array, "batch height width 3"]  # floats are taken as they are, uint8 is scaled to [0, 1]
-    labels: Int32[Array, " batch"]
+    images: Shaped[Array, "batch ..."]  # floats and tokens are taken as they are, uint8 is scaled to [0, 1]
+    labels: Shaped[Array, "batch *targets"]  # classes; or labels or numbers, with an axis of their own
     mask: Float[Array, " batch"] | None = None  # 1 for a real example, 0 for padding; None: all are real
 
 
@@ -59,7 +62,7 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
 def predict_step(
     state: TrainState, images: Array, options: Mapping[str, Array] = NO_OPTIONS
 ) -> Float[Array, "batch classes"]:
-    """Returns the images' logits with dropout off and BN's running statistics.
+    """Returns what the model gives, of classes logits, with dropout off and BN's running statistics.
 
     Args:
       state: the trial's.
@@ -68,26 +71,22 @@ def predict_step(
     """
     model: Any = merge_model(state, _cast(state.params, _dtype(state)))
     model.eval()
-    return model(decode_images(images, _dtype(state)), **options)
+    return model(prepare_inputs(images, state.recipe.inputs, _dtype(state)), **options)
 
 
 def eval_step(state: TrainState, batch: Batch, options: Mapping[str, Array] = NO_OPTIONS) -> Sums:
     """Returns the batch's sums with dropout off and BN's running statistics, without label smoothing."""
-    return sum_predictions(predict_step(state, batch.images, options), batch.labels, batch.mask)
+    outputs = predict_step(state, batch.images, options)
+    return sum_predictions(state.recipe.loss, outputs, batch.labels, batch.mask)
 
 
 def sum_predictions(
-    logits: Float[Array, "batch classes"], labels: Int32[Array, " batch"], mask: Float[Array, " batch"] | None
+    rule: LossRule, outputs: Any, targets: Array, mask: Float[Array, " batch"] | None, smoothing: Any = 0.0
 ) -> Sums:
     """Returns the sums over examples that were predicted; those whose `mask` is 0 don't count."""
-    return sum_metrics(logits, labels, cross_entropy(logits, labels), mask)
-
-
-def decode_images(images: Array, dtype=jnp.float32) -> Array:
-    """Returns uint8 images scaled to [0, 1] as `dtype`; floats are only cast."""
-    if images.dtype == jnp.uint8:
-        return images.astype(dtype) * jnp.asarray(1 / 255, dtype)
-    return images.astype(dtype)
+    if rule == IMAGE_CLASSES:
+        return sum_metrics(outputs, targets, cross_entropy(outputs, targets, smoothing), mask)
+    return sum_scores(rule, outputs, targets, smoothing, mask)
 
 
 def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
@@ -100,12 +99,12 @@ def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch:
     arguments = {"mask": batch.mask, "dropout_rate": hparams.dropout_rate, "rngs": nnx.Rngs(dropout=key)}
     arguments |= hparams.options
     accepted = {k: v for k, v in arguments.items() if k in state.recipe.accepts and v is not None}
-    logits = model(decode_images(batch.images, dtype), **accepted)
-    losses = cross_entropy(logits, batch.labels, hparams.label_smoothing)
-    sums = sum_metrics(logits, batch.labels, losses, batch.mask)
+    recipe = state.recipe
+    outputs = model(prepare_inputs(batch.images, recipe.inputs, dtype), **accepted)
+    sums = sum_predictions(recipe.loss, outputs, batch.labels, batch.mask, hparams.label_smoothing)
     _, _, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     batch_stats = jax.tree.map(lambda new, old: new.astype(old.dtype), batch_stats, state.batch_stats)
-    return sums.loss / sums.count, (sums, batch_stats)
+    return mean_loss(sums), (sums, batch_stats)
 
 
 def _dtype(state: TrainState):

@@ -13,12 +13,16 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from hpjax.errors import ModelError
+from hpjax.train.inputs import AS_THEY_ARE, InputRule, prepare_inputs
 
 BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
 
 
 def take_images(
-    model: nnx.Module, size: int, options: Mapping[str, float] = MappingProxyType({})
+    model: nnx.Module,
+    size: int,
+    options: Mapping[str, float] = MappingProxyType({}),
+    rule: InputRule = AS_THEY_ARE,
 ) -> nnx.Module:
     """Has a model take uint8 images as well, resize them on request, and name what it can't take.
 
@@ -26,17 +30,56 @@ def take_images(
       model: takes float images in [0, 1]; it is changed.
       size: side in pixels of the images that it was trained on.
       options: what its `__call__` is given besides: the trial's own numbers that its class calls dynamic.
+      rule: what images were brought to.
 
     Returns:
       The model. `model(images, resize=True)` resizes `images` to what it was trained on; without, a network
       that takes other sizes takes them as they are.
     """
-    model.__class__ = _subclass(type(model), size, tuple(options.items()))
+    model.__class__ = _subclass(type(model), size, tuple(options.items()), rule)
     return model
 
 
+def take_arrays(
+    model: nnx.Module, shape: tuple[int, ...], options: Mapping[str, float], rule: InputRule
+) -> nnx.Module:
+    """Has a model take arrays of the user's own as a sweep gives them; `shape` is that of one input."""
+    model.__class__ = _subclass_of_arrays(type(model), shape, tuple(options.items()), rule)
+    return model
+
+
+@functools.cache
+def _subclass_of_arrays(
+    base: type, shape: tuple[int, ...], options: tuple[tuple[str, float], ...], rule: InputRule
+) -> type:
+    class Loaded(base):
+        @functools.wraps(base.__call__)
+        def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            inputs = jnp.asarray(inputs)
+            if inputs.dtype == jnp.uint8 and len(shape) != 3:  # bytes of images alone are scaled
+                inputs = inputs.astype(jnp.int32)
+            if inputs.shape[1:] != shape:
+                given = f"{inputs.dtype}{list(inputs.shape)}"
+                raise ModelError(f"the model can't take {given}: expected inputs of {list(shape)}")
+            return super().__call__(prepare_inputs(inputs, rule), *args, **{**dict(options), **kwargs})
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
+            return _rebuild_with_arrays, (function, base, shape, options, rule, *arguments), *rest
+
+    Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
+    Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
+    return Loaded
+
+
+def _rebuild_with_arrays(function: Callable[..., Any], base: type, *given: Any) -> Any:
+    """As `_rebuild`."""
+    shape, options, rule, *arguments = given
+    return function(_subclass_of_arrays(base, shape, options, rule), *arguments)
+
+
 @functools.cache  # models of one class are to compare equal
-def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...]) -> type:
+def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...], rule: InputRule) -> type:
     class Loaded(base):
         @functools.wraps(base.__call__)  # what it takes is asked of its signature
         def __call__(self, images: Any, *args: Any, resize: bool = False, **kwargs: Any) -> Any:
@@ -45,7 +88,7 @@ def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...]) -> 
                 # Antialiased, as those that it was trained on.
                 images = jax.image.resize(images, (len(images), size, size, 3), "bilinear")
             try:
-                return super().__call__(images, *args, **{**dict(options), **kwargs})
+                return super().__call__(prepare_inputs(images, rule), *args, **{**dict(options), **kwargs})
             except Exception as error:
                 if images.shape[1:3] == (size, size):
                     raise
@@ -53,16 +96,18 @@ def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...]) -> 
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
-            return _rebuild, (function, base, size, options, *arguments), *rest
+            return _rebuild, (function, base, size, options, rule, *arguments), *rest
 
     Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
     Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
     return Loaded
 
 
-def _rebuild(function: Callable[..., Any], base: type, size: int, options: tuple, *arguments: Any) -> Any:
+def _rebuild(
+    function: Callable[..., Any], base: type, size: int, options: tuple, rule: InputRule, *arguments: Any
+) -> Any:
     """Returns a copy or what was pickled, without its attributes: the class can't be found by its name."""
-    return function(_subclass(base, size, options), *arguments)
+    return function(_subclass(base, size, options, rule), *arguments)
 
 
 def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:

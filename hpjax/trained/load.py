@@ -14,7 +14,7 @@ from hpjax.config.parsing import check_field
 from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code, read_code
 from hpjax.data.deep import Scale
-from hpjax.errors import CheckpointError, ConfigError, HpjaxError, UserCodeError
+from hpjax.errors import CheckpointError, ConfigError, HpjaxError, ModelError, UserCodeError
 from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
@@ -25,11 +25,13 @@ from hpjax.store.records import load_trials
 from hpjax.store.rows import TrialRow
 from hpjax.store.typed import is_dict_of, read_as
 from hpjax.store.workdir import SUMMARY_NAME, TRIALS
+from hpjax.train.inputs import InputRule
 from hpjax.train.state import init_rngs
 from hpjax.trained.classifier import BATCH_SIZE, Classifier, Forward, Images
-from hpjax.trained.inputs import take_images
+from hpjax.trained.inputs import take_arrays, take_images
 
 MOST_CLASSES = 1_000_000
+MOST_LENGTH = 1 << 24  # of an axis of inputs
 
 
 BEST = "best"
@@ -48,17 +50,23 @@ class TrainedTrial(_Pair):
       variables: `{"params", "batch_stats"}` as nested dicts of arrays.
       row: what the sweep recorded of the trial.
       metadata: what its checkpoint says besides, as JSON values.
-      classifier: the model with its preprocessing.
     """
 
     row: TrialRow
     metadata: dict[str, Any]
-    classifier: Classifier
+    found: Classifier | str  # of images; or what it is instead
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model with its preprocessing; raises ModelError where it doesn't tell classes of images."""
+        if isinstance(self.found, str):
+            raise ModelError(self.found)
+        return self.found
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the logits."""
-        return self.classifier.classes
+        return self.model.class_names  # type: ignore[attr-defined]
 
     def predict(self, images: Images, batch_size: int = BATCH_SIZE):
         """Returns each image's class probabilities; see `Classifier.predict`."""
@@ -105,13 +113,38 @@ def load_trial(
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
         name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
-        model, variables = _build({**vars(arguments), "name": name}, weights, where)
+        rule, plain = _read_rule(metadata, where), _is_plain(metadata, arguments)
+        model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, plain)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
     trained = TrainedTrial(model, variables)
     trained.row, trained.metadata = row, metadata
-    trained.classifier = Classifier(whose, classes, arguments.image_size, scale, make_forward(model))
+    if plain:
+        trained.found = (
+            f"{whose} was trained on arrays of your own, or another task than classes of square images in "
+            "colours: expected load_trial(…).model(inputs), which takes them; there is no more for these"
+        )
+    else:
+        trained.found = Classifier(whose, classes, arguments.image_size, scale, make_forward(model))  # type: ignore[arg-type]
     return trained
+
+
+def _is_plain(metadata: dict[str, Any], arguments: "_Arguments") -> bool:
+    """Returns whether a trial learned something else than classes of square images in colours."""
+    return bool(metadata.get("arrays") or metadata.get("answers") or arguments.input_shape)
+
+
+def _read_rule(metadata: dict[str, Any], where: str) -> InputRule:
+    """Returns what inputs were brought to."""
+    given = metadata.get("inputs", {"mean": [], "std": []})
+    try:
+        rule = read_as(_Inputs, given)
+        finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
+        if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
+            raise ValueError("its inputs have no finite mean and deviation")
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
+    return InputRule(tuple(rule.mean), tuple(rule.std))
 
 
 def find_trial(path: Path, trial: int | str) -> TrialRow:
@@ -170,10 +203,17 @@ class _Arguments:
 
     name: str
     num_classes: int
-    image_size: int
+    image_size: int | list[int]
     kernel_widths: list[int]
     padding: str
     options: dict[str, Any] = field(default_factory=dict)  # of earlier versions there are none
+    input_shape: list[int] = field(default_factory=list)  # where it isn't that of a square image in colours
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    mean: list[float]
+    std: list[float]
 
 
 def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
@@ -183,8 +223,10 @@ def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
         check_field("model.name", arguments.name)
         if not 1 <= arguments.num_classes <= MOST_CLASSES:
             raise ValueError(f"num_classes can't be {arguments.num_classes}")
-        if not check_field("data.image_size", arguments.image_size) >= 1:
+        if not arguments.input_shape and not check_field("data.image_size", arguments.image_size) >= 1:
             raise ValueError("image_size can't be 0")
+        if not all(1 <= length <= MOST_LENGTH for length in arguments.input_shape):
+            raise ValueError(f"input_shape can't be {arguments.input_shape}")
         check_field("model.kernel_widths", arguments.kernel_widths)
         check_field("model.padding", arguments.padding)
         check_field("model.options", arguments.options)
@@ -239,7 +281,7 @@ def _read_file(file: str, attribute: str) -> OwnCode:
 
 
 def _build(
-    arguments: dict[str, Any], weights: dict[str, Any], where: str
+    arguments: dict[str, Any], weights: dict[str, Any], where: str, rule: InputRule, plain: bool
 ) -> tuple[nnx.Module, dict[str, Any]]:
     # Shapes first: a model is made where weights of its size lie in memory already.
     try:
@@ -257,7 +299,10 @@ def _build(
     nnx.update(model, params, batch_stats)
     model.eval()
     values = dynamic_values(type(model), arguments["options"])
-    return take_images(model, arguments["image_size"], values), variables
+    if plain:
+        size = arguments["image_size"]
+        return take_arrays(model, tuple(arguments["input_shape"]) or (size, size, 3), values, rule), variables
+    return take_images(model, arguments["image_size"], values, rule), variables
 
 
 def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:

@@ -110,7 +110,12 @@ def test_the_full_help_has_every_field_and_choice_with_its_documentation(capsys)
     options = {f"sweep.pbt.{name}": field for name, field in list_fields(PbtOptions).items()}
     for key, field in (FIELDS | options).items():
         rule = field.rule
-        documented = [rule.doc, *rule.choices, *rule.choices.values(), *(rule.form or ())[::2]]
+        documented = [
+            rule.doc,
+            *rule.choices,
+            *rule.choices.values(),
+            *(text for form in rule.forms for text in form[::2]),
+        ]
         documented += [check.allowed for check in (rule.check, rule.each) if check]
         place = words.rindex(f"--config.{key}=")  # the usage has an example of one
         entry = words[

@@ -5,6 +5,7 @@ import pytest
 from hpjax.config import DataConfig, SweepConfig, list_choices
 from hpjax.data.augment import AUGMENTS
 from hpjax.data.batches import residency
+from hpjax.data.own import GIVEN
 from hpjax.data.sources import SOURCES
 from hpjax.errors import ConfigError
 from hpjax.models import MODEL_NAMES
@@ -16,7 +17,7 @@ from hpjax.train.optimizer import OPTIMIZER_NAMES, SCHEDULE_NAMES, WEIGHT_DECAY_
 
 REGISTRIES = {
     "model.name": MODEL_NAMES,
-    "data.name": SOURCES,
+    "data.name": (*SOURCES, GIVEN),
     "data.augment": AUGMENTS,
     "optimizer.name": OPTIMIZER_NAMES,
     "optimizer.schedule": SCHEDULE_NAMES,

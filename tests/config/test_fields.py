@@ -51,7 +51,7 @@ def test_every_choice_is_documented_and_allowed_and_another_is_not():
             assert check_field(key, value) == value
         if field.rule.choices:
             with pytest.raises(
-                ConfigError, match=", ".join(field.rule.choices) if field.rule.form else "or|one of"
+                ConfigError, match=", ".join(field.rule.choices) if field.rule.forms else "or|one of"
             ):
                 check_field(key, ("zzz",) if isinstance(field.default, tuple) else "zzz")
 
@@ -114,6 +114,16 @@ BAD = [
     ("data.name", "tfds:"),
     ("data.image_size", -1),
     ("data.image_size", 10**9),
+    ("data.image_size", (30, 4)),
+    ("data.image_size", (30, 40, 3)),
+    ("data.channels", 2),
+    ("data.normalize", "imagnet"),
+    ("data.normalize", (0.5, 0.0)),
+    ("data.normalize", (0.5,)),
+    ("task.loss", "l1"),
+    ("task.metrics", ("accuracies",)),
+    ("task.class_weights", "balance"),
+    ("task.class_weights", (1.0, -1.0)),
     ("data.validation_fraction", 1),
     ("data.dir", "a\0b"),
     ("data.dir", 3),
@@ -212,12 +222,17 @@ def test_folders_are_named_as_a_whole_or_one_by_one():
 
 
 PATHS = [key for key, field in FIELDS.items() if field.rule.path]
-FORMS = {"model.name": "{}.py:Net", "sweep.metric": "{}.py:f"}
+FORMS = {
+    "model.name": "{}.py:Net",
+    "data.name": "{}.py:f",
+    "task.loss": "{}.py:f",
+    "sweep.metric": "{}.py:f",
+}
 
 
 def test_the_fields_that_may_name_a_file_or_folder():
     named = ("model.name", "model.pretrained", "data.dir", "data.train", "data.test", "sweep.metric")
-    assert sorted(PATHS) == sorted(named)
+    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss"))
 
 
 @pytest.mark.parametrize("key", PATHS)

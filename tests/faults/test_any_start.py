@@ -183,7 +183,8 @@ KINDS_OF_FLAGS = {
 STARTS = st.tuples(
     st.sampled_from(["none", "taken", "taken", "any"]).flatmap(KINDS_OF_FLAGS.__getitem__),
     st.sampled_from(["as they were"] * 20 + list(IMAGES)),
-    st.sampled_from(["fresh", "stopped", "finished"] * 4 + list(WORKDIRS)),
+    # Other flags than a workdir's own are refused there.
+    st.sampled_from(["fresh"] * 12 + ["stopped", "finished"] * 4 + list(WORKDIRS)),
     *(st.sampled_from(["plain", *STREAMS]) for _ in range(2)),
     st.sampled_from(COLUMNS),
     st.integers(0, 2**31),

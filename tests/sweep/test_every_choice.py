@@ -23,11 +23,13 @@ from hpjax.search.space import parse_space
 from hpjax.sweep import run_sweep
 
 MODEL = """
+import math
+
 from flax import nnx
 
 class Linear(nnx.Module):
-    def __init__(self, *, num_classes, image_size, bias=True, rngs):
-        self.linear = nnx.Linear(3 * image_size**2, num_classes, use_bias=bias, rngs=rngs)
+    def __init__(self, *, num_classes, input_shape, bias=True, rngs):
+        self.linear = nnx.Linear(math.prod(input_shape), num_classes, use_bias=bias, rngs=rngs)
 
     def __call__(self, images):
         return self.linear(images.reshape(images.shape[0], -1))
@@ -36,7 +38,35 @@ METRIC = """
 def accuracy_less_loss(epoch):
     return epoch["validation_accuracy"] - epoch["train_loss"]
 """
-OWN = {"model.name": "own.py:Linear", "sweep.metric": "own.py:accuracy_less_loss"}
+DATA = """
+import numpy as np
+
+def arrays():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 2, 2, 3)), rng.integers(0, 2, 32)
+    y[[0, 20]] = 0
+    y[[1, 21]] = 1
+    return {"train": (x[:20], y[:20]), "test": (x[20:], y[20:])}
+
+def numbers():
+    return {split: (x, x.mean((1, 2))) for split, (x, y) in arrays().items()}
+
+def signs():
+    return {split: (x, y > 0) for split, (x, y) in numbers().items()}
+"""
+LOSS = """
+def absolute(outputs, targets):
+    return abs(outputs - targets).mean(-1)
+"""
+# What stands for a form, as `FILE.py:NAME`, in a field.
+OWN = {
+    "model.name=FILE.py:CLASS": "own.py:Linear",
+    "data.name=FILE.py:FUNCTION": "own.py:arrays",
+    "data.name=npz:PATH": "npz:arrays.npz",
+    "task.loss=FILE.py:FUNCTION": "own.py:absolute",
+    "sweep.metric=SPLIT_METRIC": "validation_balanced_accuracy",
+    "sweep.metric=FILE.py:FUNCTION": "own.py:accuracy_less_loss",
+}
 OTHER = {
     "seed": 3,
     "model.kernel_widths": (3, 2, 3),
@@ -46,6 +76,7 @@ OTHER = {
     "data.train": "tree/train",
     "data.test": "tree/test",
     "data.image_size": 32,
+    "data.channels": 3,
     "data.validation_fraction": 0.25,
     "data.max_train_examples": 18,
     "data.max_test_examples": 10,
@@ -78,11 +109,12 @@ ANOTHER = "another"
 WITHOUT = {
     "model.name=resnet34": "compiles for minutes; it is resnet18 with more of the same blocks",
     "model.pretrained=another": "needs weights; tests/models/test_torch_weights.py loads some",
+    "data.name=arrays": "they are given in Python; tests/sweep/test_own_data.py gives some",
     "data.name=tfds:NAME": "sets have to be prepared; tests/data/test_tfds_sets.py prepares and reads some",
 }
 NEEDED = {"sweep.sampler=gp": "torch", "trackers=wandb": "wandb", "trackers=mlflow": "mlflow"}
 BASE = {
-    "model.name": OWN["model.name"],  # compiles within a second
+    "model.name": OWN["model.name=FILE.py:CLASS"],  # compiles within a second
     "model.kernel_widths": (3, 3, 3),
     "data.name": "synthetic_scenes",
     "data.image_size": 30,
@@ -96,11 +128,27 @@ BASE = {
     "lanes.data_order": "shared",
     "trackers": (),
 }
+ARRAYS = {
+    "data.image_size": 0,
+    "data.dir": "",
+    "data.train": "",
+    "data.test": "",
+    "model.name": BASE["model.name"],
+}
 # What a choice needs beside it.
 COMPANIONS = {
     "data.name=auto": {"data.dir": ""},
     "data.name=intel_scenes": {"data.dir": "tree"},
     "data.name=folder": {"data.dir": "tree"},
+    "data.name=npz:PATH": ARRAYS,
+    "data.name=FILE.py:FUNCTION": ARRAYS,
+    "task.loss=binary": {**ARRAYS, "data.name": "own.py:signs"},
+    "task.loss=mse": {**ARRAYS, "data.name": "own.py:numbers"},
+    "task.loss=huber": {**ARRAYS, "data.name": "own.py:numbers"},
+    "task.loss=FILE.py:FUNCTION": {**ARRAYS, "data.name": "own.py:numbers"},
+    "task.metrics=mae": {**ARRAYS, "data.name": "own.py:numbers", "task.loss": "mse"},
+    "task.metrics=r2": {**ARRAYS, "data.name": "own.py:numbers", "task.loss": "huber"},
+    "sweep.metric=SPLIT_METRIC": {"data.validation_fraction": 0.25, "task.metrics": ("balanced_accuracy",)},
     "model.padding=reference": {"model.name": "custom_cnn"},
     "model.padding=same": {"model.name": "custom_cnn"},
     "train.precision=bfloat16": {"model.name": "custom_cnn"},
@@ -112,8 +160,8 @@ COMPANIONS = {
         "sweep.pruner": "none",
         "train.epochs": 1,
     },
-    "model.options=another": {"model.name": OWN["model.name"]},
-    "lanes.strategy=auto": {"model.name": OWN["model.name"]},
+    "model.options=another": {"model.name": BASE["model.name"]},
+    "lanes.strategy=auto": {"model.name": BASE["model.name"]},
     "lanes.tune=True": {"model.name": "custom_cnn"},
     "model.kernel_widths=another": {"model.name": "custom_cnn"},
     "data.dir=another": {"data.name": "folder"},
@@ -141,8 +189,8 @@ def _list_choices():
             found[key, ANOTHER] = OTHER[key]
         for name in names:
             found[key, str(name)] = (name,) if isinstance(field.default, tuple) else name
-        if field.rule.form:
-            found[key, field.rule.form.name] = OWN.get(key)
+        for form in field.rule.forms:
+            found[key, form.name] = OWN.get(f"{key}={form.name}")
     return found
 
 
@@ -212,8 +260,10 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "own.py").write_text(MODEL + METRIC)
+    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS)
     rng = np.random.default_rng(0)
+    classes = {"y_train": np.arange(20) % 2, "y_test": np.arange(12) % 2}
+    np.savez(tmp_path / "arrays.npz", x_train=rng.random((20, 4)), x_test=rng.random((12, 4)), **classes)
     for split, count in (("train", 10), ("test", 6)):
         for label in ("cat", "dog"):
             folder = tmp_path / "tree" / split / label

@@ -101,9 +101,9 @@ def test_interrupted_in_the_middle_each_group_is_still_entered_once(config, tmp_
 def test_images_are_loaded_once_for_what_is_done_with_them(config, tmp_path, monkeypatch):
     load, loaded, held = datasets.load_dataset, [], []
 
-    def count(data, seed):
+    def count(data, *more):
         loaded.append(data.image_size)
-        return load(data, seed)
+        return load(data, *more)
 
     def look(self, configs):
         keep_only(self, configs)

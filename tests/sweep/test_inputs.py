@@ -294,7 +294,7 @@ def test_every_field_that_names_a_file_is_compared_by_content():
     forms = {
         key
         for key, field in FIELDS.items()
-        if field.rule.form and field.rule.form.name.startswith("FILE.py:")
+        if any(form.name.startswith("FILE.py:") for form in field.rule.forms)
     }
     assert forms == {*CODE} and WEIGHTS in FIELDS and "data.dir" in FIELDS
 

@@ -12,6 +12,7 @@ from hpjax.report.page.source import PageSource
 from hpjax.report.page.table import short
 from hpjax.report.style import is_number, spell
 from hpjax.store.rows import OBJECTIVE
+from hpjax.tasks import name_of, prefers_small
 
 MOST_CURVES = 150  # of one figure
 MOST_POINTS = 60  # of one curve
@@ -19,6 +20,7 @@ _WIDE = 50  # losses spread over more than this factor get a log scale
 # The article's three first.
 ORDER = ("train_loss", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy",
          "train_accuracy", OBJECTIVE)  # fmt: skip
+ORDER += tuple(name for name in METRICS if name not in ORDER)  # of other tasks than image classes
 
 
 def create_series(source: PageSource) -> list[dict[str, Any]]:
@@ -42,7 +44,7 @@ def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[
         name = spell(str(source.summary.get("objective", "")).rpartition(":")[2])
         title = f"{name[:1].upper()}{name[1:]}"
     winner = source.winner.setting if source.winner else None
-    less = metric.endswith("loss") or (metric == OBJECTIVE and source.less_is_better)
+    less = source.less_is_better if metric == OBJECTIVE else prefers_small(metric)
     chosen = choose_curves(source, drawn)
     values = [value for curve in chosen for value in curve.mean]
     return {
@@ -50,7 +52,7 @@ def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[
         "title": f"{title} per epoch",
         "axis": f"{title.lower()} ({unit})",
         "log": metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE,
-        "guess": _guess(source) if metric.endswith("accuracy") else None,
+        "guess": _guess(source) if name_of(metric) == "accuracy" else None,
         "images": source.images_of(metric),
         "of": len(drawn),
         "lines": [_create_line(curve, curve.setting == winner) for curve in chosen],

@@ -10,6 +10,7 @@ from hpjax.errors import one_line
 from hpjax.report.page.source import PageSource
 from hpjax.report.style import format_value, is_number, spell
 from hpjax.store.rows import EpochRow, TrialRow, named_value
+from hpjax.tasks import METRICS
 
 POINTS, FEWER_POINTS = 30, 10  # of a small curve; fewer where trials are many
 MANY = 5_000
@@ -24,6 +25,12 @@ _MEASURED = (
     ("final_test_loss", "final test loss"),
     ("final_test_accuracy", "final test accuracy"),
     ("best_test_accuracy", "best test accuracy"),
+    *(
+        (f"final_{split}_{name}", f"final {split} {metric.title}")
+        for split in ("validation", "test")
+        for name, metric in METRICS.items()
+        if name != "accuracy"
+    ),
 )
 
 
