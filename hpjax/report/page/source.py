@@ -1,6 +1,7 @@
 """What the page is made of: a sweep's rows and summary, from a running sweep or from its workdir."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,11 @@ class PageSource:
         return one_line(self.ranking.describe(own.rpartition(":")[2]))
 
     @cached_property
+    def ranked(self) -> list[TrialRow]:
+        """The trials that have a value of what ranks them."""
+        return [trial for trial in self.trials if self.ranking.value(trial) is not None]
+
+    @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """What was searched."""
         return parse_space(self.config["sweep"]["space"]).axes
@@ -84,6 +90,11 @@ class PageSource:
         sign = 1.0 if self.less_is_better else -1.0
         ranked = ((row.setting, row.ranked(self.ranking)) for row in self.settings)
         return {setting: sign * found.mean for setting, found in ranked if found is not None}
+
+    def order(self, trial: TrialRow) -> float:
+        """Returns what ranks a trial, so that less is better; infinity where it has no value."""
+        value = self.ranking.value(trial)
+        return math.inf if value is None else value if self.less_is_better else -value
 
     @property
     def winner(self) -> SettingRow | None:

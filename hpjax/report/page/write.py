@@ -21,7 +21,7 @@ from hpjax.store.workdir import atomic_write
 
 PAGE_NAME = "report.html"
 ROOM = 5  # times its size that has to be free: the records of a sweep are worth more than its page
-SCRIPTS = ("theme.js", "figures.js", "table.js", "page.js")
+SCRIPTS = ("theme.js", "figures.js", "search.js", "table.js", "page.js")
 
 
 def write_page(source: PageSource) -> Path:
