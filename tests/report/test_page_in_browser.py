@@ -22,6 +22,10 @@ HOSTILE = [
     "und & <b>so</b> \"weiter\" 'ja'",
 ]
 
+PICTURE = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+)
+
 # Texts and what is behind them, as the browser paints them.
 CONTRASTS = """(() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -251,6 +255,10 @@ def hostile(tmp_path_factory):
         history = history.replace(name, json.dumps(value))
     history = history.replace('"message": ""', f'"message": {json.dumps(HOSTILE[1])}')
     (path / "history.jsonl").write_text(history, encoding="utf-8")
+    mistake = {"image": 3, "label": 0, "predicted": 5, "probability": 0.97, "picture": PICTURE}
+    judged = {"trial": load_source(path).best.trial, "classes": 6, "mistakes": [mistake]}
+    counts = [[label, taken, 1 + label] for label in range(6) for taken in range(6)]
+    (path / "winner.json").write_text(json.dumps({**judged, "counts": counts}), encoding="utf-8")
     return write_page(load_source(path))
 
 
@@ -258,8 +266,11 @@ def test_hostile_names_are_texts(browser, hostile):
     browser.open(hostile)
     _hover_over_winner(browser)
     assert browser.evaluate("document.hacked") is None
-    code = "[document.scripts.length, document.querySelectorAll('img, b b, iframe').length]"
+    foreign = "img:not(.mistakes img), b b, iframe"
+    code = f"[document.scripts.length, document.querySelectorAll('{foreign}').length]"
     assert browser.evaluate(code) == [4, 0]  # Bokeh's two, the page's, and its data
+    assert browser.evaluate("document.querySelector('.mistakes img').naturalWidth") == 1
+    assert HOSTILE[0] in browser.evaluate("document.querySelector('.matrix').textContent")
     assert HOSTILE[0] in browser.evaluate("document.querySelector('header').textContent")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 1440
     browser.open(hostile, 390, 844)

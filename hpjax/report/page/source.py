@@ -11,14 +11,16 @@ from typing import Any
 from hpjax.errors import ConfigError, WorkdirError, one_line, text_of
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose
+from hpjax.report.style import leaving_out
 from hpjax.search.space import Axis, parse_space
 from hpjax.store.files import check_file, read_json
+from hpjax.store.judged import Judged, load_judged
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_history
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME
+from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, WINNER_NAME
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,13 @@ class PageSource:
         data, layouts = self.summary.get("data", {}), self.summary.get("layouts", ())
         facts = create_facts(self.config, self.ranking, data, layouts=layouts)
         return diagnose(self.trials, self.epochs, facts)
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        """What the winner made of the test images; None where that isn't known, or of another trial."""
+        with leaving_out(f"what {WINNER_NAME} shows"):
+            found, winner = load_judged(self.workdir), self.winner
+            return found if found and winner and found.trial in winner.trials else None
 
     def images_of(self, column: str) -> int:
         """Returns on how many images an accuracy's column was measured; 0 where that isn't known."""

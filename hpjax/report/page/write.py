@@ -16,6 +16,7 @@ from hpjax.report.page.produced import list_changes, list_facts, repeat_command
 from hpjax.report.page.seconds import list_seconds
 from hpjax.report.page.source import PageSource
 from hpjax.report.page.table import create_table
+from hpjax.report.page.winner import describe_winner
 from hpjax.store.tables import finite
 from hpjax.store.workdir import atomic_write
 
@@ -50,6 +51,7 @@ def create_page(source: PageSource) -> str:
         notice=one_line(str(source.summary.get("data", {}).get("notice", ""))),
         answer=create_answer(source),
         sections=figures,
+        winner=describe_winner(source),
         seconds=list_seconds(source),
         changes=list_changes(source.config),
         facts=list_facts(source),
