@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: sweep test test-all faults gpu-compile lint clean
+.PHONY: sweep test test-all faults gpu-compile docs lint clean
 
 sweep: .venv/installed
 	$(BIN)/python -m hpjax.main --config=$(CONFIG) $(ARGS)
@@ -29,13 +29,17 @@ gpu-compile: .venv/installed .gpu-plugin/installed
 	$(BIN)/python benchmarks/gpu_compile.py --plugin=$(CURDIR)/.gpu-plugin $(ARGS)
 	$(BIN)/python benchmarks/report.py
 
+# The documentation, into site/; a warning is an error.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv .gpu-plugin build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .gpu-plugin build site *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a second call installs nothing.
 .venv/installed: pyproject.toml constraints.txt
@@ -47,7 +51,7 @@ clean:
 # torch first: what depends on it then keeps the build that is there.
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
-	$(PIP) --editable '.[dev,hub,mlflow,onnx,torch,wandb]'
+	$(PIP) --editable '.[dev,docs,hub,mlflow,onnx,torch,wandb]'
 	@touch $@
 
 # In a folder of its own: jax would look for a GPU wherever it finds the plugin. Of jaxlib's version.

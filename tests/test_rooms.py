@@ -26,7 +26,7 @@ SWEEP = {
     1: {"ledgers", "preflight"},
     2: {"session"},
     3: {"loop", "events"},
-    4: {"planning", "selection"},
+    4: {"judging", "planning", "selection"},
     5: {"groups", "planning_for"},
     6: {"run"},
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from hpjax.cli.config_file import load_config_file
+from hpjax.cli.config_file import find_config_file, load_config_file
 from hpjax.cli.overrides import take_config, with_fields
 from hpjax.cli.reference import describe_fields
 from hpjax.config.fields import FIELDS, Config
@@ -27,8 +27,9 @@ usage: python -m hpjax.main --config=FILE [--config.SECTION.FIELD=VALUE …] [op
 
 Trains every trial of a sweep, many at once, and writes tables, figures and checkpoints.
 
-  --config=FILE         the sweep, e.g. configs/wd.py, or YAML or JSON; --config.train.epochs=3
-                        changes a field (--helpfull lists them, hpjax/config/fields.py has each)
+  --config=FILE         the sweep: Python, YAML or JSON; or, from any folder, one of hpjax's own:
+                        wd, lr, batch_size, kernel_width, asha, lr_wd_tpe, pbt, seeds.
+                        --config.train.epochs=3 changes a field (--helpfull lists them)
   --space=NAME=SPEC     replaces the search space; repeatable. SPEC is choices (0.01,1.0),
                         a range (1e-5:1e-1:log) or a range with a step (8:64:8)
   --workdir=DIR         where everything is kept; default runs/<name of the config>
@@ -99,7 +100,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     if not workdir.isprintable():
         raise UsageError(f"--workdir={workdir!r} is not allowed: expected a path without control characters")
     fields = {**taken.fields, **({"sweep.space": axes} if axes else {})}
-    given = with_fields(load_config_file(expand_path(taken.file)), fields)
+    given = with_fields(load_config_file(find_config_file(expand_path(taken.file))), fields)
     if chosen["for"] and not chosen["plan"]:
         raise UsageError(f"--for={chosen['for']} is not allowed alone: expected --plan --for={chosen['for']}")
     asked = (workdir, chosen["resume"], chosen["plan"], chosen["for"])

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,32 @@ _NAME = "hpjax_config_file"
 _EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
+def find_config_file(name: str) -> str:
+    """Returns the path of a configuration's file: one of the user's own, else hpjax's of that name.
+
+    Args:
+      name: as it was typed: a path; or `wd`, `wd.py` or `configs/wd.py`, from any folder.
+    """
+    path = Path(name)
+    if path.exists() or path.parent not in (Path("."), Path("configs")) or path.suffix not in ("", ".py"):
+        return name
+    return str(list_configs().get(path.stem, name))
+
+
+def list_configs() -> dict[str, Path]:
+    """Returns hpjax's own configurations by name: those of the checkout, or those that were installed."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        files = (checkout / "configs").glob("*.py")
+    else:
+        try:
+            installed = metadata.files("hpjax") or ()
+        except metadata.PackageNotFoundError:
+            return {}
+        files = (Path(str(f.locate())) for f in installed if f.match("share/hpjax/configs/*.py"))
+    return {file.stem: file for file in sorted(files)}
+
+
 def load_config_file(name: str) -> dict[str, Any]:
     """Returns what a configuration's file gives, as nested dicts; not yet checked.
 
@@ -37,7 +64,8 @@ def load_config_file(name: str) -> dict[str, Any]:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or text_of(error)
-        raise ConfigError("--config", name, f"{ALLOWED} ({reason})") from error
+        own = f", or one of {', '.join(list_configs())}" if not (path.suffix or path.parent.name) else ""
+        raise ConfigError("--config", name, f"{ALLOWED}{own} ({reason})") from error
     read = _READERS.get(path.suffix.lower())
     given = read(name, content) if read else _run_python(name, path.absolute(), content, argument)
     given = {} if given is None and read else as_mapping(given)  # a YAML file of comments alone

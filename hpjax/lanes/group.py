@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from hpjax.lanes.task import Task
 from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model, describe_inputs, find_model_class
 from hpjax.models.torch_weights import match_weights
-from hpjax.train.evaluate import evaluate, make_restore
+from hpjax.train.evaluate import evaluate, make_restore, predict
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.inputs import InputRule
 from hpjax.train.loss import LossRule
@@ -161,6 +161,20 @@ def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], 
     Raises:
       CheckpointError: The weights are another model's.
     """
+    state, dynamic = _restore(config, dataset, weights, seed)
+    return evaluate(state, dataset.test.images, dataset.test.labels, options=dynamic)
+
+
+def predict_weights(config: Config, dataset: Dataset, weights: dict[str, Any], seed: int) -> np.ndarray:
+    """Returns the logits of the test split, `[examples, classes]`; arguments as of `evaluate_weights`."""
+    state, dynamic = _restore(config, dataset, weights, seed)
+    return predict(state, dataset.test.images, options=dynamic)
+
+
+def _restore(
+    config: Config, dataset: Dataset, weights: dict[str, Any], seed: int
+) -> tuple[TrainState, Mapping[str, float]]:
+    """Returns a trained model, and the numbers inside its program."""
     arguments = model_arguments(config, dataset)
     model_class = find_model_class(arguments["name"])
     dynamic = dynamic_values(model_class, arguments["options"])
@@ -168,7 +182,7 @@ def evaluate_weights(config: Config, dataset: Dataset, weights: dict[str, Any], 
     arguments["options"] = {k: v for k, v in arguments["options"].items() if k not in dynamic}
     rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
     restore = _restore_of(model_class, config.train.precision, json.dumps(arguments), *rules)
-    return evaluate(restore(weights, seed), dataset.test.images, dataset.test.labels, options=dynamic)
+    return restore(weights, seed), dynamic
 
 
 @functools.lru_cache(maxsize=8)

@@ -30,11 +30,8 @@ def draw_lineage(
     trials: Sequence[TrialRow], copies: Sequence[CopyRow], info: FigureInfo, path: Path
 ) -> list[Path]:
     """Draws each copied hyperparameter over epochs, a line per trial; nothing where nothing was copied."""
-    names = sorted(
-        {name for row in copies for name, value in row.hyperparameters.items() if is_number(value)}
-    )
-    names = [name for name in names if all(is_number(trial.initial.get(name)) for trial in trials)]
-    if not copies or not names:
+    names = list_moved(trials, copies)
+    if not names:
         return []
     title = f"Population based training: {join_names(names)} per epoch"
     figure = create_figure(title, info, height=1.3 + 3.2 * len(names))
@@ -46,6 +43,12 @@ def draw_lineage(
     style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     panels[0].legend(**style, ncols=3, frameon=False, fontsize=8)
     return [save_figure(figure, path)]
+
+
+def list_moved(trials: Sequence[TrialRow], copies: Sequence[CopyRow]) -> list[str]:
+    """Returns the numeric hyperparameters that copies changed and every trial has."""
+    names = {name for row in copies for name, value in row.hyperparameters.items() if is_number(value)}
+    return [name for name in sorted(names) if all(is_number(trial.initial.get(name)) for trial in trials)]
 
 
 def trace_ancestry(
@@ -72,13 +75,13 @@ def _draw_panel(
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    tracks = {trial.trial: _track(trial, copies, name) for trial in trials}
+    tracks = {trial.trial: trace_value(trial, copies, name) for trial in trials}
     tidy_axes(axes, "", spell(name))
     for track in tracks.values():
         for start, end, value in track:
             axes.plot((start, end), (value, value), color=GREY, linewidth=1.0, alpha=0.7, zorder=2)
     for row in copies:
-        ends = (_value_at(tracks[row.source], row.epoch), _value_at(tracks[row.trial], row.epoch + 1))
+        ends = (value_at(tracks[row.source], row.epoch), value_at(tracks[row.trial], row.epoch + 1))
         axes.plot((row.epoch, row.epoch), ends, color=COLOURS[5], linewidth=0.9, linestyle=":", zorder=1)
         axes.plot(row.epoch, ends[1], "o", color=COLOURS[5], markersize=4, zorder=3)
     _draw_ancestry(axes, tracks, ancestry)
@@ -106,7 +109,8 @@ def _draw_ancestry(
         axes.plot(*zip(*points, strict=True), color=COLOURS[1], linewidth=2.2, zorder=4, label=label)
 
 
-def _track(trial: TrialRow, copies: Sequence[CopyRow], name: str) -> list[Segment]:
+def trace_value(trial: TrialRow, copies: Sequence[CopyRow], name: str) -> list[Segment]:
+    """Returns which values a trial's hyperparameter had, and over which epochs."""
     changes = defaultdict(lambda: trial.initial[name], {0: trial.initial[name]})
     for row in copies:
         if row.trial == trial.trial:
@@ -116,6 +120,6 @@ def _track(trial: TrialRow, copies: Sequence[CopyRow], name: str) -> list[Segmen
     return [(start, end, float(changes[start])) for start, end in zip(starts, ends, strict=True)]  # pyright: ignore[reportArgumentType]
 
 
-def _value_at(track: Sequence[Segment], epoch: int) -> float:
+def value_at(track: Sequence[Segment], epoch: int) -> float:
     """Returns the value with which an epoch was trained."""
     return next((value for start, end, value in track if start < epoch <= end), track[-1][2])

@@ -48,6 +48,7 @@ class GroupPlan:
       available_bytes: of the device when it was planned; 0 where it isn't known.
       setup_seconds: what it took to read the images, and to measure and compile, before the first step.
       changes: layouts that training changed to, since it was slower than planned, each with both figures.
+      streamed: whether training images pass through the device, batch by batch, instead of lying there.
     """
 
     static: Mapping[str, Any]
@@ -69,6 +70,7 @@ class GroupPlan:
     available_bytes: int = 0
     setup_seconds: float = 0.0
     changes: tuple[Mapping[str, Any], ...] = ()
+    streamed: bool = False
 
     @property
     def programs(self) -> int:
@@ -98,7 +100,7 @@ class GroupPlan:
     def layout(self) -> dict[str, Any]:
         """Returns what was chosen, and how much faster it trains than one lane at a time."""
         chosen = ("lanes", "lanes_per_call", "threads", "devices", "speedup")
-        chosen += ("steps_per_epoch", "lane_step_seconds", "trained_lane_step_seconds", "changes")
+        chosen += ("steps_per_epoch", "lane_step_seconds", "trained_lane_step_seconds", "changes", "streamed")
         entries = {name: getattr(self, name) for name in chosen}
         return {"static": dict(self.static), "strategy": self.strategy, **entries}
 

@@ -18,13 +18,14 @@ Resume = Literal["auto", "never", "must"]
 CONFIG_NAME = "config.json"
 SUMMARY_NAME = "summary.json"
 HISTORY_NAME = "history.jsonl"
+WINNER_NAME = "winner.json"
 JOURNAL_NAME = "study.journal"
 POPULATION, TRIALS = "checkpoints/population", "checkpoints/trials"  # folders of checkpoints
 RECORD_NAMES = (HISTORY_NAME, POPULATION, TRIALS, SUMMARY_NAME)
 _TEMPORARY = ".hpjax-tmp-"
 FILE_NAMES = (
     *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "identity.txt", "plan.json"),
-    *("trials.csv", "epochs.csv", "settings.csv", "lineage.csv"),
+    *("trials.csv", "epochs.csv", "settings.csv", "lineage.csv", WINNER_NAME),
 )
 FOLDER_NAMES = ("checkpoints", POPULATION, TRIALS, "figures", "tensorboard")
 WITNESS_NAME = ".saved"

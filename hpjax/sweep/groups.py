@@ -16,6 +16,7 @@ from hpjax.ops import tuning
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.trial import Trial
 from hpjax.sweep.events import TrialEvents, Upkeep
+from hpjax.sweep.judging import judge_winner
 from hpjax.sweep.loop import GroupRun
 from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, note_setup, write_plan
 from hpjax.sweep.preflight import check_groups
@@ -45,6 +46,7 @@ def run_groups(session: Session) -> None:
     _run_waiting(session)
     with session.interruptible():
         read_test(session)
+        judge_winner(session)
     forget_weights(session)
     session.stores.checkpoints.wait()
 

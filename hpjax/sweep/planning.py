@@ -186,4 +186,5 @@ def _describe_group(session: Session, first: Trial, trials: int, task: Task, cho
         available_bytes=device_memory_limit(),
         lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
         speedup=choice.speedup,
+        streamed=task.streamed,
     )

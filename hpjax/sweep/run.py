@@ -27,9 +27,10 @@ from hpjax.report.heading import create_info
 from hpjax.report.notebook import create_figure_of, create_frame, describe_in_html
 from hpjax.report.outcome import describe_outcome, describe_standings
 from hpjax.report.progress import counting
-from hpjax.report.style import plain_drawing, sparing
+from hpjax.report.style import leaving_out, plain_drawing, sparing
 from hpjax.search.plan import Plan
 from hpjax.store.files import read_json
+from hpjax.store.judged import load_judged
 from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
@@ -41,6 +42,7 @@ from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_i
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.planning_for import ForeignPlan, plan_groups_for
 from hpjax.sweep.preflight import blaming_models, check_config
+from hpjax.sweep.selection import find_setting
 from hpjax.sweep.session import Interrupted, LaneLimit, Session
 
 if TYPE_CHECKING:
@@ -296,11 +298,22 @@ def _diagnose(session: Session) -> dict[str, Any]:
     spec, stores = session.spec, session.stores
     session.datasets.any()  # is loaded, and described from now on
     data = session.datasets.describe()["data"] | {"copies_of_train": session.datasets.count_copies()}
+    data |= _predictions(session)
     layouts = [plan.layout() for plan in session.plans]
     facts = create_facts(to_dict(spec.config), spec.ranking, data, spec.space, layouts)
     findings = diagnose(stores.records.trials(), stores.records.epochs(), facts)
     stores.trackers.log_text("diagnosis", format_findings(findings))
     return {"data": data, "findings": [finding.to_dict() for finding in findings]}
+
+
+def _predictions(session: Session) -> dict[str, Any]:
+    """Returns each class's test images and those that the winner takes for it, where that is known."""
+    with leaving_out("what the winner predicts"):
+        judged, winner = load_judged(session.workdir.path), find_setting(session)
+        if judged is not None and winner is not None and judged.trial in winner.trials:
+            images, _, taken = judged.by_class()
+            return {"predictions": [[int(a), int(b)] for a, b in zip(images, taken, strict=True)]}
+    return {}
 
 
 def _draw(session: Session) -> None:

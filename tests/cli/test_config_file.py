@@ -141,3 +141,25 @@ def test_any_content_is_a_config_or_one_line(tmp_path_factory, content, kind):
         parse_arguments(["main", f"--config={path}"])
     except HpjaxError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("name", ["wd", "wd.py", "configs/wd.py"])
+def test_the_experiments_are_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = parse_arguments(["main", f"--config={name}"])
+    assert found.workdir == "runs/wd" and list(found.config.sweep.space) == ["weight_decay"]
+
+
+def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wd.py").write_text(_python(epochs="7"), encoding="utf-8")
+    assert parse_arguments(["main", "--config=wd.py"]).config.train.epochs == 7
+
+
+@pytest.mark.parametrize("name", ["wdd", "other/wd.py", "wd.yaml", "../configs/wd.py", "configs"])
+def test_no_other_name_is_one_of_the_experiments(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HpjaxError, match="--config=") as error:
+        parse_arguments(["main", f"--config={name}"])
+    assert "\n" not in str(error.value)
+    assert ("or one of asha, batch_size" in str(error.value)) == ("." not in name)

@@ -1,5 +1,6 @@
 """The command `hpjax`, from a checkout and from a wheel in an environment of its own."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -67,6 +68,32 @@ def test_the_version_is_the_same_wherever_it_stands():
         assert line.format(hpjax.__version__) in (ROOT / file).read_text("utf-8").splitlines()
 
 
+def test_a_wheel_brings_the_experiments(tmp_path):
+    """Built with the setuptools that is here and unpacked as pip does it, without any network."""
+    found = [d.version for d in importlib.metadata.distributions(name="setuptools")]
+    if not found or int(found[0].split(".")[0]) < 77:
+        pytest.skip("is built with setuptools 77 or newer")
+    wheel = _build(tmp_path / "source", "--no-build-isolation")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*command, f"--prefix={tmp_path / 'there'}", wheel], check=True)
+    (packages,) = (tmp_path / "there").glob("lib*/python*/site-packages")
+    assert not (packages / "configs").exists()  # a name that anyone may have
+    code = (
+        "import hpjax, sys; from hpjax.cli.arguments import parse_arguments as parse\n"
+        "for name in ('wd', 'pbt', 'asha.py', 'configs/lr.py'):\n"
+        "    found = parse(['hpjax', f'--config={name}'])\n"
+        "    print(found.workdir, *found.config.sweep.space)\n"
+        "print(hpjax.__file__)"
+    )
+    environment = {"PYTHONPATH": str(packages), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    *found, place = done.stdout.splitlines()
+    assert found[0] == "runs/wd weight_decay" and found[3] == "runs/lr learning_rate", done.stderr
+    assert len(found) == 4 and place.startswith(str(packages))
+
+
 @pytest.mark.exhaustive
 def test_a_wheel_in_an_environment_of_its_own_runs_every_command(tmp_path):
     """From a folder that has nothing to do with the checkout; pip fetches what the wheel depends on."""
@@ -89,6 +116,7 @@ def test_a_wheel_in_an_environment_of_its_own_runs_every_command(tmp_path):
         return done.stdout
 
     assert run("--version").strip() == "0.1.0"
+    run("main", "--config=wd", "--plan", "--config.data.image_size=38")
     assert "best: trial" in run("main", "--config=sweep.yaml", "--workdir=runs/mine")
     assert "agrees" in run("replay", "--workdir=runs/mine", "--trial=1")
     assert "model.onnx" in run("export", "--workdir=runs/mine", "--out=model")
@@ -101,13 +129,14 @@ def test_a_wheel_in_an_environment_of_its_own_runs_every_command(tmp_path):
     assert not (tmp_path / "environment").joinpath("hpjax").exists()
 
 
-def _build(source):
+def _build(source, *options):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "hpjax", source / "hpjax", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist", "."]
-    subprocess.run(command, cwd=source, check=True)
+    for name in ("hpjax", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist"]
+    subprocess.run([*command, *options, "."], cwd=source, check=True)
     (wheel,) = (source / "dist").glob("*.whl")
     return wheel
 

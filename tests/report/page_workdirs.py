@@ -34,11 +34,15 @@ def record_search(path, trials=24, epochs=6, seeds=1, pruned=0.5, finished=True,
         _record_round(history, rng, numbers, epochs, sweep["space"], seeds, pruned)
     if not finished:
         history.apply(_start(trials * seeds, {"learning_rate": 1e-3}, seeds))
+    return _finish(path, given, history, classes, finished)
+
+
+def _finish(path, given, history, classes, finished):
     ranking = Ranking("validation_accuracy")
     data = {"name": "digits", "classes": list(classes), "notice": "", "class_counts": {}}
     data["images"] = {"train": 900, "validation": 100, "test": 1000}
     summary = {"finished": finished, **summarize(history.trials(), ranking), "data": data, "layouts": []}
-    summary |= {"objective": "validation_accuracy", "swept": list(sweep["space"])}
+    summary |= {"objective": "validation_accuracy", "swept": list(given["sweep"]["space"])}
     config, rows = to_dict(parse_config(given)), (history.trials(), history.epochs(), history.copies())
     return PageSource(path, config, finite(summary), *rows, history.occupancy)
 
@@ -97,3 +101,29 @@ def _record_round(history, rng, numbers, epochs, space, seeds, pruned):
             if plans[number][1] == epoch:
                 status = "complete" if epoch == epochs else "pruned"
                 history.apply({"kind": "finish", "trial": number, "status": status, "message": ""})
+
+
+def record_population(path, trials=12, epochs=10, every=2):
+    """Returns a population of which the worse half takes over the better half's states, again and again."""
+    space = {"learning_rate": SPACE["learning_rate"]}
+    given = {"sweep": {"space": space, "sampler": "random", "trials": trials, "pbt": {"every_epochs": every}}}
+    given |= {"data": {"name": "digits"}, "train": {"epochs": epochs}}
+    history, rng = History(), np.random.default_rng(0)
+    rates = [float(10 ** rng.uniform(-5, -1)) for _ in range(trials)]
+    for number, rate in enumerate(rates):
+        history.apply({**_start(number, {"learning_rate": rate}, 1), "seed": number})
+    for epoch in range(1, epochs + 1):
+        scores = [math.exp(-((math.log10(rate) + 3) ** 2)) * (1 - math.exp(-epoch / 3)) for rate in rates]
+        for number, score in enumerate(scores):
+            row = {"trial": number, "epoch": epoch, "train_loss": 2 - score, "validation_loss": 2 - score}
+            row |= {"validation_accuracy": score, "epoch_seconds": 2.0, "lanes": trials}
+            history.apply({"kind": "epoch", **row})
+        order = sorted(range(trials), key=lambda number: -scores[number])
+        for better, worse in zip(order[:3], order[-3:], strict=True):
+            if epoch % every == 0 and epoch < epochs:
+                rates[worse] = rates[better] * float(rng.choice([0.8, 1.25]))
+                copy = {"trial": worse, "epoch": epoch, "source": better}
+                history.apply({"kind": "copy", **copy, "hyperparameters": {"learning_rate": rates[worse]}})
+    for number in range(trials):
+        history.apply({"kind": "finish", "trial": number, "status": "complete", "message": ""})
+    return _finish(path, given, history, CLASSES, finished=True)

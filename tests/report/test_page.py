@@ -62,20 +62,20 @@ def test_figures_come_in_the_articles_order_with_the_same_settings(search):
 
 
 def test_hyperparameters_are_drawn_as_they_were_searched(search):
-    figures = {figure["column"]: figure for figure in create_figures(search)["response"]}
+    figures = {f["column"]: f for f in create_figures(search)["response"] if f["kind"] == "response"}
     assert list(figures) == list(SPACE)
     assert figures["learning_rate"]["log"] and not figures["optimizer"]["numeric"]
 
 
 def test_best_so_far_only_gets_better_and_ends_with_the_winner(search):
-    (figure,) = create_figures(search)["best"]
+    (figure,) = [f for f in create_figures(search)["search"] if f["kind"] == "best"]
     values = [step[2] for step in figure["steps"]]
     assert values == sorted(values) and figure["steps"][-1][3] == search.best.trial
     assert figure["last"]["trials"] == 40
 
 
 def test_lanes_hold_one_trial_at_a_time(search):
-    (figure,) = create_figures(search)["lanes"]
+    (figure,) = [f for f in create_figures(search)["search"] if f["kind"] == "lanes"]
     bars = figure["bars"]
     assert sorted(bars["trial"]) == list(range(40)) and figure["lanes"] == 8
     taken = sorted(zip(bars["lane"], bars["left"], bars["right"], strict=True))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from chromium import Chromium, find_browser
-from page_workdirs import SPACE, record_search, write_workdir
+from page_workdirs import SPACE, record_population, record_search, write_workdir
 
 from hpjax.report.page import load_source, write_page
 
@@ -21,6 +21,10 @@ HOSTILE = [
     "a" * 300,
     "und & <b>so</b> \"weiter\" 'ja'",
 ]
+
+PICTURE = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+)
 
 # Texts and what is behind them, as the browser paints them.
 CONTRASTS = """(() => {
@@ -141,13 +145,17 @@ def _hover_over_winner(browser, column="learning_rate"):
       const box = view.el.getBoundingClientRect();
       return [box.x + frame.x_scale.compute(of('{column}')), box.y + frame.y_scale.compute(of('score'))];
     }})()"""
+    return _hover_over(browser, *browser.evaluate(place))
+
+
+def _hover_over(browser, x, y):
+    """Moves the mouse there and returns what is said."""
     tooltip = """(() => {
       const find = (node) => [...node.children].flatMap(c => [
         ...(c.classList.contains('bk-Tooltip') ? [c] : []), ...find(c),
         ...(c.shadowRoot ? find(c.shadowRoot) : [])]);
       return find(document.body).map(t => t.shadowRoot.textContent).join(' ');
     })()"""
-    x, y = browser.evaluate(place)
     browser.hover(x - 30, y + 30)
     browser.hover(x, y)
     browser.wait(f"{tooltip}.includes('trial')")
@@ -172,8 +180,22 @@ def test_every_figure_says_in_words_and_in_a_table_what_it_shows(opened, page):
       return [f.id, plot.getAttribute('role'), plot.getAttribute('aria-label'), title];
     })""")
     browser.wait("[...document.querySelectorAll('figure')].every(f => f.querySelector('details.data td'))")
-    assert len(found) >= 8
+    kinds = {*("importance", "contour", "rank", "parallel", "spread", "foresight", "best", "lanes")}
+    assert kinds <= {figure for figure, *_ in found}
     assert all(role == "img" and len(words) > 40 and title for _, role, words, title in found)
+
+
+def test_lines_across_all_hyperparameters_say_their_trial(opened):
+    place = """(() => {
+      const plot = document.querySelector('#parallel .plot');
+      plot.scrollIntoView({block: 'center'});
+      const view = Bokeh.index.roots.find(v => plot.contains(v.el)), {frame} = view;
+      const lines = view.model.renderers.find(r => r.glyph.type === 'MultiLine').data_source.data;
+      const i = lines.trial.length - 1, box = view.el.getBoundingClientRect();  // the best is drawn last
+      const middle = (lines.ys[i][0] + lines.ys[i][1]) / 2;
+      return [box.x + frame.x_scale.compute(0.5), box.y + frame.y_scale.compute(middle)];
+    })()"""
+    assert re.search(r"rank:\s*1\b", _hover_over(opened, *opened.evaluate(place)))
 
 
 def test_a_command_is_copied(opened):
@@ -233,6 +255,10 @@ def hostile(tmp_path_factory):
         history = history.replace(name, json.dumps(value))
     history = history.replace('"message": ""', f'"message": {json.dumps(HOSTILE[1])}')
     (path / "history.jsonl").write_text(history, encoding="utf-8")
+    mistake = {"image": 3, "label": 0, "predicted": 5, "probability": 0.97, "picture": PICTURE}
+    judged = {"trial": load_source(path).best.trial, "classes": 6, "mistakes": [mistake]}
+    counts = [[label, taken, 1 + label] for label in range(6) for taken in range(6)]
+    (path / "winner.json").write_text(json.dumps({**judged, "counts": counts}), encoding="utf-8")
     return write_page(load_source(path))
 
 
@@ -240,8 +266,11 @@ def test_hostile_names_are_texts(browser, hostile):
     browser.open(hostile)
     _hover_over_winner(browser)
     assert browser.evaluate("document.hacked") is None
-    code = "[document.scripts.length, document.querySelectorAll('img, b b, iframe').length]"
+    foreign = "img:not(.mistakes img), b b, iframe"
+    code = f"[document.scripts.length, document.querySelectorAll('{foreign}').length]"
     assert browser.evaluate(code) == [4, 0]  # Bokeh's two, the page's, and its data
+    assert browser.evaluate("document.querySelector('.mistakes img').naturalWidth") == 1
+    assert HOSTILE[0] in browser.evaluate("document.querySelector('.matrix').textContent")
     assert HOSTILE[0] in browser.evaluate("document.querySelector('header').textContent")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 1440
     browser.open(hostile, 390, 844)
@@ -257,6 +286,15 @@ def test_what_got_into_the_page_unescaped_would_not_run(browser, page, tmp_path)
     assert browser.evaluate("document.hacked") is None
     assert len(browser.messages) >= 2  # the browser refused both
     browser.messages, browser.requests = [], []
+
+
+def test_a_population_is_drawn(browser, tmp_path):
+    browser.open(write_page(record_population(tmp_path)), 390, 844)
+    plots, drawn = browser.evaluate("""[document.querySelectorAll('.plot').length,
+      Bokeh.index.roots.filter(v => v.model.type === 'Figure').length]""")
+    assert plots == drawn and browser.evaluate("!!document.getElementById('lineage-learning_rate')")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    assert _is_quiet(browser)
 
 
 @pytest.mark.exhaustive

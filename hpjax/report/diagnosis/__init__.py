@@ -25,6 +25,7 @@ RULES: tuple[Rule, ...] = (  # among findings of one level, the first is said fi
     values.failed_trials,
     images.train_images_in_test,
     choice.selection_not_confirmed,
+    images.class_never_predicted,
     images.class_imbalance,
     fit.initial_loss,
     learning_rate.stability_limit,
@@ -42,6 +43,7 @@ RULES: tuple[Rule, ...] = (  # among findings of one level, the first is said fi
     fit.trained_too_long,
     values.batch_size,
     cost.evaluation_takes_the_time,
+    cost.input_takes_the_time,
 )
 
 

@@ -1,4 +1,4 @@
-"""The rule on time: is it training that takes it."""
+"""Rules on time: is it training that takes it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from hpjax.report.diagnosis.runs import Sweep
 MOST_BESIDES = 0.5  # of an epoch: beyond, more goes into what isn't training
 LEAST_ROUNDS = 4  # epochs of a full program: single ones are disturbed by whatever else the machine does
 LEAST_SECONDS = 0.5  # of an epoch: shorter ones are mostly the start of programs
+SLOWER = 2.5  # times a step as measured before: an allocator or a busy machine make it up to 1.6 times slower
 TYPICAL = 0.25  # quantile of the epochs' seconds: as the machine is when nothing else disturbs it
 
 
@@ -32,6 +33,34 @@ def evaluation_takes_the_time(sweep: Sweep) -> Finding | None:
         "Evaluate on fewer images (data.max_test_examples, or a smaller data.validation_fraction).",
         {**worst, "images": sweep.images},
     )
+
+
+def input_takes_the_time(sweep: Sweep) -> Finding | None:
+    """Says that steps wait for their images, where those don't lie on the device; of the worst group."""
+    found = [_compare_steps(group, layout) for group, layout in enumerate(sweep.facts.layouts)]
+    worst = max(filter(None, found), key=lambda entry: entry["ratio"], default=None)
+    if worst is None or worst["ratio"] < SLOWER:
+        return None
+    return Finding(
+        "input_takes_the_time",
+        "info",
+        f"A step took {worst['ratio']:.1f} times as long in training as when it was measured with a batch at "
+        f"hand ({worst['trained_seconds'] * 1e3:.3g} ms instead of {worst['step_seconds'] * 1e3:.3g} ms): "
+        "images pass through the device batch by batch, and steps wait for them.",
+        "Keep them on the device (data.residency=device), or make them fewer or smaller "
+        "(data.max_train_examples, data.image_size).",
+        worst,
+    )
+
+
+def _compare_steps(group: int, layout: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns a step's seconds as measured and as trained; None where images lie on the device."""
+    step, trained = layout.get("lane_step_seconds", 0.0), layout.get("trained_lane_step_seconds", 0.0)
+    if not (layout.get("streamed") and step and trained) or layout.get("changes"):
+        return None
+    if trained * layout.get("steps_per_epoch", 0) * layout.get("lanes", 0) < LEAST_SECONDS:
+        return None
+    return {"group": group, "ratio": trained / step, "step_seconds": step, "trained_seconds": trained}
 
 
 def _split_time(sweep: Sweep, group: int, layout: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpjax.config.hyperparameters import HYPERPARAMETERS, OPTION
+from hpjax.errors import one_line
 from hpjax.search.space import Axis, Space, parse_space
 from hpjax.store.ranking import Ranking
 
@@ -18,8 +19,11 @@ class SweepFacts:
       axes: what was searched.
       fixed: every hyperparameter's value where it isn't searched, by name.
       classes: how many; 0: unknown.
+      class_names: in the order of their numbers; empty: unknown.
       images: how many of each split, by its name.
       class_counts: how many images of each class, by the split's name.
+      predictions: images of each class and those taken for it, by class, in the winner's answers to the test
+        images; empty where they aren't known.
       copies_of_train: test images that are training images as well, to the last pixel; None: not counted.
       sampler: which settings were tried; `grid` is all combinations.
       population: whether trials took over others' states on the way (PBT).
@@ -31,8 +35,10 @@ class SweepFacts:
     axes: tuple[Axis, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 0
+    class_names: Sequence[str] = ()
     images: Mapping[str, int] = field(default_factory=dict)
     class_counts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    predictions: Sequence[tuple[int, int]] = ()
     copies_of_train: int | None = None
     sampler: str = "grid"
     population: bool = False
@@ -42,6 +48,11 @@ class SweepFacts:
     def names(self) -> tuple[str, ...]:
         """The hyperparameters that were searched."""
         return tuple(axis.name for axis in self.axes)
+
+    def name_class(self, number: int) -> str:
+        """Returns a class in words; its number where its name isn't known."""
+        known = number < len(self.class_names)
+        return one_line(str(self.class_names[number]), 40) if known else f"class {number}"
 
     def guess(self, split: str) -> float | None:
         """Returns the accuracy of always answering the commonest class; None where classes are unknown."""
@@ -74,8 +85,10 @@ def create_facts(
         axes=(space or parse_space(config["sweep"]["space"])).axes,
         fixed={name: config[section][key] for name, (section, key) in keys.items()} | options,
         classes=len(data.get("classes", ())),
+        class_names=tuple(data.get("classes", ())),
         images=data.get("images", {}),
         class_counts=data.get("class_counts", {}),
+        predictions=tuple(tuple(pair) for pair in data.get("predictions", ())),
         copies_of_train=data.get("copies_of_train"),
         sampler=config["sweep"]["sampler"],
         population=bool(config["sweep"]["pbt"]),

@@ -5,6 +5,8 @@ from hpjax.report.diagnosis.noise import CLEAR, image_sd
 from hpjax.report.diagnosis.runs import Sweep
 
 IMBALANCED = 2.0  # times its fair share: the commonest class alone then gives a misleading accuracy
+SEVERAL = 10  # test images of a class: of fewer, none may be recognised by chance
+MOST_NAMED = 3  # classes
 MANY_COPIES = 0.01  # of the test images: as much as settings differ by
 
 
@@ -27,6 +29,27 @@ def class_imbalance(sweep: Sweep) -> Finding | None:
         "Read accuracies against that number; balance the classes, or rank by a loss "
         f"(sweep.metric={sweep.split}_loss).",
         {"largest_share": guess, "accuracy": accuracy, "class_counts": list(counts), "beats_guessing": beats},
+    )
+
+
+def class_never_predicted(sweep: Sweep) -> Finding | None:
+    """Names the classes that the winner took no test image for, though several are of them."""
+    pairs = sweep.facts.predictions
+    missing = [number for number, (images, taken) in enumerate(pairs) if images >= SEVERAL and not taken]
+    if len(pairs) < 2 or not missing:
+        return None
+    images = sum(pairs[number][0] for number in missing)
+    names = [sweep.facts.name_class(number) for number in missing[:MOST_NAMED]]
+    names += [f"{len(missing) - MOST_NAMED} more"] * (len(missing) > MOST_NAMED)
+    classes = "class is" if len(missing) == 1 else "classes are"
+    return Finding(
+        "class_never_predicted",
+        "warning",
+        f"{len(missing)} of {len(pairs)} {classes} never predicted by the winner ({', '.join(names)}), "
+        f"though {images:,} test images are of {'it' if len(missing) == 1 else 'them'}.",
+        "Look at the training images of that class: are there enough, under the right name, and do they show "
+        "what the test images show? Else train longer.",
+        {"classes": missing, "images": images, "of": len(pairs)},
     )
 
 

@@ -1,28 +1,40 @@
 """Which figures the page has, what each one shows, and the same in words for those who can't see it."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from hpjax.report.page.axes import DrawnAxis, list_axes
+from hpjax.report.page.importance import create_importance
+from hpjax.report.page.judgement import create_foresight, create_spread
 from hpjax.report.page.lanes import create_timeline
+from hpjax.report.page.maps import create_maps, create_parallel
+from hpjax.report.page.population import create_lineage
 from hpjax.report.page.series import MOST_CURVES, create_series
 from hpjax.report.page.source import PageSource
-from hpjax.report.style import format_value, is_log_like, is_number, spell
-from hpjax.store.rows import named_value
+from hpjax.report.style import format_value, spell
 
 MOST_DOTS = 3_000  # of one figure
 MOST_PANELS = 8
-MOST_LISTED = 12  # values that are told apart; more are taken together
 LEAST_TRIALS = 40  # for a best one of each tenth of a range to say something
 
 
 def create_figures(source: PageSource) -> dict[str, list[dict[str, Any]]]:
     """Returns the figures of each section that the rows give reason for, as JSON values.
 
-    Each has an `id`, a `kind` (which function of `figures.js` draws it), a `title`, a `note` that says what
-    isn't shown, and `alt`, its text alternative.
+    Each has an `id`, a `kind` (which function of `figures.js` or `search.js` draws it), a `title`, a `note`
+    that says what isn't shown, and `alt`, its text alternative.
     """
-    sections = {"curves": _curves(source), "response": _responses(source)}
-    sections |= {"best": _best_so_far(source), "lanes": _timeline(source)}
-    return sections
+    axes = list_axes(source)
+    importance = create_importance(source, axes)
+    by_name = {axis.name: axis for axis in axes}
+    ordered = [by_name[name] for name in importance[0]["order"]] if importance else axes
+    together = create_maps(source, ordered) + create_parallel(source, ordered)
+    judgement = create_spread(source) + create_foresight(source)
+    return {
+        "curves": _curves(source),
+        "response": importance + _responses(source, axes) + together,
+        "search": _best_so_far(source) + _timeline(source) + judgement + create_lineage(source),
+    }
 
 
 def _curves(source: PageSource) -> list[dict[str, Any]]:
@@ -41,54 +53,39 @@ def _curves(source: PageSource) -> list[dict[str, Any]]:
     return figures
 
 
-def _responses(source: PageSource) -> list[dict[str, Any]]:
+def _responses(source: PageSource, axes: Sequence[DrawnAxis]) -> list[dict[str, Any]]:
     """Returns a figure per hyperparameter: what ranks trials against its value."""
-    ranked = [trial for trial in source.trials if source.ranking.value(trial) is not None]
     figures = []
-    for axis in source.axes:
-        found = [value for t in ranked if (value := named_value(t.hyperparameters, axis.name)) is not None]
-        distinct = {value for value in found}
-        if len(distinct) < 2:
-            continue
-        numeric = all(map(is_number, distinct))
-        log = numeric and _is_logarithmic([float(value) for value in distinct], axis.log)
-        listed = len(distinct) <= MOST_LISTED
+    for axis in axes[:MOST_PANELS]:
         title = f"{source.ranked_by} against {spell(axis.name)}"
-        best = format_value(source.best and named_value(source.best.hyperparameters, axis.name))
+        best = format_value(source.best and axis.values.get(source.best.trial))
+        line = _describe_line(source, len(axes), axis.listed)
         figures.append(
             {
                 "id": f"response-{axis.name}",
                 "kind": "response",
                 "title": title[:1].upper() + title[1:],
-                "column": axis.name,
-                "name": spell(axis.name),
-                "numeric": numeric,
-                "log": log,
-                "listed": listed,
-                "line": not source.copies and bool(_describe_line(source, listed, len(ranked))),
-                "note": _thinned(len(ranked)) + _describe_line(source, listed, len(ranked)),
-                "alt": f"{title}, a dot for each of {len(ranked):,} trials. The best has {spell(axis.name)} "
-                f"{best}.",
+                **axis.describe(),
+                "line": not source.copies and bool(line),
+                "note": _thinned(len(source.ranked)) + line,
+                "alt": f"{title}, a dot for each of {len(source.ranked):,} trials. The best has "
+                f"{spell(axis.name)} {best}.",
             }
         )
-    if len(figures) > MOST_PANELS:
-        figures[0]["note"] += f" The first {MOST_PANELS} of {len(figures)} hyperparameters are drawn."
-    return figures[:MOST_PANELS]
-
-
-def _is_logarithmic(values: list[float], searched: bool) -> bool:
-    return min(values) > 0 and (searched or is_log_like(values))
+    if len(axes) > MOST_PANELS:
+        figures[0]["note"] += f" The first {MOST_PANELS} of {len(axes)} hyperparameters are drawn."
+    return figures
 
 
 def _thinned(count: int) -> str:
     return f"{MOST_DOTS:,} of {count:,} trials are drawn, the best among them. " if count > MOST_DOTS else ""
 
 
-def _describe_line(source: PageSource, listed: bool, trials: int) -> str:
+def _describe_line(source: PageSource, axes: int, listed: bool) -> str:
     """Returns what the line through the best trials joins; nothing where too few trials were run for one."""
     if source.copies:
         return "Values are those that a trial ended with."
-    if len(source.axes) < 2 or (trials < LEAST_TRIALS and not listed):
+    if axes < 2 or (len(source.ranked) < LEAST_TRIALS and not listed):
         return ""
     return f"The line joins the best trial of each {'value' if listed else 'tenth of the range'}."
 

@@ -1,6 +1,7 @@
 """What the page is made of: a sweep's rows and summary, from a running sweep or from its workdir."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,14 +11,16 @@ from typing import Any
 from hpjax.errors import ConfigError, WorkdirError, one_line, text_of
 from hpjax.report.curves import label_trials
 from hpjax.report.diagnosis import Finding, create_facts, diagnose
+from hpjax.report.style import leaving_out
 from hpjax.search.space import Axis, parse_space
 from hpjax.store.files import check_file, read_json
+from hpjax.store.judged import Judged, load_judged
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_history
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME
+from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, WINNER_NAME
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,11 @@ class PageSource:
         return one_line(self.ranking.describe(own.rpartition(":")[2]))
 
     @cached_property
+    def ranked(self) -> list[TrialRow]:
+        """The trials that have a value of what ranks them."""
+        return [trial for trial in self.trials if self.ranking.value(trial) is not None]
+
+    @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """What was searched."""
         return parse_space(self.config["sweep"]["space"]).axes
@@ -85,6 +93,11 @@ class PageSource:
         ranked = ((row.setting, row.ranked(self.ranking)) for row in self.settings)
         return {setting: sign * found.mean for setting, found in ranked if found is not None}
 
+    def order(self, trial: TrialRow) -> float:
+        """Returns what ranks a trial, so that less is better; infinity where it has no value."""
+        value = self.ranking.value(trial)
+        return math.inf if value is None else value if self.less_is_better else -value
+
     @property
     def winner(self) -> SettingRow | None:
         """The setting that wins; None if none was measured."""
@@ -103,6 +116,13 @@ class PageSource:
         data, layouts = self.summary.get("data", {}), self.summary.get("layouts", ())
         facts = create_facts(self.config, self.ranking, data, layouts=layouts)
         return diagnose(self.trials, self.epochs, facts)
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        """What the winner made of the test images; None where that isn't known, or of another trial."""
+        with leaving_out(f"what {WINNER_NAME} shows"):
+            found, winner = load_judged(self.workdir), self.winner
+            return found if found and winner and found.trial in winner.trials else None
 
     def images_of(self, column: str) -> int:
         """Returns on how many images an accuracy's column was measured; 0 where that isn't known."""

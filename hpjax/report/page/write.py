@@ -16,12 +16,13 @@ from hpjax.report.page.produced import list_changes, list_facts, repeat_command
 from hpjax.report.page.seconds import list_seconds
 from hpjax.report.page.source import PageSource
 from hpjax.report.page.table import create_table
+from hpjax.report.page.winner import describe_winner
 from hpjax.store.tables import finite
 from hpjax.store.workdir import atomic_write
 
 PAGE_NAME = "report.html"
 ROOM = 5  # times its size that has to be free: the records of a sweep are worth more than its page
-SCRIPTS = ("theme.js", "figures.js", "table.js", "page.js")
+SCRIPTS = ("theme.js", "figures.js", "search.js", "table.js", "page.js")
 
 
 def write_page(source: PageSource) -> Path:
@@ -50,6 +51,7 @@ def create_page(source: PageSource) -> str:
         notice=one_line(str(source.summary.get("data", {}).get("notice", ""))),
         answer=create_answer(source),
         sections=figures,
+        winner=describe_winner(source),
         seconds=list_seconds(source),
         changes=list_changes(source.config),
         facts=list_facts(source),

@@ -44,9 +44,9 @@ function swatch(colour, dash = "solid", marker = false) {
   const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
   svg.setAttribute("viewBox", "0 0 28 12");
   svg.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS(space, marker ? "circle" : "line");
+  const line = document.createElementNS(space, marker === "square" ? "rect" : marker ? "circle" : "line");
   const pattern = { solid: "", dashed: "6", dotdash: "2 4 6 4", dotted: "2 4", dashdot: "6 4 2 4" }[dash];
-  const shape = marker === "ring" ? { cx: 14, cy: 6, r: 4.5, fill: "none", stroke: colour, "stroke-width": 2 } : marker ? { cx: 14, cy: 6, r: 4, fill: colour } : { x1: 0, y1: 6, x2: 28, y2: 6, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": pattern };
+  const shape = marker === "square" ? { x: 8, y: 0, width: 12, height: 12, fill: colour } : marker === "ring" ? { cx: 14, cy: 6, r: 4.5, fill: "none", stroke: colour, "stroke-width": 2 } : marker ? { cx: 14, cy: 6, r: 4, fill: colour } : { x1: 0, y1: 6, x2: 28, y2: 6, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": pattern };
   for (const [name, value] of Object.entries(shape)) line.setAttribute(name, value);
   svg.append(line);
   return svg;
