@@ -39,7 +39,8 @@ def _config(name="mse", **more):
     base = {
         "model": {"name": f"{OWN}:Net"},
         "train": {"epochs": 2, "batch_size": 12, "dropout_rate": 0.1},
-        "sweep": {"space": {"learning_rate": (1e-3, 1e-2, 1e-1, 0.3)}},
+        # Two seeds side by side: each lane takes batches of its own.
+        "sweep": {"space": {"learning_rate": (1e-2, 0.3)}, "seeds": 2},
         "lanes": {"count": 2, "strategy": "fused"},
         "trackers": (),
     }
