@@ -90,8 +90,8 @@ def _value(argument: str, text: str | None, waiting: Iterator[str]) -> str:
 def read_value(key: str, text: str) -> Any:
     """Returns a field's value as Python has it; text that isn't one as it is, to be refused by its check."""
     kind = type(FIELDS[key].default) if key in FIELDS else object
-    if key in FIELDS and FIELDS[key].rule.tuples and text.lstrip().startswith(("(", "[")):
-        kind = object
+    if key in FIELDS and FIELDS[key].rule.tuples and ("," in text or text.lstrip().startswith(("(", "["))):
+        kind = object  # a tuple, with brackets or without: shells take these for their own
     if kind is str:
         return text
     if kind is bool:

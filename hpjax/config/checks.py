@@ -33,6 +33,8 @@ def check_value(key: str, value: Any, field: Field) -> Any:
         value = expand_path(value)
     if rule.tuples and isinstance(value, list | tuple):
         return _check_tuple(key, value, rule)
+    if rule.tuples and type(value) is not type(field.default):
+        raise ConfigError(key, value, rule.allowed)
     value = _check_type(key, value, field.default)
     items = _list_items(key, value)
     if rule.options:

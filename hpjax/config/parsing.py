@@ -142,6 +142,8 @@ def _check_task(config: Config) -> None:
     if unknown := [name for name in task.metrics if name not in known]:
         allowed = f"among {', '.join(known)} with task.loss={task.loss}"
         raise ConfigError("task.metrics", unknown[0], allowed)
+    if len({*task.metrics}) < len(task.metrics):
+        raise ConfigError("task.metrics", task.metrics, "each metric once")
     if task.class_weights != "none" and kind_of(task.loss) not in (CLASSES, LABELS):
         allowed = f"none with task.loss={task.loss}; cross_entropy and binary have classes"
         raise ConfigError("task.class_weights", task.class_weights, allowed)

@@ -72,7 +72,9 @@ def read_code(key: str, name: str) -> OwnCode:
 
 def is_own(name: object) -> bool:
     """Returns whether a value has the form `FILE.py:NAME`."""
-    return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
+    if not isinstance(name, str) or name.startswith("tfds:"):  # a data set's name may be anything
+        return False
+    return name.rpartition(":")[0].endswith(".py")
 
 
 def absolute_name(name: str) -> str:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hpjax.store.rows import CopyRow, EpochRow
+from hpjax.tasks import LOSS, METRICS, NUMBERS, metric_of
 
-COLUMNS = tuple(
-    f"{split}_{what}" for split in ("train", "validation", "test") for what in ("loss", "accuracy")
-)
+COLUMNS = tuple(f"{split}_{what}" for split in ("train", "validation", "test") for what in (LOSS, *METRICS))
 # What sums in another order may change, relative to a loss: over the first epoch, and over the following
 # ones, as an optimizer turns such roundings into steps.
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 2e-3
@@ -36,16 +35,21 @@ class Difference(NamedTuple):
         if self.equal:
             return 0.0
         distance = abs(self.recorded - self.replayed)
-        if self.column.endswith("accuracy"):
+        if _is_share(self.column):
             return distance
         return distance / max(abs(self.recorded), 1e-12) if math.isfinite(distance) else math.inf
 
     def within(self, images: Mapping[str, int]) -> bool:
         """Returns whether float rounding explains it; `images` are the numbers of images, by split."""
-        if self.column.endswith("accuracy"):
+        if _is_share(self.column):
             count = images.get(self.column.partition("_")[0], 0)
             return self.size <= max(ACCURACY_TOLERANCE, 2.001 / count if count else 0.0)
         return self.size <= (FIRST_TOLERANCE if self.epoch == 1 else TOLERANCE)
+
+
+def _is_share(column: str) -> bool:
+    metric = metric_of(column)
+    return metric is not None and NUMBERS not in metric.kinds
 
 
 @dataclass(frozen=True)

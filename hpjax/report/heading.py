@@ -49,7 +49,7 @@ def describe_data(config: Config, data: Mapping[str, Any], trials: list[TrialRow
     named = config.data.dir or config.data.train
     folder = Path(named).name if config.data.name in ("folder", "intel_scenes", "auto") else ""
     name = f"{data['name']} {folder}" if folder and not data["notice"] else data["name"]
-    shape = data.get("input_shape", ())
+    shape = data.get("input_shape", (0, 0, 3))  # of earlier versions, images in colours
     if len(shape) != 3:
         return f"{name} ({data['images']['train']:,} training examples), inputs of {describe_shape(shape)}"
     size = join_values(trials, "image_size", data.get("image_size") or describe_shape(shape))

@@ -34,7 +34,7 @@ def compared(key: str, value: object) -> object:
     """
     if key == WEIGHTS and isinstance(value, str):
         return bool(value)
-    if key in CODE and isinstance(value, str) and ".py:" in value:
+    if key in CODE and isinstance(value, str) and ".py:" in value and not value.startswith("tfds:"):
         return f".py:{value.rpartition('.py:')[2]}"
     if key == "data.name" and isinstance(value, str) and value.startswith("npz:"):
         return "npz"  # arrays count by their content

@@ -8,6 +8,7 @@ from flax import nnx
 
 from hpjax.errors import ConfigError, UserCodeError
 from hpjax.models import MODEL_NAMES, create_model
+from hpjax.models.registry import describe_inputs
 
 SIZE = 40
 OWN = textwrap.dedent(
@@ -129,3 +130,22 @@ def test_changed_file_is_read_again(own_file):
         .replace("Linear(4", "Linear(19")
     )
     assert create(f"{own_file}:Tiny").out.kernel.shape == (19, 3)
+
+
+@pytest.mark.parametrize("name", ["custom_cnn", "resnet18"])
+def test_built_in_networks_take_images_of_any_height_width_and_channels(name):
+    @nnx.eval_shape
+    def logits():
+        shape = {"image_size": (40, 56), "input_shape": (40, 56, 1)}
+        model = create_model(name, num_classes=5, **shape, rngs=nnx.Rngs(0))
+        model.eval()
+        return model(jnp.zeros((2, 40, 56, 1)))
+
+    assert logits.shape == (2, 5)
+
+
+def test_what_a_class_is_given_says_what_inputs_are_like():
+    arguments = {(8, 8, 3): 8, (8, 8, 1): 8, (8, 6, 3): [8, 6], (8,): 0, (8, 6): 0}
+    for shape, size in arguments.items():
+        found = describe_inputs(shape)
+        assert found["image_size"] == size and tuple(found.get("input_shape", (8, 8, 3))) == shape

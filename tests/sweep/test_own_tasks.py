@@ -39,7 +39,8 @@ def _config(name="mse", **more):
     base = {
         "model": {"name": f"{OWN}:Net"},
         "train": {"epochs": 2, "batch_size": 12, "dropout_rate": 0.1},
-        "sweep": {"space": {"learning_rate": (1e-3, 1e-2, 1e-1, 0.3)}},
+        # Two seeds side by side: each lane takes batches of its own.
+        "sweep": {"space": {"learning_rate": (1e-2, 0.3)}, "seeds": 2},
         "lanes": {"count": 2, "strategy": "fused"},
         "trackers": (),
     }
@@ -90,7 +91,7 @@ def test_its_own_metric_ranks(name, swept):
     with open(result.workdir / "trials.csv", encoding="utf-8") as file:
         assert ("final_test_accuracy" in next(csv.reader(file))) == (name == "binary")
     blamed = {finding.name for finding in result.diagnosis}
-    assert not blamed & {"failed_trials", "winner_within_noise"}  # they know accuracies alone
+    assert "failed_trials" not in blamed  # it knows accuracies alone
 
 
 def test_interrupted_and_continued_it_gives_the_same_bits(swept, tmp_path, monkeypatch):
