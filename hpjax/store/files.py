@@ -113,10 +113,10 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
     level = [value]
     for _ in range(DEEPEST):
-        nested = [node for node in level if isinstance(node, dict | list)]
+        nested = [node for node in level if type(node) in (dict, list)]
         if not nested:
             return value
-        level = [item for node in nested for item in (node.values() if isinstance(node, dict) else node)]
+        level = [item for node in nested for item in (node.values() if type(node) is dict else node)]
     raise ValueError("nested too deeply")
 
 

@@ -11,7 +11,7 @@ from hpjax.errors import WorkdirError
 from hpjax.store.files import parse_json
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.rows import STATUSES, CopyRow, EpochRow, TrialRow, Value
-from hpjax.store.typed import read_as
+from hpjax.store.typed import check_as
 from hpjax.tasks import prefers_small
 
 
@@ -106,24 +106,25 @@ class History:
 
     def apply(self, event: Mapping) -> None:
         """Adds one event: `start`, `epoch`, `copy`, `test` or `finish`."""
-        row = {name: value for name, value in event.items() if name != "kind"}
-        if event["kind"] == "start":
+        row = dict(event)
+        kind = row.pop("kind")
+        if kind == "start":
             number = row.pop("trial")
             self._trials[number] = _Trial(**row, initial=row["hyperparameters"])
             self.occupancy.apply(event)
             return
         trial = self._trials[row["trial"]]
-        if event["kind"] == "epoch":
+        if kind == "epoch":
             trial.epochs[row["epoch"]] = EpochRow(**row)
-        elif event["kind"] == "copy":
+        elif kind == "copy":
             trial.copies.append(CopyRow(**row))
             trial.hyperparameters = {**trial.hyperparameters, **row["hyperparameters"]}
-        elif event["kind"] == "test":
+        elif kind == "test":
             trial.test = _Test(**row)
-        elif event["kind"] == "finish":
+        elif kind == "finish":
             trial.status, trial.message = row["status"], row["message"]
         else:
-            raise AssertionError(event["kind"])
+            raise AssertionError(kind)
         self.occupancy.apply(event)
 
     def trials(self) -> list[TrialRow]:
@@ -146,8 +147,8 @@ class History:
 
 def _check_event(event: Any) -> Mapping[str, Any]:
     """Returns an event whose fields have their types; raises one of what `History.parse` catches."""
-    fields = {name: value for name, value in event.items() if name != "kind"}
-    read_as(_EVENTS[event["kind"]], fields)
+    fields = dict(event)
+    check_as(_EVENTS[fields.pop("kind")], fields)
     if event["kind"] == "finish" and event["status"] not in STATUSES:
         raise ValueError("status")
     return event

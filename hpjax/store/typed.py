@@ -21,6 +21,20 @@ def read_as(kind: type[T], value: object) -> T:
       ValueError: a field is missing, unknown or of another type, or a whole number is huge.
 
     """
+    check_as(kind, value)
+    nested = _list_nested(kind)
+    if not nested:
+        return kind(**value)  # pyright: ignore[reportCallIssue]
+    return kind(**{name: _nest(nested, name, item) for name, item in value.items()})  # pyright: ignore
+
+
+def check_as(kind: type, value: object) -> None:
+    """Checks JSON values as `read_as` does, but for what lies inside of fields that are dataclasses.
+
+    Raises:
+      ValueError: a field is missing, unknown or of another type, or a whole number is huge.
+
+    """
     if not isinstance(value, dict):
         raise ValueError(f"{kind.__name__} is no mapping")
     hints, required = _list_fields(kind)
@@ -31,7 +45,6 @@ def read_as(kind: type[T], value: object) -> T:
     for name, item in value.items():
         if not hints[name](item):
             raise ValueError(f"{kind.__name__}.{name} can't be {str(item)[:99]!r}")
-    return kind(**{name: _nest(kind, name, item) for name, item in value.items()})
 
 
 def is_dict_of(kind: Any, value: object) -> bool:
@@ -54,9 +67,8 @@ def _list_nested(kind: type) -> dict[str, type]:
     return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}  # type: ignore[misc]
 
 
-def _nest(kind: type, name: str, item: Any) -> Any:
-    nested = _list_nested(kind).get(name)
-    return read_as(nested, item) if nested else item
+def _nest(nested: dict[str, type], name: str, item: Any) -> Any:
+    return read_as(nested[name], item) if name in nested else item
 
 
 @functools.cache
@@ -70,6 +82,9 @@ def _fits(hint: Any) -> Fits:
     if dataclasses.is_dataclass(hint):
         return lambda value: isinstance(value, dict)
     if origin in (Union, types.UnionType):
+        if len(arguments) == 2 and type(None) in arguments:  # a history has millions of these
+            known = _fits(next(argument for argument in arguments if argument is not type(None)))
+            return lambda value: value is None or known(value)
         any_of = [_fits(argument) for argument in arguments]
         return lambda value: any(fits(value) for fits in any_of)
     if origin in (dict, Mapping):

@@ -32,10 +32,11 @@ def create_importance(source: PageSource, axes: Sequence[DrawnAxis]) -> list[dic
     if len(axes) < 2 or source.copies or len(settings := _list_settings(source, axes)) < LEAST:
         return []
     taken = _thin(settings, MOST)
-    found = _measure(source, axes, taken)
+    study, scores = _create_study(source, axes, taken), [score for _, score in taken]
+    found = _measure(source, axes, study, scores)
     if (total := sum(found.values())) <= 0:
         return []
-    chance = _measure_chance(source, axes, taken)
+    chance = _measure_chance(source, axes, study, scores)
     trees = _measure_in_trees(source, axes, _thin(settings, MOST_IN_TREES)) if source.finished else {}
     order = sorted((axis.name for axis in axes), key=lambda name: -found[name])
     rows = [
@@ -106,26 +107,26 @@ def _best_share(settings: int) -> float:
     return max(BEST_SHARE, LEAST_BEST / settings)
 
 
-def _measure(source: PageSource, axes: Sequence[DrawnAxis], settings: Sequence[Setting]) -> dict[str, float]:
+def _measure(
+    source: PageSource, axes: Sequence[DrawnAxis], study: "optuna.Study", scores: Sequence[float]
+) -> dict[str, float]:
     """Returns each hyperparameter's part in which settings are among the best, not normalised."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    study = _create_study(source, axes, settings)
+    sign = 1.0 if source.less_is_better else -1.0  # with a target of its own, less is better
     with _quiet():
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=_best_share(len(settings)))
-        found = get_param_importances(study, evaluator=evaluator, normalize=False)
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=_best_share(len(scores)))
+        target = {"target": lambda trial: sign * scores[trial.number], "normalize": False}
+        found = get_param_importances(study, evaluator=evaluator, **target)
     return {axis.name: max(0.0, float(found.get(axis.name, 0.0))) for axis in axes}
 
 
 def _measure_chance(
-    source: PageSource, axes: Sequence[DrawnAxis], settings: Sequence[Setting]
+    source: PageSource, axes: Sequence[DrawnAxis], study: "optuna.Study", scores: Sequence[float]
 ) -> dict[str, float]:
     """Returns the most that each hyperparameter gets where scores are shuffled."""
-    rng, scores = np.random.default_rng(0), [score for _, score in settings]
-    rounds = []
-    for _ in range(SHUFFLES):
-        shuffled = zip(settings, rng.permutation(scores), strict=True)
-        rounds.append(_measure(source, axes, [(values, float(score)) for (values, _), score in shuffled]))
+    rng = np.random.default_rng(0)
+    rounds = [_measure(source, axes, study, rng.permutation(scores).tolist()) for _ in range(SHUFFLES)]
     return {axis.name: max(found[axis.name] for found in rounds) for axis in axes}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.report.curves import Curve, create_curves
+from hpjax.report.curves import ENDS, Curve, create_curves
 from hpjax.report.figures import METRICS
 from hpjax.report.page.source import PageSource
 from hpjax.report.page.table import short
@@ -25,27 +25,38 @@ ORDER += tuple(name for name in METRICS if name not in ORDER)  # of other tasks 
 
 def create_series(source: PageSource) -> list[dict[str, Any]]:
     """Returns a figure of curves for each metric that was measured per epoch, as JSON values."""
+    ranked, setting_of = rank_settings(source), {trial.trial: trial.setting for trial in source.trials}
     figures = []
     for metric in ORDER:
-        if all(getattr(row, metric) is None for row in source.epochs):
-            continue
-        curves = create_curves(
-            source.epochs, source.trials, source.labels, source.swept, metric, source.ranking.select
-        )
-        drawn = [curve for curve in curves if curve.mean]
-        if drawn:
-            figures.append(_create_figure(source, metric, drawn))
+        measured = {setting_of[row.trial] for row in source.epochs if _is_finite(getattr(row, metric))}
+        if measured:
+            drawn = [setting for setting in ranked if setting in measured]
+            figures.append(_create_figure(source, metric, choose(drawn), len(drawn)))
     return figures
 
 
-def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[str, Any]:
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _create_curves(source: PageSource, metric: str, settings: Sequence[int]) -> list[Curve]:
+    """Returns the curves of some settings alone, in their order: of very many most aren't drawn."""
+    places = {setting: place for place, setting in enumerate(settings)}
+    trials = [trial for trial in source.trials if trial.setting in places]
+    numbers = {trial.trial for trial in trials}
+    rows = [row for row in source.epochs if row.trial in numbers]
+    curves = create_curves(rows, trials, source.labels, source.swept, metric, source.ranking.select)
+    return sorted(curves, key=lambda curve: places[curve.setting])
+
+
+def _create_figure(source: PageSource, metric: str, settings: Sequence[int], of: int) -> dict[str, Any]:
     title, unit, _ = METRICS[metric]
     if metric == OBJECTIVE:
         name = spell(str(source.summary.get("objective", "")).rpartition(":")[2])
         title = f"{name[:1].upper()}{name[1:]}"
     winner = source.winner.setting if source.winner else None
     less = source.less_is_better if metric == OBJECTIVE else prefers_small(metric)
-    chosen = choose_curves(source, drawn)
+    chosen = _create_curves(source, metric, settings)
     values = [value for curve in chosen for value in curve.mean]
     return {
         "metric": metric,
@@ -54,32 +65,34 @@ def _create_figure(source: PageSource, metric: str, drawn: list[Curve]) -> dict[
         "log": metric.endswith("loss") and 0 < min(values) < max(values) / _WIDE,
         "guess": _guess(source) if name_of(metric) == "accuracy" else None,
         "images": source.images_of(metric),
-        "of": len(drawn),
+        "of": of,
         "lines": [_create_line(curve, curve.setting == winner) for curve in chosen],
         "scale": _find_scale(source, chosen),
-        "alt": _describe(chosen, title, less, len(drawn)),
+        "alt": _describe(chosen, title, less, of),
     }
 
 
-def choose_curves(source: PageSource, curves: Sequence[Curve]) -> list[Curve]:
-    """Returns all curves by the rank of their settings, which is the same in every figure.
-
-    Of very many some of each rank are returned.
+def rank_settings(source: PageSource) -> list[int]:
+    """Returns all settings by their rank, which is the same in every figure.
 
     Those that ended early come after those that ran to the end, but for the winner.
     """
     winner = source.winner and source.winner.setting
+    whole = {trial.setting for trial in source.trials if trial.status not in ENDS}
 
-    def rank(curve: Curve) -> tuple[bool, bool, float, int]:
-        score = source.scores.get(curve.setting, math.inf)
-        return curve.setting != winner, bool(curve.ended), score, curve.setting
+    def rank(setting: int) -> tuple[bool, bool, float, int]:
+        return setting != winner, setting not in whole, source.scores.get(setting, math.inf), setting
 
-    ranked = sorted(curves, key=rank)
-    if len(ranked) <= MOST_CURVES:
-        return ranked
+    return sorted({trial.setting for trial in source.trials}, key=rank)
+
+
+def choose(settings: Sequence[int]) -> list[int]:
+    """Returns settings that are ranked; of very many the best, and some of every rank."""
+    if len(settings) <= MOST_CURVES:
+        return list(settings)
     head = MOST_CURVES // 3
-    rest = np.linspace(head, len(ranked) - 1, MOST_CURVES - head).round().astype(int)
-    return [*ranked[:head], *(ranked[i] for i in rest)]
+    rest = np.linspace(head, len(settings) - 1, MOST_CURVES - head).round().astype(int)
+    return [*settings[:head], *(settings[i] for i in rest)]
 
 
 def _create_line(curve: Curve, wins: bool) -> dict[str, Any]:
