@@ -20,6 +20,7 @@ ALLOWED = (
     " fields"
 )
 _NAME = "hpjax_config_file"
+_MERGE = "tag:yaml.org,2002:merge"
 _EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
@@ -98,9 +99,17 @@ def _neighbours(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
+def _take_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns pairs as a dict; raises ValueError where a name stands twice: one value would be lost."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stands there twice in one place")
+    return dict(pairs)
+
+
 def _read_json(name: str, content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_take_once)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--config={name} is no JSON: {text_of(error)}") from error
 
@@ -110,6 +119,11 @@ def _read_yaml(name: str, content: bytes) -> Any:
 
     class Loader(yaml.SafeLoader):
         """YAML 1.2 in one point: 1e-4 is a number without a dot, too."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
+            _take_once([(str(key), None) for key in keys])
+            return super().construct_mapping(node, deep)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
     try:

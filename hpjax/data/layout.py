@@ -1,6 +1,7 @@
 """How a tree of images is laid out: folders of splits with their classes in them, or classes alone."""
 
 import itertools
+import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,8 @@ from typing import NamedTuple
 from hpjax.data.listing import has_images, holds_images, list_entries, list_folders
 from hpjax.data.names import TEST, TRAIN, VALIDATION, split_role
 from hpjax.errors import DataError
+
+log = logging.getLogger("hpjax")
 
 LAYOUT = "train/<class>/* and test/<class>/*, or train/<class>/* or <class>/* alone"
 CURE = "data.train and data.test name folders outright"
@@ -58,11 +61,20 @@ def find_layout(root: Path) -> Layout:
         wraps = len(holding) == 1 and _is_wrapper(holding[0]) and not has_images(root)
         if not wraps or len(around) == _MOST_WRAPPERS:
             layout = Layout(root, root)
+            _warn_of_splits(holding)
             break
         around.append(root)
         beside += [folder for folder in list_folders(root) if folder != holding[0]]
         root = holding[0]
     return layout._replace(around=(*around, *layout.around), unused=(*beside, *layout.unused))
+
+
+def _warn_of_splits(classes: list[Path]) -> None:
+    """Says where classes look like splits whose names aren't known: years of photographs do, too."""
+    inner = [tuple(folder.name for folder in list_folders(of)) for of in classes]
+    if len(classes) > 1 and len(inner[0]) > 1 and len(set(inner)) == 1 and not any(map(has_images, classes)):
+        told = "%s are taken for classes, each with images in %s: if they are splits, %s"
+        log.warning(told, _names(classes), ", ".join(inner[0][:3]) + "/ …", CURE)
 
 
 def find_classes(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpjax import tasks
 from hpjax.report.curves import Curve, create_curves
-from hpjax.report.intervals import accuracy_range, draw_interval
+from hpjax.report.intervals import accuracy_range, draw_intervals
 from hpjax.report.lineage import draw_lineage
 from hpjax.report.response import draw_response, name_response
 from hpjax.report.style import (
@@ -126,7 +126,7 @@ def create_curves_figure(curves: Sequence[Curve], metric: str, info: FigureInfo)
         _draw_best_of_many(axes, drawn, metric, short, info)
     if tasks.name_of(metric) == "accuracy":
         draw_chance(axes, info)
-        _draw_intervals(axes, curves, info.images_of(metric))
+        draw_intervals(axes, curves, info.images_of(metric))
     _set_axes(axes, drawn, metric, info)
     _draw_lost(axes, curves, metric)
     _draw_legend(figure, axes, curves)
@@ -203,17 +203,6 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str | None, **style) -> None:
         marker = "|" if curve.ended == "pruned" else "x"
         end = {"marker": marker, "markersize": 11, "markeredgewidth": 2.2, "zorder": 5}
         axes.plot(curve.epochs[-1], curve.mean[-1], color=style["color"], alpha=style.get("alpha"), **end)
-
-
-def _draw_intervals(axes: "Axes", curves: Sequence[Curve], images: int) -> None:
-    """Draws how sure the last accuracy of each labelled setting is, where no other seeds show it."""
-    if not images or len(curves) > MOST_LABELLED:
-        return
-    single = [(number, curve) for number, curve in enumerate(curves) if curve.mean and curve.seeds == 1]
-    for number, curve in single:
-        draw_interval(axes, curve.epochs[-1], curve.mean[-1], images, COLOURS[number % len(COLOURS)])
-    if single:
-        axes.plot([], [], "_", color="#444444", label=f"at the end: 95 % interval of {images:,} images")
 
 
 def _set_axes(axes: "Axes", curves: Sequence[Curve], metric: str, info: FigureInfo) -> None:

@@ -4,8 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hpjax.report.style import COLOURS, MOST_LABELLED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from hpjax.report.curves import Curve
 
 _Z = 1.959964  # of 95 %
 
@@ -49,3 +53,14 @@ def accuracy_range(values: Sequence[float], images: int) -> tuple[float, float] 
     if high > 1.02:
         low, high = low - (high - 1.02), 1.02
     return max(low, -0.02), high
+
+
+def draw_intervals(axes: "Axes", curves: Sequence["Curve"], images: int) -> None:
+    """Draws how sure the last accuracy of each labelled setting is, where no other seeds show it."""
+    if not images or len(curves) > MOST_LABELLED:
+        return
+    single = [(number, curve) for number, curve in enumerate(curves) if curve.mean and curve.seeds == 1]
+    for number, curve in single:
+        draw_interval(axes, curve.epochs[-1], curve.mean[-1], images, COLOURS[number % len(COLOURS)])
+    if single:
+        axes.plot([], [], "_", color="#444444", label=f"at the end: 95 % interval of {images:,} images")

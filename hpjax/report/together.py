@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpjax.report.curves import Curve, create_curves
+from hpjax.report.intervals import draw_intervals
 from hpjax.report.style import (
     COLOURS,
     FigureInfo,
@@ -43,7 +44,9 @@ def draw_train_and_test(
     if not all(any(curve.mean for curve in drawn) for drawn in curves.values()):
         return []
     shown = _choose(curves["accuracy", split], info.winner)
+    every = len(curves["accuracy", split])
     title = f"Training (dashed) and {split} (solid) per epoch, by {join_names(info.swept) or 'trial'}"
+    title += f": the best {len(shown)} of {every}" if len(shown) < every else ""
     figure = create_figure(title, info, width=11.0, height=4.6)
     for axes, kind in zip(figure.subplots(1, 2), _UNITS, strict=True):
         tidy_axes(axes, "epoch", f"{kind} ({_UNITS[kind]})")
@@ -51,12 +54,19 @@ def draw_train_and_test(
         _draw(axes, curves[kind, "train"], shown, "--")
         if kind == "accuracy":
             draw_chance(axes, info)
-    lines = sum(1 + text.count("\n") for text in figure.axes[0].get_legend_handles_labels()[1])
+            by_setting = {curve.setting: curve for curve in curves[kind, split]}
+            drawn = [by_setting[setting] for setting in shown]
+            draw_intervals(axes, drawn, info.images_of(f"{split}_accuracy"))
+    named = (entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True))
+    entries = {label: handle for handle, label in named}  # those of both axes, once
+    lines = sum(1 + text.count("\n") for text in entries)
     foot = 0.15 + 0.2 * lines
     figure.set_figheight(figure.get_figheight() + foot)
     top = place_texts(figure, foot=foot) + foot / figure.get_figheight()
     place = {"bbox_to_anchor": (0.02, top), "bbox_transform": figure.transFigure, "loc": "upper left"}
-    legend = figure.axes[0].legend(**place, frameon=False, fontsize=9, borderaxespad=0)
+    legend = figure.axes[0].legend(
+        [*entries.values()], [*entries], **place, frameon=False, fontsize=9, borderaxespad=0
+    )
     legend.set_in_layout(False)
     return [save_figure(figure, path)]
 

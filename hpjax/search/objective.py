@@ -84,4 +84,8 @@ def _load_objective(metric: str) -> Objective:
             found = own(epoch)
             return None if found is None else float(found)
 
-    return Objective(metric, bool(getattr(function, "maximize", True)), value)
+    with blaming(f"sweep.metric={metric!r} failed", path):
+        maximize = getattr(function, "maximize", True)
+    if maximize not in (True, False):
+        raise ConfigError("sweep.metric", metric, "a function whose attribute maximize is True or False")
+    return Objective(metric, bool(maximize), value)

@@ -16,6 +16,8 @@ from hpjax.store.files import describe_os_error, open_file
 
 LOCK_NAME = ".lock"
 
+_BEGIN = b'{"pid": '
+
 _held: dict[int, Path] = {}  # the workdirs of this process by their locks' descriptors
 
 
@@ -38,13 +40,16 @@ def take_lock(path: Path) -> int:
 
     """
     file = path / LOCK_NAME
+    if file.is_symlink():  # what it leads to isn't ours to empty
+        raise WorkdirError(f"{file} is a link: remove it, or choose another workdir")
     try:
-        fd = open_file(file, os.O_RDWR | os.O_CREAT)
+        fd = open_file(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
         raise WorkdirError(describe_os_error("write", file, error)) from error
     try:
         # The kernel drops the lock with its process, however that dies: no stale lock to judge.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _check_ours(file, fd)
         os.ftruncate(fd, 0)
         os.write(fd, json.dumps(_describe_process()).encode())
     except OSError as error:
@@ -53,8 +58,19 @@ def take_lock(path: Path) -> int:
         if isinstance(error, BlockingIOError):
             raise WorkdirError(_describe_holder(path, holder)) from error
         raise WorkdirError(describe_os_error("lock", file, error)) from error
+    except WorkdirError:
+        os.close(fd)
+        raise
     _held[fd] = Path(os.path.abspath(path))
     return fd
+
+
+def _check_ours(file: Path, fd: int) -> None:
+    """Raises WorkdirError where a lock's content was not written here."""
+    content = os.pread(fd, 4096, 0)
+    # A process that was killed as it wrote its name leaves a part of it.
+    if content and not (content.startswith(_BEGIN) or _BEGIN.startswith(content)):
+        raise WorkdirError(f"{file} is another program's: choose another workdir")
 
 
 def release_lock(fd: int) -> None:

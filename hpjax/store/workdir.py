@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpjax.errors import WorkdirError
-from hpjax.store.changes import BUDGET, compared, may_differ
+from hpjax.store.changes import BUDGET, EXTEND, compared, may_differ
 from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
 from hpjax.store.lock import check_held, release_lock, take_lock
 
@@ -130,7 +130,7 @@ def open_workdir(path: str | Path, config: Mapping, resume: Resume = "auto") -> 
     """
     path = Path(path)
     _create_folder(path)
-    _refuse_others_folder(path)  # before a lock is left in it
+    _refuse_others_folder(path, config)  # before a lock is left in it
     lock = take_lock(path)
     try:
         _remove_leftovers(path)
@@ -200,8 +200,9 @@ def _check_sweep(path: Path, config: Mapping, resume: Resume) -> bool:
     return True
 
 
-def _refuse_others_folder(path: Path) -> None:
+def _refuse_others_folder(path: Path, config: Mapping) -> None:
     if os.path.lexists(path / CONFIG_NAME):
+        _refuse_others_config(path, config)
         return
     try:
         names = sorted(os.listdir(path))
@@ -213,6 +214,17 @@ def _refuse_others_folder(path: Path) -> None:
         lost = ", which a sweep would overwrite," if own else ""
         raise WorkdirError(
             f"workdir {path} holds {listed}{lost} but no {CONFIG_NAME}: choose a new or an empty folder"
+        )
+
+
+def _refuse_others_config(path: Path, config: Mapping) -> None:
+    try:
+        names = read_json(path / CONFIG_NAME).keys()
+    except WorkdirError:
+        return  # what can't be read is named when the sweep is looked for
+    if not names & config.keys() and not _find_records(path):
+        raise WorkdirError(
+            f"workdir {path} holds a {CONFIG_NAME} of another program: choose a new or an empty folder"
         )
 
 
@@ -235,10 +247,10 @@ def _check_same_config(path: Path, config: Mapping) -> None:
     )
     if keys := [key for key in keys if not may_differ(key, old, new)]:
         changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
-        raise WorkdirError(
-            f"workdir {path} holds a sweep of another config ({changes}): "
-            "use that config or choose another workdir"
-        )
+        cure = "use that config or choose another workdir"
+        if all(may_differ(key, old, {**new, EXTEND: True}) for key in keys):
+            cure = f"add --config.{EXTEND}=True to go on with it to more trials, {cure}"
+        raise WorkdirError(f"workdir {path} holds a sweep of another config ({changes}): {cure}")
 
 
 def _is_extended(path: Path, config: Mapping) -> bool:

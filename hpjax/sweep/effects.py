@@ -34,7 +34,7 @@ from hpjax.search.space import Space
 from hpjax.train.hparams import Hparams, create_hparams
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
 from hpjax.train.state import create_state, init_rngs
-from hpjax.train.step import Batch, training_loss
+from hpjax.train.step import Batch, predict_step, training_loss
 from hpjax.train.update import Numbers, update_weights
 
 Load = Callable[[Config], Dataset]
@@ -86,6 +86,8 @@ class _Question(NamedTuple):
 
 def _look_at(axis: Axis, config: Config, space: Space, load: Load, swept: set[str]) -> Idle | None:
     question = _QUESTIONS.get(axis.name)
+    if option_of(axis.name):
+        question = _LOSS_NUMBER if axis.dynamic else _NETWORK
     values = axis.choices or (axis.low, axis.high)
     if question is None or len(values) < 2:
         return None
@@ -163,13 +165,19 @@ def _loss_reads(name: str, trials: list[Config], load: Load, swept: set[str]) ->
         batches = (Batch(images, labels, None), Batch(images, labels, mask))
         return [training_loss(state.params, state, hparams, batch) for batch in batches]
 
-    return name in list_read(jax.make_jaxpr(loss)(hparams, state, images, labels, mask).jaxpr)
+    jaxpr = jax.make_jaxpr(loss)(hparams, state, images, labels, mask).jaxpr
+    return (option_of(name) or name) in list_read(jaxpr, sorted(hparams.options))
 
 
-def list_read(jaxpr: Jaxpr) -> set[str]:
-    """Returns which hyperparameters the outputs of a program depend on, whose first inputs are `Hparams`."""
+def list_read(jaxpr: Jaxpr, options: Sequence[str] = ()) -> set[str]:
+    """Returns which hyperparameters the outputs of a program depend on.
+
+    Args:
+      jaxpr: the program's; its first inputs are `Hparams`.
+      options: the names of those of the model, as they stand there.
+    """
     read = _find_read(jaxpr, [True] * len(jaxpr.outvars))
-    names = [name for name in Hparams._fields if name != "options"]  # which stand last, and may be none
+    names = [*(name for name in Hparams._fields if name != "options"), *options]  # which stand last
     return {name for name, is_read in zip(names, read, strict=False) if is_read}
 
 
@@ -229,15 +237,33 @@ def _batches_differ(name: str, trials: list[Config], load: Load, swept: set[str]
 
 
 def _network_differs(name: str, trials: list[Config], load: Load, swept: set[str]) -> bool:
-    """Whether networks differ: one that takes the value of a user's own is held to make use of it."""
+    """Whether networks differ: in their structure, or, of a class of the user's own, in their programs."""
     parameters = inspect.signature(find_model_class(trials[0].model.name).__init__).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if not takes_all and HYPERPARAMETERS[name].key.partition(".")[2] not in parameters:
+    taken = option_of(name) or HYPERPARAMETERS[name].key.partition(".")[2]
+    if not takes_all and taken not in parameters:
         return False
-    if trials[0].model.name not in MODEL_NAMES:
-        return True
-    networks = (_describe_network(model_arguments(trial, load(trial))) for trial in trials)
+    if trials[0].model.name in MODEL_NAMES:
+        networks = (_describe_network(model_arguments(trial, load(trial))) for trial in trials)
+    else:
+        networks = (_lower_network(trial, load(trial)) for trial in trials)
     return any(a != b for a, b in itertools.pairwise(networks))
+
+
+def _lower_network(config: Config, dataset: Dataset) -> tuple[str, str, str]:
+    """Returns how a network begins, what training lowers and what it predicts, as the compiler gets them."""
+    arguments = model_arguments(config, dataset)
+    create = lambda seed: create_model(rngs=init_rngs(seed), **arguments)  # noqa: E731
+    recipe = create_group_recipe(config, dataset, nnx.eval_shape(lambda: create(0)))
+    hparams, batch = trial_hparams(config, 0), Batch(*example_shapes(dataset, 2))
+    init = lambda hparams: create_state(create(hparams.seed), recipe, hparams)  # noqa: E731
+    state = jax.eval_shape(init, hparams)
+    loss = lambda state, hparams, batch: training_loss(state.params, state, hparams, batch)  # noqa: E731
+    return (
+        jax.jit(init).lower(hparams).as_text(),
+        jax.jit(loss).lower(state, hparams, batch).as_text(),
+        jax.jit(predict_step).lower(state, batch.images, hparams.options).as_text(),
+    )
 
 
 def _describe_network(arguments: dict[str, Any]) -> tuple[nnx.GraphDef, Any]:

@@ -209,16 +209,19 @@ def _create_twice(name: str, create: Callable[[], nnx.Module]) -> nnx.Module:
     Raises:
       UserCodeError: That can't be compared.
     """
+    allowed = "an array is a plain attribute: expected nnx.Variable (or nnx.Param, nnx.BatchStat) around it"
     model = nnx.eval_shape(create)
     try:
         nnx.eval_shape(create)
     except ValueError as error:
         found = re.search(r"was created on line .*?:(\d+):", text_of(error.__cause__, most=0))
         line = f"line {found[1]}: " if found else ""
-        allowed = "expected nnx.Variable (or nnx.Param, nnx.BatchStat) around it"
-        raise UserCodeError(
-            f"model.name={name!r} failed: {line}an array is a plain attribute: {allowed}"
-        ) from error
+        raise UserCodeError(f"model.name={name!r} failed: {line}{allowed}") from error
+    # Single numbers can be compared, but not compiled: they belong to the trace that they were made in.
+    for path, value in nnx.iter_graph(model):
+        if isinstance(value, jax.Array):
+            attribute = ".".join(map(str, path))
+            raise UserCodeError(f"model.name={name!r} failed: {attribute}: {allowed}")
     return model
 
 

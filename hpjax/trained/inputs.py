@@ -1,6 +1,7 @@
 """What a loaded model takes: images as they come, of the size that it was trained on or resized to it."""
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,8 @@ from jaxtyping import Array, Float
 
 from hpjax.errors import ModelError
 from hpjax.train.inputs import AS_THEY_ARE, InputRule, prepare_inputs
+
+log = logging.getLogger("hpjax")
 
 BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
 
@@ -87,6 +90,8 @@ def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...], rul
             if resize:
                 # Antialiased, as those that it was trained on.
                 images = jax.image.resize(images, (len(images), size, size, 3), "bilinear")
+            elif images.shape[1:3] != (size, size):
+                _warn_of_size(images.shape[1:3], size)
             try:
                 return super().__call__(prepare_inputs(images, rule), *args, **{**dict(options), **kwargs})
             except Exception as error:
@@ -128,6 +133,12 @@ def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]
         if not whole and high > BRIGHTEST:
             raise _refuse(images, size, f" with values up to {high:g}")
     return jnp.asarray(images, jnp.float32) / 255 if whole else jnp.asarray(images)
+
+
+@functools.cache  # once
+def _warn_of_size(given: tuple[int, int], size: int) -> None:
+    told = "images of %d x %d pixels, of a model that was trained on %d x %d: resize=True brings them to that"
+    log.warning(told, *given, size, size)
 
 
 def _refuse(images: Any, size: int, more: str = "") -> ModelError:

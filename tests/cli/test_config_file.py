@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpjax.cli.arguments import parse_arguments
+from hpjax.cli.config_file import load_config_file
 from hpjax.config import parse_config
-from hpjax.errors import HpjaxError
+from hpjax.errors import HpjaxError, UsageError
 
 HEAD = """
 import numpy as np
@@ -163,3 +164,23 @@ def test_no_other_name_is_one_of_the_experiments(name, tmp_path, monkeypatch):
         parse_arguments(["main", f"--config={name}"])
     assert "\n" not in str(error.value)
     assert ("or one of asha, batch_size" in str(error.value)) == ("." not in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "train: {epochs: 2}\ntrain: {batch_size: 8}\n"),
+        ("c.yml", "train:\n  epochs: 2\n  epochs: 3\n"),
+        ("c.json", '{"train": {"epochs": 2}, "train": {"batch_size": 8}}'),
+    ],
+)
+def test_what_stands_there_twice_is_refused(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=r"(train|epochs) stands there twice"):
+        load_config_file(str(tmp_path / name))
+
+
+def test_a_yaml_file_may_merge_what_it_named(tmp_path):
+    merged = "model: &m {name: custom_cnn}\ndata:\n  <<: *m\n  name: digits\n"
+    (tmp_path / "c.yaml").write_text(merged)
+    assert load_config_file(str(tmp_path / "c.yaml"))["data"] == {"name": "digits"}

@@ -338,13 +338,16 @@ def test_training_and_test_are_together_in_one_figure(tmp_path, drawn):
     for axes in figure.axes:
         styles = [line.get_linestyle() for line in axes.get_lines() if len(line.get_xdata()) == 4]
         assert sorted(styles) == ["-"] * 3 + ["--"] * 3
-    assert len(_legend(figure)) == 3
+    assert len(_legend(figure)) == 4 and "95 % interval" in _legend(figure)[-1]
+    assert len(accuracy.containers) == 3 and not loss.containers
+    assert "the best" not in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_of_many_settings_as_many_as_there_are_colours_are_together(tmp_path, drawn):
     figure = _measured(12, 100, tmp_path, drawn, winner=11)["train_and_test.png"]
     labels = _legend(figure)
-    assert len(labels) == len({line.get_color() for line in figure.axes[0].get_lines()}) == 7
+    assert len(labels) - 1 == len({line.get_color() for line in figure.axes[0].get_lines()}) == 7
+    assert "the best 7 of 12" in " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "learning rate = 1e-11" in labels
 
 

@@ -323,7 +323,7 @@ def test_a_start_before_anything_was_recorded_binds_to_no_config(tmp_path):
         assert not opened.resumed
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
     (tmp_path / "config.json").write_text('{"somebody": "else"}')
-    with pytest.raises(WorkdirError, match="another config"):
+    with pytest.raises(WorkdirError, match="another program"):
         open_workdir(tmp_path, CONFIG)
 
 
@@ -394,3 +394,32 @@ def test_no_permission(tmp_path):
             done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
             assert done.stdout.startswith(("can't create workdir", "can't write"))
             assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", [{}, {"name": "another's"}])
+def test_a_configuration_of_another_program_is_refused_and_left_alone(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WorkdirError, match="config.json of another program: choose a new or an empty folder"):
+        open_workdir(tmp_path, CONFIG)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(WorkdirError, match=r"\.lock is a link: remove it, or choose another workdir"):
+        open_workdir(tmp_path / "sweep", CONFIG)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_lock_of_another_program_is_refused_and_left_as_it_is(hard, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "sweep").mkdir()
+    lock = tmp_path / "sweep" / ".lock"
+    lock.hardlink_to(tmp_path / "mine") if hard else lock.write_text("precious")
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match=r"\.lock is another program's: choose another workdir"):
+            open_workdir(tmp_path / "sweep", CONFIG)
+    assert lock.read_text() == "precious"

@@ -153,6 +153,7 @@ from flax import nnx
 
 class Net(nnx.Module):
     def __init__(self, *, num_classes, rngs{init}):
+        {build}
         self.out = nnx.Linear(3, num_classes, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
@@ -180,15 +181,30 @@ OWN_CASES = [
         },
         {"kernel_width", "padding"},
     ),
-    ({"init": ", padding"}, {"dropout_rate", "kernel_width"}),
-    ({"init": ", kernel_widths"}, {"dropout_rate", "padding"}),
-    ({"init": ", **more"}, {"dropout_rate"}),
+    ({"init": ", padding, kernel_widths"}, {"dropout_rate", "kernel_width", "padding"}),
+    ({"init": ", **more"}, {"dropout_rate", "kernel_width", "padding"}),
+    (
+        {"init": ", padding", "build": "self.by = len(padding)", "result": "self.out(x) * self.by"},
+        {"dropout_rate", "kernel_width"},
+    ),
+    (
+        {"init": ", **more", "build": "self.bias = nnx.Param(jax.numpy.ones(more['kernel_widths'][0]))"},
+        {"dropout_rate", "padding"},
+    ),
+    (
+        {
+            "init": ", padding",
+            "build": "self.by, self.deterministic = len(padding), False",
+            "result": "self.out(x) * (self.by if self.deterministic else 1)",
+        },
+        {"dropout_rate", "kernel_width"},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("code", "expected"), OWN_CASES)
 def test_models_of_ones_own(code, expected, tmp_path):
-    places = {"init": "", "call": "", "result": "self.out(x)", **code}
+    places = {"init": "", "build": "", "call": "", "result": "self.out(x)", **code}
     (tmp_path / "net.py").write_text(textwrap.dedent(OWN.format(**places)))
     space = LAYERS | {"dropout_rate": (0.1, 0.2), "label_smoothing": (0.0, 0.1)}
     assert _find(space, f"{tmp_path}/net.py:Net").keys() == expected
@@ -245,13 +261,13 @@ from flax import nnx
 
 
 class Net(nnx.Module):
-    dynamic = ("scale",)
+    dynamic = ("scale", "idle")
 
-    def __init__(self, *, num_classes, width, use_dropout: bool = False, rngs):
+    def __init__(self, *, num_classes, width, use_dropout: bool = False, unread: int = 0, rngs):
         self.inner, self.out = nnx.Linear(3, width, rngs=rngs), nnx.Linear(width, num_classes, rngs=rngs)
         self.use_dropout = use_dropout
 
-    def __call__(self, images, *, scale, dropout_rate=0.5, rngs=None):
+    def __call__(self, images, *, scale, idle=0.0, dropout_rate=0.5, rngs=None):
         x = self.inner(images.mean((1, 2))) * scale
         return self.out(x * (1 - dropout_rate) if self.use_dropout else x)
 """
@@ -266,6 +282,8 @@ class Net(nnx.Module):
             {"dropout_rate": {"model.use_dropout": (False,)}},
         ),
         ({"dropout_rate": (0.1, 0.5)}, {"dropout_rate": EVERYWHERE}),
+        ({"model.unread": (1, 2)}, {"model.unread": EVERYWHERE}),
+        ({"model.idle": {"low": 0.0, "high": 1.0}}, {"model.idle": EVERYWHERE}),
     ],
 )
 def test_options_decide_what_a_network_reads(tmp_path, more, expected):
@@ -280,5 +298,6 @@ def test_a_kernel_width_that_an_option_replaces_counts_where_it_does_not():
     space = {"kernel_width": (3, 5), "model.kernel1": (None, 5)}
     merged = {"data": DATA, "model": options, "train": {"batch_size": 4}, "sweep": {"space": space}}
     config = parse_config(merged)
-    (found,) = find_idle(config, create_space(config), lambda c: _load(c.data))
-    assert (found.name, found.where) == ("kernel_width", {"model.kernel1": (5,)})
+    idle = find_idle(config, create_space(config), lambda c: _load(c.data))
+    found = {each.name: each.where for each in idle}
+    assert found == {"kernel_width": {"model.kernel1": (5,)}, "model.kernel1": {"kernel_width": (5,)}}

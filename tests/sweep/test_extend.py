@@ -53,6 +53,8 @@ def test_more_trials_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     assert np.isfinite([trial.final_train_loss for trial in result.trials]).all()
     for trials, extend in ((5, False), (5, True)):
         assert run_sweep(_config(net, trials, extend), tmp_path / "sweep").epochs == result.epochs
+    with pytest.raises(WorkdirError, match=r"5 there, 6 now\): add --config.sweep.extend=True"):
+        run_sweep(_config(net, 6), tmp_path / "sweep")
     for trials, extend in ((4, True), (6, False), (2, False)):
         with pytest.raises(WorkdirError, match="another config .*sweep.trials: 5 there"):
             run_sweep(_config(net, trials, extend), tmp_path / "sweep")

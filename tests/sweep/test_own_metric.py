@@ -8,6 +8,8 @@ from optuna.storages.journal import JournalFileBackend
 from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
+from hpjax.errors import HpjaxError
+from hpjax.search.objective import create_objective
 from hpjax.sweep import load_result, run_sweep
 
 # Both want the network that has learned least at the end.
@@ -74,3 +76,23 @@ def test_the_winner_is_tested_and_said(searched):
     name, result = searched
     assert [trial.trial for trial in result.trials if trial.final_test_loss is not None] == [2]
     assert result.outcome.startswith(f"best: trial 2, learning rate = 1e-7, final {name} -")
+
+
+OWN = """
+class Metric:
+    maximize = {maximize}
+
+    def __call__(self, epoch):
+        return 1.0
+
+
+f = Metric()
+"""
+
+
+@pytest.mark.parametrize("maximize", ["property(lambda self: 1 / 0)", "'no'"])
+def test_whether_a_metric_is_to_grow_has_to_be_clear(maximize, tmp_path):
+    (tmp_path / "m.py").write_text(OWN.format(maximize=maximize))
+    expected = r"sweep.metric=.*(line 3: ZeroDivisionError|maximize is True or False)"
+    with pytest.raises(HpjaxError, match=expected):
+        create_objective(f"{tmp_path}/m.py:f", False)

@@ -340,6 +340,13 @@ def test_an_array_as_a_plain_attribute_is_refused_with_the_cure(attribute, tmp_p
         check_groups(config, _load)
 
 
+@pytest.mark.parametrize("attribute", ["jnp.ones(())", "jnp.float32(2)", "nnx.List([jnp.float32(2)])"])
+def test_so_is_a_single_number(attribute, tmp_path):
+    config = _net(tmp_path, f"self.scale = {attribute}", "images = images * jnp.asarray(self.scale).sum()")
+    with pytest.raises(UserCodeError, match=r"scale.*: an array is a plain attribute: .*nnx.Variable"):
+        check_groups(config, _load)
+
+
 @pytest.mark.parametrize(
     "attribute", ["np.ones(3, np.float32)", "lambda x: x", "{'a': 1}", "nnx.Variable(jnp.ones(3))"]
 )

@@ -95,13 +95,19 @@ def test_other_sizes_are_resized_on_request_as_in_training(model, tmp_path):
         model(pixels[None])
 
 
-def test_a_network_that_takes_any_size_does_so_as_it_did(images):
+def test_a_network_that_takes_any_size_does_so_as_it_did_and_the_size_is_said_once(images, caplog):
     bare = linear_network.Net(num_classes=2, rngs=nnx.Rngs(0))
     model = take_images(linear_network.Net(num_classes=2, rngs=nnx.Rngs(0)), 16)
     np.testing.assert_allclose(
         model(images), bare(jnp.asarray(images, jnp.float32) / 255), rtol=1e-5, atol=1e-6
     )
     assert len(model(np.zeros((0, 16, 16, 3), np.uint8))) == 0
+    assert not caplog.records or images.shape[1] != 16
+    caplog.clear()
+    for _ in range(2):
+        model(np.zeros((1, 21, 20, 3), np.uint8))
+    (record,) = caplog.records
+    assert "21 x 20 pixels" in record.message and "trained on 16 x 16: resize=True" in record.message
 
 
 def test_what_fails_inside_a_model_stays_what_it_is(model, images):
