@@ -27,11 +27,12 @@ def get_default() -> Any:
     return create_defaults(_plain(Config()))
 
 
-def parse_config(given: Mapping[str, Any]) -> Config:
+def parse_config(given: Mapping[str, Any], told: bool = True) -> Config:
     """Returns a checked configuration.
 
     Args:
       given: nested mappings of (some of) the fields; the others keep their defaults.
+      told: says what was chosen for the user.
 
     Raises:
       ConfigError: A field is unknown, of the wrong type, or not allowed; names key, value, what is allowed.
@@ -42,7 +43,7 @@ def parse_config(given: Mapping[str, Any]) -> Config:
     except RecursionError:
         raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
     _check_together(config)
-    return _with_validation(config)
+    return _with_validation(config, told)
 
 
 def as_mapping(given: Any) -> Any:
@@ -88,7 +89,7 @@ def _parse(kind: type, given: Any, prefix: str) -> Any:
     return kind(**values)
 
 
-def _with_validation(config: Config) -> Config:
+def _with_validation(config: Config, told: bool) -> Config:
     """Holds a tenth of the training images out in every search: it reads the test set once, at its end."""
     sweep = config.sweep
     searches = sweep.sampler != "grid" or sweep.pruner != "none" or bool(sweep.pbt)
@@ -98,10 +99,9 @@ def _with_validation(config: Config) -> Config:
     selects = searches or sweep.metric.startswith("validation_")
     if not selects or config.data.validation_fraction > 0:
         return config
-    log.info(
-        "data.validation_fraction=%g of the training images, or those of a validation folder, select",
-        HELD_OUT,
-    )
+    if told:
+        text = "data.validation_fraction=%g of the training images, or those of a validation folder, select"
+        log.info(text, HELD_OUT)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=HELD_OUT))
 
 

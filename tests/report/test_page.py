@@ -195,6 +195,13 @@ def test_one_hyperparameter_is_compared_in_a_grid(tmp_path):
     assert found.sampler == "grid" and found.seeds == 5 and len(found.space["learning_rate"]) == 2
 
 
+def test_what_is_proposed_says_nothing_by_itself(search, caplog):
+    caplog.set_level("INFO", "hpjax")
+    data = {**search.config["data"], "validation_fraction": 0.0}
+    source = dataclasses.replace(_with(search, EDGE), config={**search.config, "data": data})
+    assert propose(source).command and not caplog.records
+
+
 def test_an_unfinished_sweep_goes_on_first(tmp_path):
     source = record_search(tmp_path / "s", finished=False)
     arguments = _parse(source, propose(source).command)

@@ -154,7 +154,7 @@ def _check(source: PageSource, change: _Change) -> list[str] | None:
     if not fields and space == sweep["space"]:
         return None
     try:
-        parse_config(given)
+        parse_config(given, told=False)
     except ConfigError:
         return None
     return [*_spell_space(space, sweep["space"]), *(_spell(name, value) for name, value in fields.items())]
