@@ -255,7 +255,8 @@ def _lower_network(config: Config, dataset: Dataset) -> tuple[str, str, str]:
     arguments = model_arguments(config, dataset)
     create = lambda seed: create_model(rngs=init_rngs(seed), **arguments)  # noqa: E731
     recipe = create_group_recipe(config, dataset, nnx.eval_shape(lambda: create(0)))
-    hparams, batch = trial_hparams(config, 0), Batch(*example_shapes(dataset, 2))
+    num = fit_batch_size(config.train.batch_size, len(dataset.train))
+    hparams, batch = trial_hparams(config, 0), Batch(*example_shapes(dataset, num))
     init = lambda hparams: create_state(create(hparams.seed), recipe, hparams)  # noqa: E731
     state = jax.eval_shape(init, hparams)
     loss = lambda state, hparams, batch: training_loss(state.params, state, hparams, batch)  # noqa: E731

@@ -191,6 +191,14 @@ OWN_CASES = [
         {"init": ", **more", "build": "self.bias = nnx.Param(jax.numpy.ones(more['kernel_widths'][0]))"},
         {"dropout_rate", "padding"},
     ),
+    (  # only batches of more than two tell
+        {
+            "init": ", kernel_widths",
+            "build": "self.most = 1 + kernel_widths[0]",
+            "result": "self.out(x - x[: self.most].mean(0))",
+        },
+        {"dropout_rate", "padding"},
+    ),
     (
         {
             "init": ", padding",
