@@ -35,7 +35,9 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*TINY}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name == "tokens" else ()) for name in TINY]
+)
 def test_an_example_sweeps_and_draws(name, tmp_path):
     result = run_sweep(_tiny(name), tmp_path)
     metric = f"validation_{MAIN[name]}"

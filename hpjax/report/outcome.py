@@ -76,13 +76,13 @@ def _describe_test(best: TrialRow, winner: Mapping[str, Any] | None, metric: str
     """Returns what the one read of the test set gave; nothing where the test set selected."""
     if metric.startswith("test_"):
         return ""
+    found = winner or {"test_accuracy": best.final_test_accuracy}
+    usual = "test_accuracy" if found.get("test_accuracy") is not None else "test_loss"
     name = name_of(metric)
-    column = (
-        "test_accuracy" if name in ("", LOSS) and best.final_test_accuracy is not None else f"test_{name}"
-    )
+    column = usual if name in ("", LOSS) else f"test_{name}"
     if winner:
-        found = winner.get(column)
-        return f"{spell(column)} {found['mean']:.4g} over {found['n']}" if found else ""
+        mean = winner.get(column)
+        return f"{spell(column)} {mean['mean']:.4g} over {mean['n']}" if mean else ""
     value = getattr(best, f"final_{column}", None)
     if value is None or best.final_test_loss is None:
         return ""

@@ -22,6 +22,7 @@ HEAD = (
 _SPEEDUP = HEAD.index("speed-up")
 # Of `Plan.logs_bytes`, with room for long names and many hyperparameters.
 TRIAL_BYTES, EPOCH_BYTES = 8 << 10, 2 << 10
+WINNER_BYTES = 96 << 10  # of small pictures, mostly
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Plan:
         Figures and the page, a few megabytes, are left out where they don't fit.
         """
         epochs = max((group.epochs for group in self.groups), default=None)
-        return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES)
+        return 0 if epochs is None else self.trials * (TRIAL_BYTES + epochs * EPOCH_BYTES) + WINNER_BYTES
 
     @property
     def seconds(self) -> float | None:

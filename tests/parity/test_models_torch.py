@@ -193,7 +193,8 @@ def test_gradients_and_running_statistics(name):
     compare_statistics(our_grads, theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["custom_cnn", pytest.param("resnet18", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["custom_cnn", "resnet18"])
 def test_twenty_adam_steps_in_float64(name):
     # In float64, since a ResNet's training amplifies float32's rounding until two correct programs disagree.
     with jax.enable_x64(True):

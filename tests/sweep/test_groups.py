@@ -114,5 +114,6 @@ def test_images_are_loaded_once_for_what_is_done_with_them(config, tmp_path, mon
     monkeypatch.setattr(Datasets, "keep_only", look)
     space = {"image_size": (24, 30), "augment": ("none", "flip", "flip_crop")}
     run_sweep(config(space=space, data={"image_size": 24}), tmp_path / "wd")
-    assert sorted(loaded) == [24, 30]  # not once for each of six groups
+    # Not once for each of six groups; the winner's once more, to look at its mistakes.
+    assert set(loaded) == {24, 30} and len(loaded) <= 3
     assert held[0] <= 2 and held[-1] == 1  # no group needs the smaller images any more

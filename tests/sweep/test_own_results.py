@@ -90,6 +90,7 @@ def test_a_neighbour_that_diverges_and_frees_its_lane_early(alone, tmp_path, pla
     _assert_same(_losses(result), alone)
 
 
+@pytest.mark.exhaustive
 def test_neighbours_that_are_pruned(tmp_path):
     """Halving ends trials early; their lanes are refilled, and lanes are out of step from then on."""
     data = {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30}
