@@ -158,7 +158,8 @@ def _create_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise WorkdirError(f"workdir {path} is a file: choose a folder") from error
+        kind = "a file" if path.is_file() else "no folder" if path.exists() else "a link that leads nowhere"
+        raise WorkdirError(f"workdir {path} is {kind}: choose a folder") from error
     except NotADirectoryError as error:
         raise WorkdirError(f"workdir {path} lies under a file: choose another folder") from error
     except (OSError, ValueError) as error:

@@ -358,7 +358,16 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path, name):
 
 def test_path_that_cannot_be_a_workdir(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below", "a\0b", tmp_path / ("n" * 300)):
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(WorkdirError, match="link is a link that leads nowhere: choose a folder"):
+        open_workdir(tmp_path / "link", CONFIG)
+    for path in (
+        Path("/dev/null"),
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        "a\0b",
+        tmp_path / ("n" * 300),
+    ):
         with pytest.raises(WorkdirError, match="workdir") as caught:
             open_workdir(path, CONFIG)
         assert "\n" not in str(caught.value)
