@@ -75,7 +75,11 @@ def test_a_wheel_brings_the_experiments(tmp_path):
         pytest.skip("is built with setuptools 77 or newer")
     wheel = _build(tmp_path / "source", "--no-build-isolation")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
-    subprocess.run([*command, f"--prefix={tmp_path / 'there'}", wheel], check=True)
+    # Else pip takes the one that is tested out of its environment.
+    command += ["--ignore-installed", f"--prefix={tmp_path / 'there'}"]
+    before = {str(found.locate_file("")) for found in importlib.metadata.distributions(name="hpjax")}
+    subprocess.run([*command, wheel], check=True)
+    assert {str(found.locate_file("")) for found in importlib.metadata.distributions(name="hpjax")} == before
     (packages,) = (tmp_path / "there").glob("lib*/python*/site-packages")
     assert not (packages / "configs").exists()  # a name that anyone may have
     code = (
