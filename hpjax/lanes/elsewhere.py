@@ -15,6 +15,7 @@ from hpjax.data.splits import Split
 from hpjax.lanes.capacity import MEMORY_MARGIN
 from hpjax.lanes.group import create_program, create_task, is_streamed, trial_hparams
 from hpjax.lanes.population import Population, count_bytes
+from hpjax.lanes.probe import held_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
 from hpjax.lanes.shuffle import draw
@@ -78,12 +79,12 @@ def compile_for(gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bo
         data = place(_shapes(task.train, num))
         training = _compile_training(program, task, population, data, place)
         best = count_bytes(population.best)
-        needed = [_held(training, arguments=True) + best + _size(task.evaluated.values())]
+        needed = [(held_bytes(training, arguments=True) or 0) + best + _size(task.evaluated.values())]
         if task.evaluated:
             largest = max(task.evaluated.values(), key=len)
             evaluation = _compile_evaluation(program, task, population, place(_shapes(largest, len(largest))))
             resident = count_bytes((population, data)) + _size(task.evaluated.values())
-            needed.append(_held(evaluation, arguments=False) + resident)
+            needed.append((held_bytes(evaluation, arguments=False) or 0) + resident)
     step = summarize(read_step(training.as_text()), gpu, lanes)
     seconds = 1e-6 * step["lane_step_us_with_launches"]
     return Needs(lanes, max(needed), limit, int(1e9 * step["gb"]), seconds, step["kernels"])
@@ -111,13 +112,6 @@ def _shapes(split: Split, num: int) -> Examples:
     images: Any = jax.ShapeDtypeStruct((num, *split.images.shape[1:]), split.images.dtype)
     labels: Any = jax.ShapeDtypeStruct((num, *split.labels.shape[1:]), split.labels.dtype)
     return Examples(images, labels)
-
-
-def _held(compiled: Any, arguments: bool) -> int:
-    """Returns the bytes that a call of a program holds, beside its arguments or with them."""
-    of = compiled.memory_analysis()
-    own = of.temp_size_in_bytes + of.output_size_in_bytes
-    return own + of.argument_size_in_bytes - of.alias_size_in_bytes if arguments else own
 
 
 def _size(splits: Iterable[Split]) -> int:

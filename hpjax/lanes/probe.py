@@ -4,7 +4,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -90,10 +90,8 @@ class Probe:
         else:
             sums = self._committed(self.program.zero_sums(num_lanes))
             lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size, options)
-        if (analysis := lowered.compile().memory_analysis()) is None:
-            return 0
-        own = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-        return own + count_bytes(population) + self._resident_bytes()
+        own = held_bytes(lowered.compile(), arguments=False)
+        return 0 if own is None else own + count_bytes(population) + self._resident_bytes()
 
     @property
     def evaluation_bound(self) -> float:
@@ -114,11 +112,9 @@ class Probe:
         steps = (0,) if most == 1 else (0, self.full_steps)
         state, sums = population.state, self._committed(self.program.zero_sums(num_lanes))
         lowered = train.lower(state, sums, population.hparams, self.data, order, key, *steps)
-        if (analysis := lowered.compile().memory_analysis()) is None:
+        if (used := held_bytes(lowered.compile(), arguments=True)) is None:
             return 0
-        used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
-        used += count_bytes(population.best) - analysis.alias_size_in_bytes
-        return used - count_bytes(self.data) + self._resident_bytes()
+        return used + count_bytes(population.best) - count_bytes(self.data) + self._resident_bytes()
 
     def _committed(self, tree):
         """Returns the shapes of arrays on the device: what is compiled for them is what a call takes."""
@@ -177,6 +173,17 @@ class Probe:
             return draw(0, 0, num, batch_size)
         seeds = np.arange(num_lanes, dtype=np.uint32)
         return draw_lanes(seeds, np.zeros(num_lanes, np.int32), num, batch_size)
+
+
+def held_bytes(compiled: Any, arguments: bool) -> int | None:
+    """Returns the bytes that a call of a program holds, beside its arguments or with them.
+
+    None where XLA can't say.
+    """
+    if (of := compiled.memory_analysis()) is None:
+        return None
+    own = of.temp_size_in_bytes + of.output_size_in_bytes
+    return own + of.argument_size_in_bytes - of.alias_size_in_bytes if arguments else own
 
 
 def steps_per_call() -> int:

@@ -66,19 +66,7 @@ def _subclass_of_arrays(
                 raise ModelError(f"the model can't take {given}: expected inputs of {list(shape)}")
             return super().__call__(prepare_inputs(inputs, rule), *args, **{**dict(options), **kwargs})
 
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
-            return _rebuild_with_arrays, (function, base, shape, options, rule, *arguments), *rest
-
-    Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
-    Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
-    return Loaded
-
-
-def _rebuild_with_arrays(function: Callable[..., Any], base: type, *given: Any) -> Any:
-    """As `_rebuild`."""
-    shape, options, rule, *arguments = given
-    return function(_subclass_of_arrays(base, shape, options, rule), *arguments)
+    return _as_base(Loaded, base, _subclass_of_arrays, shape, options, rule)
 
 
 @functools.cache  # models of one class are to compare equal
@@ -99,20 +87,25 @@ def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...], rul
                     raise
                 raise _refuse(images, size) from error
 
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            function, (_, *arguments), *rest = super().__reduce_ex__(protocol)
-            return _rebuild, (function, base, size, options, rule, *arguments), *rest
-
-    Loaded.__name__, Loaded.__qualname__ = base.__name__, base.__qualname__
-    Loaded.__module__, Loaded.__doc__ = base.__module__, base.__doc__
-    return Loaded
+    return _as_base(Loaded, base, _subclass, size, options, rule)
 
 
-def _rebuild(
-    function: Callable[..., Any], base: type, size: int, options: tuple, rule: InputRule, *arguments: Any
-) -> Any:
+def _as_base(loaded: type, base: type, make: Callable[..., type], *given: Any) -> type:
+    """Returns a subclass under its base's name; copies and pickles of models call `make(base, *given)`."""
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        function, (_, *arguments), *rest = super(loaded, self).__reduce_ex__(protocol)
+        return _rebuild, (function, make, (base, *given), *arguments), *rest
+
+    loaded.__reduce_ex__ = reduce  # type: ignore[assignment]
+    loaded.__name__, loaded.__qualname__ = base.__name__, base.__qualname__
+    loaded.__module__, loaded.__doc__ = base.__module__, base.__doc__
+    return loaded
+
+
+def _rebuild(function: Callable[..., Any], make: Callable[..., type], given: tuple, *arguments: Any) -> Any:
     """Returns a copy or what was pickled, without its attributes: the class can't be found by its name."""
-    return function(_subclass(base, size, options, rule), *arguments)
+    return function(make(*given), *arguments)
 
 
 def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:
