@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,6 +70,8 @@ def serialize_onnx(model: nnx.Module, classes: Sequence[str], image_size: int) -
 
 def load_onnx(content: bytes) -> Forward:
     """Returns an ONNX model, run by onnxruntime, as `f(images)` of images as JAX has them, channels last."""
+    # Else importing it leaves an identifier in the home, and tells its makers what is run.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

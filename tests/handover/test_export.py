@@ -96,6 +96,17 @@ def test_onnxruntime_computes_the_same(exported, logits):
     assert found == pytest.approx(logits, abs=1e-4)
 
 
+def test_the_check_leaves_nothing_in_the_home(exported, tmp_path):
+    code = "import sys; from hpjax.handover.onnx_graph import load_onnx; load_onnx(sys.stdin.buffer.read())"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("CI", None)  # where this is set, onnxruntime writes and sends nothing
+    graph = (exported.folder / "model.onnx").read_bytes()
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=environment, input=graph, check=True
+    )
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.torch
 def test_pytorch_loads_the_weights_strictly_and_computes_the_same(exported, logits):
     found = _execute(exported, "torch")
