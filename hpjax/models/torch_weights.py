@@ -1,6 +1,7 @@
 """Weights under PyTorch's names, into a Flax model and out of it."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ def _load_pickled(path: Path) -> Mapping[str, Any]:
         raise ModelError(
             f"reading {path} needs torch (pip install torch), or convert it to .safetensors"
         ) from error
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():  # torch's, of a file that isn't what it expects: the error says it
+        warnings.simplefilter("ignore")
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(loaded, Mapping) or not all(hasattr(v, "shape") for v in loaded.values()):
         raise ModelError(f"{path} doesn't hold a state dict: expected tensors by name")

@@ -14,7 +14,7 @@ from hpjax.errors import WorkdirError
 from hpjax.store.files import describe_os_error, open_file, read_file, read_json
 from hpjax.store.history import History, plain, plain_number
 from hpjax.store.lock import check_held
-from hpjax.store.marks import Mark, RunningMark, read_marked
+from hpjax.store.marks import DamagedLog, Mark, RunningMark, read_marked
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import MORE, STATUSES, CopyRow, EpochRow, TrialRow, Value
@@ -274,6 +274,10 @@ def load_history(workdir: str | Path) -> History:
     path = Path(workdir)
     file = path / HISTORY_NAME
     if is_finished(path):  # nothing is cut or appended any more: the summary knows every byte
-        return History.parse(file, read_marked(file, read_json(path / SUMMARY_NAME).get("history")))
+        mark = read_json(path / SUMMARY_NAME).get("history")
+        try:
+            return History.parse(file, read_marked(file, mark))
+        except DamagedLog as error:
+            raise WorkdirError(f"{error}: restore it or choose another workdir") from error
     content = read_file(file, sys.maxsize)
     return History.parse(file, content[: content.rfind(b"\n") + 1])  # a line may be half written just now

@@ -1,4 +1,5 @@
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -158,6 +159,19 @@ def test_pth_that_would_run_code_or_holds_no_tensors(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="doesn't hold a state dict"):
         load_state_dict(path)
+
+
+@pytest.mark.torch
+def test_a_program_of_torchs_is_one_line(tmp_path, recwarn):
+    import torch
+
+    path = tmp_path / "weights.pt"
+    warnings.simplefilter("always")
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)
+    recwarn.clear()
+    with pytest.raises(ModelError, match="can't read weights from") as caught:
+        load_state_dict(path)
+    assert "\n" not in str(caught.value) and not recwarn.list
 
 
 class _Planted:

@@ -153,7 +153,7 @@ def test_a_changed_byte_of_a_finished_history_is_never_believed(tmp_path):
         position = rng.randrange(len(content))
         changed = bytes([content[position] ^ 1 << rng.randrange(8)])
         file.write_bytes(content[:position] + changed + content[position + 1 :])
-        with pytest.raises(WorkdirError, match="history.jsonl is damaged"):
+        with pytest.raises(WorkdirError, match="history.jsonl is damaged.*: restore it or choose another"):
             load_trials(tmp_path)
 
 
