@@ -16,6 +16,8 @@ import hpjax
 from hpjax.__main__ import COMMANDS, main
 from hpjax.data import synthetic
 
+# Of what pip notes in the home for later, nothing.
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 model: {kernel_widths: [3, 3, 3]}
@@ -74,7 +76,7 @@ def test_a_wheel_brings_the_experiments(tmp_path):
     if not found or int(found[0].split(".")[0]) < 77:
         pytest.skip("is built with setuptools 77 or newer")
     wheel = _build(tmp_path / "source", "--no-build-isolation")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    command = [sys.executable, *PIP, "install", "--no-deps", "--no-index", "--no-compile"]
     # Else pip takes the one that is tested out of its environment.
     command += ["--ignore-installed", f"--prefix={tmp_path / 'there'}"]
     before = {str(found.locate_file("")) for found in importlib.metadata.distributions(name="hpjax")}
@@ -139,7 +141,7 @@ def _build(source, *options):
         shutil.copy(ROOT / name, source)
     for name in ("hpjax", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist"]
+    command = [sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", "dist"]
     subprocess.run([*command, *options, "."], cwd=source, check=True)
     (wheel,) = (source / "dist").glob("*.whl")
     return wheel
@@ -149,15 +151,6 @@ def _install(wheel, folder):
     """Returns the folder of the programs of an environment with a wheel in it."""
     venv.create(folder, with_pip=True)
     constraints = ROOT / "constraints.txt"
-    command = [
-        folder / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "-c",
-        constraints,
-        f"{wheel}[onnx]",
-    ]
+    command = [folder / "bin" / "python", *PIP, "install", "-c", constraints, f"{wheel}[onnx]"]
     subprocess.run(command, check=True, cwd=folder)
     return folder / "bin"
