@@ -1,8 +1,10 @@
 """TensorBoard's event files."""
 
 import functools
+import importlib
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,11 +33,7 @@ class TensorBoard:
 
     @functools.cached_property
     def _summary(self) -> Any:
-        from tensorboardX import (
-            summary,
-        )  # with PyTorch installed it takes seconds: not before the first epoch
-
-        return summary
+        return _load("tensorboardX.summary")
 
     def log_epoch(self, trial: int, epoch: int, scalars: Mapping[str, float]) -> None:
         """Adds one epoch's numbers, at the epoch's step."""
@@ -77,9 +75,8 @@ class TensorBoard:
             return []
         if events := self._open_file(trial):
             return events
-        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-
-        return [_event(step=epoch, session_log=SessionLog(status=SessionLog.START))]
+        begin = _load("tensorboardX.proto.event_pb2").SessionLog
+        return [_event(step=epoch, session_log=begin(status=begin.START))]
 
     def _open_file(self, trial: int) -> list[Any]:
         """Makes the file ready to be appended to; returns what a new one begins with."""
@@ -88,10 +85,25 @@ class TensorBoard:
         return [] if _cut_torn_end(file) else [_event(file_version="brain.Event:2")]
 
 
-def _event(**fields: Any) -> Any:
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+@functools.cache
+def _load(name: str) -> Any:
+    """Returns a module of tensorboardX's, imported when it is first needed.
 
-    return Event(wall_time=time.time(), **fields)
+    tensorboardX imports PyTorch where that is installed, for types that aren't used here: seconds, and
+    hundreds of megabytes in a process that trains with JAX. For as long as that takes it isn't there.
+    """
+    hidden = "torch" not in sys.modules and "tensorboardX" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # importing it raises ImportError
+    try:
+        return importlib.import_module(name)
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
+def _event(**fields: Any) -> Any:
+    return _load("tensorboardX.proto.event_pb2").Event(wall_time=time.time(), **fields)
 
 
 def _append(file: Path, events: Iterable[Any]) -> None:
@@ -107,8 +119,7 @@ def _append(file: Path, events: Iterable[Any]) -> None:
 
 
 def _frame(data: bytes) -> bytes:
-    from tensorboardX.record_writer import masked_crc32c
-
+    masked_crc32c = _load("tensorboardX.record_writer").masked_crc32c
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 

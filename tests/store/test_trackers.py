@@ -4,7 +4,10 @@ import importlib.util
 import logging
 import math
 import struct
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,6 +15,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from hpjax.errors import ConfigError
 from hpjax.store.trackers import make_trackers
+
+ROOT = Path(__file__).parents[2]
 
 
 def _load(workdir, trial=0) -> EventAccumulator:
@@ -50,6 +55,21 @@ def test_curves_and_hparams_are_read_by_tensorboard(tmp_path):
     experiment = _hparams(events, "experiment").experiment
     assert [info.name.tag for info in experiment.metric_infos] == ["hparam/final_test_accuracy"]
     assert _hparams(events, "session_end_info").HasField("session_end_info")
+
+
+@pytest.mark.torch
+def test_pytorch_is_left_alone(tmp_path):
+    """Its libraries are no part of a process that trains with JAX, which may still want it later."""
+    code = (
+        "import sys; from hpjax.store.trackers import make_trackers\n"
+        f"with make_trackers(('tensorboard',), {str(tmp_path)!r}) as trackers:\n"
+        "    trackers.log_epoch(0, 1, {'train_loss': 1.0})\n"
+        "    trackers.log_hparams(0, {'learning_rate': 0.1}, {'final_test_loss': 1.0})\n"
+        "    print('torch' in sys.modules)\n"
+        "import torch; print(torch.ones(2).sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "2.0"], done.stderr
 
 
 def test_resumed_trial_shows_no_step_twice(tmp_path):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from hpjax.report.curves import ENDS
 from hpjax.report.page.source import PageSource
@@ -115,6 +114,8 @@ def _spread_epochs(last: int, pruned: Counter) -> list[int]:
 
 def _correlate(values: np.ndarray, finals: np.ndarray) -> float | None:
     """Returns Spearman's rank correlation; None where all are equal."""
+    from scipy.stats import rankdata  # takes a second, and only a page needs it
+
     a, b = rankdata(values), rankdata(finals)
     if a.std() == 0 or b.std() == 0:
         return None
