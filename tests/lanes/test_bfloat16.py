@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
@@ -16,7 +17,7 @@ def test_lanes_learn_and_equal_the_trial_alone(optimizer, rates):
     data = {"name": "synthetic_scenes", "image_size": 30, "max_train_examples": 48, "max_test_examples": 12}
     config = parse_config(
         {
-            "model": {"kernel_widths": (3, 3, 3)},
+            "model": MODEL,
             "data": data,
             "optimizer": {"name": optimizer},
             "train": {"batch_size": 16, "precision": "bfloat16"},
