@@ -33,6 +33,7 @@ def pytest_xdist_auto_num_workers():
 
 def pytest_configure():
     """Shares compiled programs among tests, workers and the processes that they start, through the disk."""
+    gc.set_threshold(50_000, 20, 50)  # a worker holds millions of objects, which take seconds to go through
     if importlib.util.find_spec("jax") is not None:
         import jax
 

@@ -1,8 +1,12 @@
 """How XLA is brought to compile hpjax's operations well."""
 
+import contextlib
 import functools
 import logging
+import os
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -65,13 +69,35 @@ def use_compilation_cache() -> None:
     folder = cache_dir() / "programs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unused(folder, CACHE_BYTES)
     except OSError as error:
         log.warning("compiled programs can't be kept in %s: %s", folder, error.strerror)
         return
+    # What can't be read, because it was cut off, is compiled: nobody needs to be told.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()  # jax decides once, at its first compilation, whether there is one
+
+
+def remove_unused(folder: Path, most: int) -> None:
+    """Removes the programs that were unused for longest, where all take more than `most` bytes.
+
+    jax's own limit would read the whole folder whenever a program is added, while others wait: half a second
+    at 3,000 programs.
+    """
+    files = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):  # another process has just removed it
+            status = entry.stat()
+            files.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
+    excess = sum(size for _, size, _ in files) - most
+    for _, size, path in sorted(files):
+        if excess <= 0:
+            break
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        excess -= size
 
 
 def compile_seconds() -> float:
