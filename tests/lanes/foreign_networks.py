@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import nnx
 
-
 LEAKY = functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
 
 
@@ -111,15 +110,13 @@ class Recurrent(nnx.Module):
 
     def __call__(self, images):
         rows = images.reshape(*images.shape[:2], -1)
-        return self.out(self.rnn(rows)[:, -1])
+        return self.out(jnp.asarray(self.rnn(rows))[:, -1])
 
 
 class Shared(nnx.Module):
     """One block used twice, an activation that is an argument, rematerialised in the backward pass."""
 
-    def __init__(
-        self, *, num_classes, rngs, activation=functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
-    ):
+    def __init__(self, *, num_classes, rngs, activation=LEAKY):
         self.stem = nnx.Conv(3, 6, (5, 5), strides=5, rngs=rngs)
         self.block = nnx.Conv(6, 6, (3, 3), rngs=rngs)
         self.out = nnx.Linear(6, num_classes, rngs=rngs)
