@@ -41,6 +41,14 @@ class ModelConfig:
         "searched with --space=model.NAME=… (a program each, unless the class declares it dynamic)",
         rules.OPTIONS,
     )
+    freeze: str = field(
+        "none",
+        "modules whose weights and batch statistics stay what they begin as, by name with + in between, e.g. "
+        "conv1+layer1.0, or a tuple; their batch norm uses its running statistics; none: all are trained",
+        rules.MODULES,
+        tuples=rules.MODULE_NAMES,
+        axis="freeze",
+    )
     pretrained: str = field(
         "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
     )
@@ -67,12 +75,25 @@ class OptimizerConfig:
         },
     )
     learning_rate: float = field(1e-4, "its peak", rules.POSITIVE, dynamic=True)
-    weight_decay: float = field(0.0, "L2 coefficient on every parameter", rules.NOT_NEGATIVE, dynamic=True)
+    weight_decay: float = field(0.0, "L2 coefficient", rules.NOT_NEGATIVE, dynamic=True)
     weight_decay_mode: str = field(
         "coupled",
         "where decay enters",
         axis="weight_decay_mode",
         choices={"coupled": "it is added to the gradient", "decoupled": "it shrinks weights, as in AdamW"},
+    )
+    weight_decay_on: str = field(
+        "all",
+        "which parameters decay",
+        axis="weight_decay_on",
+        choices={"all": "all", "kernels": "not biases, nor scales and shifts of norms (what has one axis)"},
+    )
+    head_factor: float = field(
+        1.0,
+        "the learning rate of the last layer over that of the others; its name is HEAD of the model's class, "
+        "or it is what is created last",
+        rules.POSITIVE,
+        dynamic=True,
     )
     momentum: float = field(0.9, "of momentum, nesterov and rmsprop", rules.FRACTION, dynamic=True)
     b1: float = field(0.9, "decay of the first moment", rules.FRACTION, dynamic=True)

@@ -112,6 +112,16 @@ def static_key(config: Config, dynamic: Collection[str] = ()) -> str:
     return json.dumps({name: plain[name] for name in ("model", "data", "optimizer", "train")}, sort_keys=True)
 
 
+def is_used(config: Config, name: str) -> bool:
+    """Returns whether a field's hyperparameter may differ from its default, in any trial of the sweep.
+
+    What isn't used is in no program.
+    """
+    section, field = HYPERPARAMETERS[name].key.split(".")
+    default = getattr(getattr(Config(), section), field)
+    return name in config.sweep.space or getattr(getattr(config, section), field) != default
+
+
 def check_value(name: str, value: Any) -> Any:
     """Returns one hyperparameter's value in its type.
 

@@ -1,5 +1,6 @@
 """From a configuration to what is compiled: the program and the task of a group of trials."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import is_used
 from hpjax.config.user_files import absolute_name
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset, Split
@@ -18,6 +20,7 @@ from hpjax.lanes.memory_left import total_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.rules import create_augment, create_input_rule, create_loss_rule
 from hpjax.lanes.task import Task
+from hpjax.models.modules import check_frozen, find_head
 from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model, describe_inputs, find_model_class
 from hpjax.models.torch_weights import match_weights
@@ -94,9 +97,26 @@ def create_program(config: Config, dataset: Dataset) -> Program:
 
 
 def create_group_recipe(config: Config, dataset: Dataset, model: nnx.Module) -> Recipe:
-    """Returns what shapes the program of the group that `config` belongs to, with the model's structure."""
+    """Returns what shapes the program of the group that `config` belongs to, with the model's structure.
+
+    Raises:
+      ConfigError: A module that is frozen, or the head, isn't there.
+    """
     rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
-    return create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision, *rules)
+    frozen = check_frozen(model, config.model.freeze)
+    optimizer = optimizer_rule(config, len(dataset.train))
+    if is_used(config, "head_factor"):
+        optimizer = dataclasses.replace(optimizer, head=_find_head(config, dataset, frozen))
+    return create_recipe(model, optimizer, config.train.precision, *rules, frozen)
+
+
+def _find_head(config: Config, dataset: Dataset, frozen: tuple[str, ...]) -> str:
+    create, name = model_factory(config, dataset), config.model.name
+    head = find_head(name, lambda: create(init_rngs(0)), dataset.num_outputs)
+    if head in frozen:
+        allowed = f"modules without {head}, the head, which optimizer.head_factor is about"
+        raise ConfigError("model.freeze", config.model.freeze, allowed)
+    return head
 
 
 def model_factory(config: Config, dataset: Dataset):
@@ -132,9 +152,8 @@ def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
     full, rest = divmod(num_examples, fit_batch_size(config.train.batch_size, num_examples))
     steps = full + bool(rest and config.data.remainder == "pad")
     o = config.optimizer
-    return OptimizerRule(
-        o.name, o.weight_decay_mode, o.schedule, o.warmup_fraction, steps * config.train.epochs
-    )
+    total = steps * config.train.epochs
+    return OptimizerRule(o.name, o.weight_decay_mode, o.schedule, o.warmup_fraction, total, o.weight_decay_on)
 
 
 def trial_hparams(config: Config, seed: int) -> Hparams:
@@ -151,6 +170,7 @@ def trial_hparams(config: Config, seed: int) -> Hparams:
         label_smoothing=t.label_smoothing,
         dropout_rate=t.dropout_rate,
         seed=seed,
+        head_factor=o.head_factor if is_used(config, "head_factor") else None,
         options=dynamic_values(find_model_class(config.model.name), config.model.options),
     )
 

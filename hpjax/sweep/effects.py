@@ -31,7 +31,7 @@ from hpjax.lanes.group import (
 from hpjax.models.registry import MODEL_NAMES, create_model, find_model_class
 from hpjax.search.axis import Axis
 from hpjax.search.space import Space
-from hpjax.train.hparams import Hparams, create_hparams
+from hpjax.train.hparams import Hparams, create_hparams, name_numbers
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
 from hpjax.train.state import create_state, init_rngs
 from hpjax.train.step import Batch, predict_step, training_loss
@@ -166,18 +166,18 @@ def _loss_reads(name: str, trials: list[Config], load: Load, swept: set[str]) ->
         return [training_loss(state.params, state, hparams, batch) for batch in batches]
 
     jaxpr = jax.make_jaxpr(loss)(hparams, state, images, labels, mask).jaxpr
-    return (option_of(name) or name) in list_read(jaxpr, sorted(hparams.options))
+    return (option_of(name) or name) in list_read(jaxpr, hparams)
 
 
-def list_read(jaxpr: Jaxpr, options: Sequence[str] = ()) -> set[str]:
+def list_read(jaxpr: Jaxpr, hparams: Hparams | None = None) -> set[str]:
     """Returns which hyperparameters the outputs of a program depend on.
 
     Args:
       jaxpr: the program's; its first inputs are `Hparams`.
-      options: the names of those of the model, as they stand there.
+      hparams: those that it was traced with; None: those that are in every program.
     """
     read = _find_read(jaxpr, [True] * len(jaxpr.outvars))
-    names = [*(name for name in Hparams._fields if name != "options"), *options]  # which stand last
+    names = name_numbers(create_hparams() if hparams is None else hparams)
     return {name for name, is_read in zip(names, read, strict=False) if is_read}
 
 
@@ -208,7 +208,9 @@ def _optimizer_differs(name: str, trials: list[Config], load: Load, swept: set[s
     decays = "weight_decay" in swept or trials[0].optimizer.weight_decay > 0
     rules = [optimizer_rule(trial, len(load(trial).train)) for trial in trials]
     if not decays:  # what is added to the gradient or takes from the weights is 0
-        rules = [dataclasses.replace(rule, weight_decay_mode="coupled") for rule in rules]
+        rules = [
+            dataclasses.replace(rule, weight_decay_mode="coupled", weight_decay_on="all") for rule in rules
+        ]
     return len(set(map(_lower_update, rules))) > 1
 
 
@@ -302,6 +304,6 @@ _QUESTIONS = {
     **dict.fromkeys(("dropout_rate", "label_smoothing"), _LOSS_NUMBER),
     **dict.fromkeys(("kernel_width", "padding"), _NETWORK),
     **dict.fromkeys(("schedule", "warmup_fraction"), _RATE),
-    "weight_decay_mode": _MODE,
+    **dict.fromkeys(("weight_decay_mode", "weight_decay_on"), _MODE),
     "batch_size": _Question((), _batches_differ, lambda config: "a step takes all images with each value"),
 }

@@ -1,8 +1,9 @@
 """Optimizers from optax, every number of which is a traced scalar."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,24 @@ from jaxtyping import Array, Float, PyTree
 from hpjax.errors import ConfigError
 from hpjax.ops.sums import square_sum
 from hpjax.train.hparams import Hparams
+from hpjax.train.weights import is_within, name_weights
 
 WEIGHT_DECAY_MODES = ("coupled", "decoupled")
+DECAYED = ("all", "kernels")
 ALWAYS_DECOUPLED = ("adamw", "lamb", "lion")
 ELEMENTWISE = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop")
+
+
+class Role(NamedTuple):
+    """How a weight is told apart from others.
+
+    Attributes:
+      head: whether it is the head's, which has a learning rate of its own.
+      decays: whether weight decay applies to it.
+    """
+
+    head: bool
+    decays: bool
 
 
 @dataclass(frozen=True)
@@ -30,11 +45,15 @@ class OptimizerRule:
     schedule: str = "constant"
     warmup_fraction: float = 0.0  # share of total_steps with a linear warm-up, in [0, 1)
     total_steps: int = 1  # over which the schedule is stretched
+    weight_decay_on: str = "all"  # kernels: not biases, nor weights of one axis
+    head: str = ""  # the module that `Hparams.head_factor` is about; empty where it isn't used
+    role: Role | None = None  # of the only weight that there is; None: as its name and its axes say
 
     def __post_init__(self):
         """Raises ConfigError for a name that doesn't exist."""
         _check_choice("optimizer.name", self.name, OPTIMIZER_NAMES)
         _check_choice("optimizer.weight_decay_mode", self.weight_decay_mode, WEIGHT_DECAY_MODES)
+        _check_choice("optimizer.weight_decay_on", self.weight_decay_on, DECAYED)
         _check_choice("optimizer.schedule", self.schedule, SCHEDULE_NAMES)
         if not 0 <= self.warmup_fraction < 1:
             raise ConfigError("optimizer.warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
@@ -49,6 +68,23 @@ class OptimizerRule:
         """Whether each number's update follows from its own gradient, once the gradients' norm is known."""
         return self.name in ELEMENTWISE
 
+    def roles(self, params: PyTree) -> list[Role]:
+        """Returns the role of each weight, in the order of the tree's leaves."""
+        leaves = jax.tree.leaves(params)
+        if self.role is not None:
+            return [self.role] * len(leaves)
+        heads = (self.head,) if self.head else ()
+        return [
+            Role(is_within(name, heads), self.weight_decay_on == "all" or _is_kernel(name, leaf))
+            for name, leaf in zip(name_weights(params), leaves, strict=True)
+        ]
+
+    def for_each(self, params: PyTree) -> list["OptimizerRule"]:
+        """Returns the rule of each weight by itself: one that knows its role, where there are several."""
+        if not self.head and self.weight_decay_on == "all":
+            return [self] * len(jax.tree.leaves(params))
+        return [dataclasses.replace(self, role=role) for role in self.roles(params)]
+
 
 def make_optimizer(
     rule: OptimizerRule, hparams: Hparams, norm: Float[Array, ""] | None = None
@@ -59,14 +95,15 @@ def make_optimizer(
     decoupled decay is added, and the result is scaled by the learning rate at this step. So `sgd`,
     `momentum`, `nesterov`, `adam`, `adamw` and `rmsprop` follow PyTorch's definitions. `rmsprop` decays
     its mean square by `b2` (PyTorch's `alpha`) and uses `momentum`; `adafactor` uses none of `momentum`,
-    `b1`, `b2` and `eps`.
+    `b1`, `b2` and `eps`. `head_factor` multiplies the head's learning rate, and so its decoupled decay, as
+    in a parameter group of PyTorch's.
 
     Args:
       rule: what it does.
       hparams: how strongly; every field can be traced.
       norm: the gradients' global norm where it is known already; else clipping measures it.
     """
-    decay = optax.add_decayed_weights(hparams.weight_decay)
+    decay = _add_decay(rule, hparams.weight_decay)
     after = [decay] if rule.decoupled else []
     if rule.name == "lamb":
         after.append(optax.scale_by_trust_ratio())
@@ -76,6 +113,7 @@ def make_optimizer(
         *_DIRECTIONS[rule.name](hparams),
         *after,
         _scale_by_learning_rate(rule, hparams.learning_rate),
+        *([] if hparams.head_factor is None else [_scale_head(rule, hparams.head_factor)]),
     )
     return optax.GradientTransformation(chain.init, _promoting(chain.update))
 
@@ -131,6 +169,39 @@ def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.Gradien
         return optax.scale(-learning_rate)
     factor = make_schedule(rule)
     return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
+
+
+def _add_decay(rule: OptimizerRule, weight_decay: Float[Array, ""]) -> optax.GradientTransformation:
+    """Returns optax's own where all weights decay."""
+    if rule.weight_decay_on == "all":
+        return optax.add_decayed_weights(weight_decay)
+    decayed = optax.add_decayed_weights(weight_decay)
+
+    def update(updates, state, params=None):
+        added, _ = decayed.update(updates, state, params)
+        return _where([role.decays for role in rule.roles(params)], added, updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _scale_head(rule: OptimizerRule, factor: Float[Array, ""]) -> optax.GradientTransformation:
+    def update(updates, state, params=None):
+        scaled = jax.tree.map(lambda update: update * factor.astype(update.dtype), updates)
+        return _where([role.head for role in rule.roles(params)], scaled, updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _where(chosen: list[bool], tree: PyTree, others: PyTree) -> PyTree:
+    """Returns the leaves of `tree` that are chosen, and those of the other one where they aren't."""
+    leaves, structure = jax.tree.flatten(tree)
+    pairs = zip(chosen, leaves, jax.tree.leaves(others), strict=True)
+    return jax.tree.unflatten(structure, [leaf if is_chosen else other for is_chosen, leaf, other in pairs])
+
+
+def _is_kernel(name: str, weight: Any) -> bool:
+    """Returns whether a weight is no bias and has several axes, as no scale or shift of a norm has."""
+    return name.rpartition(".")[2] != "bias" and jnp.ndim(weight) > 1
 
 
 def _clip_factor(norm: Float[Array, ""], max_norm: Float[Array, ""] | float) -> Float[Array, ""]:

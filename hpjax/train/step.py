@@ -18,6 +18,7 @@ from hpjax.train.optimizer import global_norm
 from hpjax.train.scores import mean_loss, sum_scores
 from hpjax.train.state import TrainState, merge_model, purpose_key
 from hpjax.train.update import Numbers, in_pieces, update_weights
+from hpjax.train.weights import hold_statistics, join_weights, keep_frozen, split_weights
 
 NO_OPTIONS: Mapping[str, Array] = MappingProxyType({})
 
@@ -40,19 +41,20 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
       The state after the step, and the batch's sums with dropout on and BN in training mode.
     """
     gradient = jax.value_and_grad(training_loss, has_aux=True)
-    (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
+    trained, kept = split_weights(state.params, state.recipe.frozen)
+    (loss, (sums, batch_stats)), grads = gradient(trained, state, hparams, batch)
     norm = global_norm(grads)
     healthy = (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
     rule = state.recipe.optimizer
     update = in_pieces(update_weights) if rule.elementwise else update_weights
-    params, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, state.params)
+    trained, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, trained)
     batch_stats = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), batch_stats, state.batch_stats)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
         diverged_step=diverged_step,
-        params=params,
+        params=join_weights(trained, kept),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
@@ -89,11 +91,20 @@ def sum_predictions(
     return sum_scores(rule, outputs, targets, smoothing, mask)
 
 
-def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
-    """Returns the mean loss of a batch in training mode; beside it its sums and the new statistics."""
-    dtype = _dtype(state)
-    model = merge_model(state, _cast(params, dtype))
+def training_loss(trained: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
+    """Returns the mean loss of a batch in training mode; beside it its sums and the new statistics.
+
+    Args:
+      trained: the weights; those of frozen modules are the state's.
+      state: the trial's.
+      hparams: the trial's.
+      batch: examples.
+    """
+    dtype, frozen = _dtype(state), state.recipe.frozen
+    _, kept = split_weights(state.params, frozen)
+    model = merge_model(state, _cast(join_weights(trained, kept), dtype))
     model.train()
+    hold_statistics(model, frozen)
     key = jax.random.fold_in(purpose_key(hparams.seed, "dropout"), state.step)
     nnx.reseed(model, default=key, dropout=key)
     arguments = {"mask": batch.mask, "dropout_rate": hparams.dropout_rate, "rngs": nnx.Rngs(dropout=key)}
@@ -104,7 +115,7 @@ def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch:
     sums = sum_predictions(recipe.loss, outputs, batch.labels, batch.mask, hparams.label_smoothing)
     _, _, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     batch_stats = jax.tree.map(lambda new, old: new.astype(old.dtype), batch_stats, state.batch_stats)
-    return mean_loss(sums), (sums, batch_stats)
+    return mean_loss(sums), (sums, keep_frozen(batch_stats, state.batch_stats, frozen))
 
 
 def _dtype(state: TrainState):

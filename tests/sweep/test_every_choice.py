@@ -71,6 +71,7 @@ OTHER = {
     "seed": 3,
     "model.kernel_widths": (3, 2, 3),
     "model.options": {"bias": False},
+    "model.freeze": "linear.kernel",
     "model.pretrained": "weights.safetensors",
     "data.dir": "tree",
     "data.train": "tree/train",
@@ -82,6 +83,7 @@ OTHER = {
     "data.max_test_examples": 10,
     "optimizer.learning_rate": 2e-4,
     "optimizer.weight_decay": 0.1,
+    "optimizer.head_factor": 2.0,
     "optimizer.momentum": 0.5,
     "optimizer.b1": 0.8,
     "optimizer.b2": 0.9,
@@ -161,6 +163,7 @@ COMPANIONS = {
         "train.epochs": 1,
     },
     "model.options=another": {"model.name": BASE["model.name"]},
+    "model.freeze=another": {"model.name": BASE["model.name"], "model.options": {}},  # a bias is left
     "lanes.strategy=auto": {"model.name": BASE["model.name"]},
     "lanes.tune=True": {"model.name": "custom_cnn"},
     "model.kernel_widths=another": {"model.name": "custom_cnn"},
