@@ -167,6 +167,12 @@ class SweepConfig:
         "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
     )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
+    seed_values: tuple[int, ...] = field(
+        (),
+        "which seeds those are; (): seed, seed + 1, …; an axis of the space that is called seed sets it: "
+        "--space=seed=0,1,2",
+        rules.SEEDS,
+    )
     final_seeds: int = field(
         0, "how many further seeds the best setting is run with at the end", rules.COUNT_OR_0
     )

@@ -138,6 +138,10 @@ FACTOR = Check("a factor greater than 1", lambda x: x > 1)
 COUNT = Check("a whole number of at least 1", lambda x: x >= 1)
 COUNT_OR_0 = Check("a whole number of at least 0", lambda x: x >= 0)
 SEED = Check(f"a whole number from 0 to {MAX_INT}", lambda x: 0 <= x <= MAX_INT)
+SEEDS = Check(
+    f"different whole numbers from 0 to {MAX_INT}",
+    lambda x: all(is_int(seed) and 0 <= seed <= MAX_INT for seed in x) and len({*x}) == len(x),
+)
 BATCH = Check("a whole number of at least 2 (BN needs two images)", lambda x: x >= 2)
 SIDE = Check("0 (the source's own) or 8 to 1024 pixels", lambda x: x == 0 or 8 <= x <= 1024)
 SIDES = Check(

@@ -97,6 +97,7 @@ OTHER = {
     "sweep.space": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}},
     "sweep.trials": 3,
     "sweep.seeds": 2,
+    "sweep.seed_values": (5, 3),
     "sweep.final_seeds": 1,
     "sweep.pruner_options": {"n_startup_trials": 1},
     "sweep.pbt": {"every_epochs": 1, "fraction": 0.5, "perturb": 1.5},
