@@ -110,8 +110,15 @@ class OptimizerConfig:
             "linear": "straight down to 0",
         },
     )
+    ema_decay: float = field(
+        0.0,
+        "share that an average of weights and batch statistics keeps at each step; the average is evaluated "
+        "and handed over; 0: the weights themselves are",
+        rules.FRACTION,
+        dynamic=True,
+    )
     warmup_fraction: float = field(
-        0.0, "share of all steps with a linear warm-up", rules.FRACTION, axis="warmup_fraction"
+        0.0, "share of all steps with a linear warm-up", rules.FRACTION, dynamic=True
     )
 
 

@@ -21,6 +21,7 @@ _FIELDS = {
     "optimizer.weight_decay": "wd l2 decay weightdecay",
     "optimizer.weight_decay_on": "no_decay no_weight_decay bias_decay norm_decay",
     "optimizer.head_factor": "head_lr head_lr_factor head_multiplier lr_mult",
+    "optimizer.ema_decay": "ema ema_beta model_ema_decay weight_ema swa",
     "optimizer.momentum": "mom mu",
     "optimizer.b1": "beta1 beta_1",
     "optimizer.b2": "beta2 beta_2",

@@ -105,6 +105,8 @@ def create_group_recipe(config: Config, dataset: Dataset, model: nnx.Module) -> 
     rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
     frozen = check_frozen(model, config.model.freeze)
     optimizer = optimizer_rule(config, len(dataset.train))
+    if "warmup_fraction" in config.sweep.space:  # each lane has its own
+        optimizer = dataclasses.replace(optimizer, warmup_fraction=0.0)
     if is_used(config, "head_factor"):
         optimizer = dataclasses.replace(optimizer, head=_find_head(config, dataset, frozen))
     return create_recipe(model, optimizer, config.train.precision, *rules, frozen)
@@ -171,6 +173,8 @@ def trial_hparams(config: Config, seed: int) -> Hparams:
         dropout_rate=t.dropout_rate,
         seed=seed,
         head_factor=o.head_factor if is_used(config, "head_factor") else None,
+        warmup_fraction=o.warmup_fraction if "warmup_fraction" in config.sweep.space else None,
+        ema_decay=o.ema_decay if is_used(config, "ema_decay") else None,
         options=dynamic_values(find_model_class(config.model.name), config.model.options),
     )
 

@@ -25,6 +25,8 @@ class Hparams(NamedTuple):
     dropout_rate: Float[Array, ""]  # probability of dropping an activation, in [0, 1)
     seed: UInt32[Array, ""]  # seeds initialisation, dropout and augmentation
     head_factor: Float[Array, ""] | None  # the head's learning rate over that of the others
+    warmup_fraction: Float[Array, ""] | None  # instead of the rule's, where lanes have different ones
+    ema_decay: Float[Array, ""] | None  # what the average of the weights keeps at each step, in [0, 1)
     options: dict[str, Float[Array, ""]]  # what the model's class declares to be dynamic, by name
 
 
@@ -40,13 +42,16 @@ def create_hparams(
     dropout_rate: float = 0.5,
     seed: int = 0,
     head_factor: float | None = None,
+    warmup_fraction: float | None = None,
+    ema_decay: float | None = None,
     options: Mapping[str, float] = MappingProxyType({}),
 ) -> Hparams:
     """Returns one trial's `Hparams` as float32 scalars (and a uint32 seed)."""
     numbers = (learning_rate, weight_decay, momentum, b1, b2, eps, clip_norm, label_smoothing, dropout_rate)
     # Kept on the host: ten transfers to the device would cost more than the numbers are worth.
     own = {name: np.float32(value) for name, value in options.items()}
-    used = (None if number is None else np.float32(number) for number in (head_factor,))
+    used = (head_factor, warmup_fraction, ema_decay)
+    used = (None if number is None else np.float32(number) for number in used)
     return Hparams(*map(np.float32, numbers), np.uint32(seed), *used, own)  # type: ignore[arg-type]
 
 

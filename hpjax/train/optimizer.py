@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -112,7 +113,7 @@ def make_optimizer(
         *([] if rule.decoupled else [decay]),
         *_DIRECTIONS[rule.name](hparams),
         *after,
-        _scale_by_learning_rate(rule, hparams.learning_rate),
+        _scale_by_learning_rate(rule, hparams.learning_rate, hparams.warmup_fraction),
         *([] if hparams.head_factor is None else [_scale_head(rule, hparams.head_factor)]),
     )
     return optax.GradientTransformation(chain.init, _promoting(chain.update))
@@ -140,18 +141,39 @@ def global_norm(grads: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(grads))))
 
 
-def make_schedule(rule: OptimizerRule) -> optax.Schedule:
+def make_schedule(rule: OptimizerRule, warmup_fraction: Float[Array, ""] | None = None) -> optax.Schedule:
     """Returns `factor(step)` in [0, 1], by which the learning rate is multiplied; steps count from 0.
 
     Warm-up rises linearly and reaches 1 at its last step; `cosine` and `linear` then fall to 0 at
     `total_steps`. The factor is the same for all trials, so that their learning rates can be traced.
+
+    Args:
+      rule: what it does.
+      warmup_fraction: instead of the rule's; can be traced.
     """
-    warmup = round(rule.warmup_fraction * rule.total_steps)
+    if warmup_fraction is not None:
+        return _make_own_schedule(rule, warmup_fraction)
+    # As a traced one is rounded: a lane's own fraction means as many steps as the same one of all lanes.
+    warmup = int(np.round(np.float32(rule.warmup_fraction) * np.float32(rule.total_steps)))
     rest = max(rule.total_steps - warmup, 1)
     after = _SCHEDULES[rule.schedule](rest)
     rise = optax.linear_schedule(0.0, 1.0, max(warmup, 1))
     factor = optax.join_schedules([lambda step: rise(step + 1), after], [warmup])
     return lambda step: factor(jnp.asarray(step, jnp.float32))
+
+
+def _make_own_schedule(rule: OptimizerRule, warmup_fraction: Float[Array, ""]) -> optax.Schedule:
+    """Returns the factor where the number of steps of the warm-up is traced, which optax's own can't take."""
+    total = jnp.asarray(rule.total_steps, jnp.float32)
+    warmup = jnp.round(warmup_fraction * total)
+    after = _SCHEDULES[rule.schedule](1)  # over one unit, of which so much has passed
+
+    def factor(step: Any) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        passed = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+        return jnp.where(step < warmup, (step + 1) / jnp.maximum(warmup, 1), after(passed))
+
+    return factor
 
 
 def _promoting(update: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,10 +186,10 @@ def _promoting(update: Callable[..., Any]) -> Callable[..., Any]:
     return promoting
 
 
-def _scale_by_learning_rate(rule: OptimizerRule, learning_rate) -> optax.GradientTransformation:
-    if rule.schedule == "constant" and rule.warmup_fraction == 0:
+def _scale_by_learning_rate(rule: OptimizerRule, learning_rate, warmup) -> optax.GradientTransformation:
+    if rule.schedule == "constant" and rule.warmup_fraction == 0 and warmup is None:
         return optax.scale(-learning_rate)
-    factor = make_schedule(rule)
+    factor = make_schedule(rule, warmup)
     return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
 
 

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int32
 
+from hpjax.train.average import Average, create_average
 from hpjax.train.hparams import Hparams
 from hpjax.train.inputs import AS_THEY_ARE, InputRule
 from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
-from hpjax.train.weights import split_weights
+from hpjax.train.weights import join_weights, split_weights
 
 NEVER = -1
 
@@ -44,6 +45,7 @@ class TrainState:
     rng: nnx.State  # raw keys of modules that hold streams of their own; reseeded at every step
     opt_state: Any  # optax's state, of the weights that are trained
     recipe: Recipe = dataclasses.field(metadata={"static": True})
+    average: Average | None = None  # what is evaluated instead of the weights, where there is one
 
 
 def create_recipe(
@@ -69,7 +71,17 @@ def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainSt
     trained, _ = split_weights(params, recipe.frozen)
     opt_state = make_optimizer(recipe.optimizer, hparams).init(trained)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, zero + NEVER, params, batch_stats, raw_keys(rng), opt_state, recipe)
+    average = None if hparams.ema_decay is None else create_average(trained, batch_stats)
+    return TrainState(zero, zero + NEVER, params, batch_stats, raw_keys(rng), opt_state, recipe, average)
+
+
+def evaluated_state(state: TrainState) -> TrainState:
+    """Returns the state with the weights that are evaluated and handed over: the averaged ones, if any."""
+    if state.average is None:
+        return state
+    _, kept = split_weights(state.params, state.recipe.frozen)
+    params, batch_stats = join_weights(state.average.params, kept), state.average.batch_stats
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, average=None)
 
 
 def init_rngs(seed) -> nnx.Rngs:

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
+from hpjax.train.average import Average, move_average
 from hpjax.train.hparams import Hparams
 from hpjax.train.inputs import prepare_inputs
 from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
 from hpjax.train.optimizer import global_norm
 from hpjax.train.scores import mean_loss, sum_scores
-from hpjax.train.state import TrainState, merge_model, purpose_key
+from hpjax.train.state import TrainState, evaluated_state, merge_model, purpose_key
 from hpjax.train.update import Numbers, in_pieces, update_weights
 from hpjax.train.weights import hold_statistics, join_weights, keep_frozen, split_weights
 
@@ -49,6 +50,7 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
     update = in_pieces(update_weights) if rule.elementwise else update_weights
     trained, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, trained)
     batch_stats = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), batch_stats, state.batch_stats)
+    average = _move(state, Average(trained, batch_stats), hparams, healthy)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
     state = dataclasses.replace(
         state,
@@ -57,8 +59,16 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
         params=join_weights(trained, kept),
         batch_stats=batch_stats,
         opt_state=opt_state,
+        average=average,
     )
     return state, sums
+
+
+def _move(state: TrainState, new: Average, hparams: Hparams, healthy: Bool[Array, ""]) -> Average | None:
+    if state.average is None or hparams.ema_decay is None:
+        return state.average
+    moved = move_average(state.average, new, hparams.ema_decay, state.step == 0)
+    return jax.tree.map(lambda new, old: jnp.where(healthy, new, old), moved, state.average)
 
 
 def predict_step(
@@ -67,10 +77,11 @@ def predict_step(
     """Returns what the model gives, of classes logits, with dropout off and BN's running statistics.
 
     Args:
-      state: the trial's.
+      state: the trial's; where it has averaged weights, they are the model's.
       images: uint8, or floats.
       options: the trial's dynamic ones, as in `Hparams`.
     """
+    state = evaluated_state(state)
     model: Any = merge_model(state, _cast(state.params, _dtype(state)))
     model.eval()
     return model(prepare_inputs(images, state.recipe.inputs, _dtype(state)), **options)

@@ -70,8 +70,13 @@ def _assert_lanes_are_trials_alone(trials, **config):
     return engine, together
 
 
-NUMBERS = ("head_factor",)
-LANES = ({"head_factor": 1.0}, {"head_factor": 0.1}, {"head_factor": 10.0})
+NUMBERS = ("head_factor", "warmup_fraction", "ema_decay")
+LANES = (
+    {"head_factor": 1.0, "warmup_fraction": 0.0, "ema_decay": 0.0},  # as if there were none of these
+    {"head_factor": 0.1, "warmup_fraction": 0.0, "ema_decay": 0.0},
+    {"head_factor": 1.0, "warmup_fraction": 0.5, "ema_decay": 0.0},
+    {"head_factor": 1.0, "warmup_fraction": 0.0, "ema_decay": 0.7},
+)
 FROZEN = {"freeze": "stem+norm", "weight_decay_on": "kernels"}
 
 
@@ -79,7 +84,7 @@ def test_lanes_with_numbers_of_their_own():
     _, results = _assert_lanes_are_trials_alone(LANES, space=NUMBERS, **FROZEN)
     assert len({_measured(results, lane)[-1] for lane in range(len(LANES))}) == len(LANES)
     _, plain = _train([{}], **FROZEN)
-    np.testing.assert_allclose(_measured(results, 0), _measured(plain, 0), rtol=1e-5)  # a factor of 1 is none
+    np.testing.assert_allclose(_measured(results, 0), _measured(plain, 0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,41 @@ def test_frozen_modules_stay_as_they_begin_to_the_bit(config):
         assert all(same) if module in frozen else not any(same)
     moments = {name for name in engine.snapshot() if ".opt_state" in name and "kernel" in name}
     assert moments and not any(f"['{module}']" in name for name in moments for module in frozen)
+
+
+AVERAGED = len(LANES) - 1  # the lane with an average of its own
+
+
+def _read(snapshot, lane, part):
+    """Returns the trained weights, or their average, of a lane."""
+    prefix = f".state.{part}['head']"
+    return {name.removeprefix(prefix): a[lane] for name, a in snapshot.items() if name.startswith(prefix)}
+
+
+def _equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a.values(), b.values(), strict=True)) and len(a) > 0
+
+
+def test_the_average_is_kept_copied_and_handed_over():
+    engine, _ = _train(LANES, space=NUMBERS, **FROZEN)
+    begun = engine.snapshot()
+    averages = [_read(begun, lane, "average.params") for lane in range(len(LANES))]
+    same = [_equal(average, _read(begun, lane, "params")) for lane, average in enumerate(averages)]
+    assert same == [
+        lane != AVERAGED for lane in range(len(LANES))
+    ]  # without decay it is the weights themselves
+    for lane in (0, AVERAGED):
+        handed = engine.weights(lane)["params"]["head"]["kernel"]
+        np.testing.assert_array_equal(handed, averages[lane]["['kernel'].value"])
+    went_on = engine.run_epoch([Shuffle(5, EPOCHS)] * len(LANES), ("test",))
+    engine.restore(begun)  # as after a kill
+    again = engine.run_epoch([Shuffle(5, EPOCHS)] * len(LANES), ("test",))
+    jax.tree.map(
+        np.testing.assert_array_equal, (went_on.train, went_on.evaluated), (again.train, again.evaluated)
+    )
+    engine.restore(begun)
+    engine.copy_lanes([AVERAGED, *range(1, len(LANES))])  # in a population
+    assert _equal(_read(engine.snapshot(), 0, "average.params"), averages[AVERAGED])
 
 
 def _count_products(freeze):
@@ -119,9 +159,10 @@ def test_gradients_of_frozen_modules_are_not_computed():
 
 def test_a_number_that_is_not_used_is_in_no_program():
     plain = trial_hparams(_config(), 0)
-    assert plain.head_factor is None
+    assert plain.head_factor is None and plain.warmup_fraction is None and plain.ema_decay is None
     assert trial_hparams(_config(("head_factor",)), 0).head_factor == 1
     assert trial_hparams(_config(head_factor=2.0), 0).head_factor == 2
+    assert trial_hparams(_config(warmup_fraction=0.5), 0).warmup_fraction is None  # the rule has it
 
 
 def test_a_frozen_head_has_no_rate():

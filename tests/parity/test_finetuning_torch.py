@@ -8,8 +8,8 @@ from flax import nnx
 
 from hpjax.train.hparams import create_hparams
 from hpjax.train.optimizer import OptimizerRule
-from hpjax.train.state import create_recipe, create_state
-from hpjax.train.step import Batch, train_step
+from hpjax.train.state import create_recipe, create_state, evaluated_state
+from hpjax.train.step import Batch, predict_step, train_step
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -129,3 +129,21 @@ def test_twenty_steps(name):
     _train_theirs(net, make(net))
     state = _train_ours(model, rule, frozen, numbers)
     _assert_equal(state.params, state.batch_stats, net)
+
+
+@pytest.mark.parametrize("frozen", [(), pytest.param(("norm",), marks=pytest.mark.exhaustive)])
+def test_the_average_is_that_of_an_averaged_model(frozen):
+    """Weights and running statistics alike (`use_buffers`), and it is what is evaluated."""
+    model = tuned_network.Net(num_classes=3, rngs=nnx.Rngs(0))
+    net, decay = Theirs(model), 0.8
+    _freeze(*(getattr(net, name) for name in frozen))
+    update = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    averaged = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+    _train_theirs(net, _sgd(_trained(net)), lambda: averaged.update_parameters(net))
+    state = _train_ours(model, {"name": "momentum"}, frozen, {"ema_decay": decay})
+    _assert_equal(state.params, state.batch_stats, net)  # training goes on from the weights themselves
+    evaluated = evaluated_state(state)
+    _assert_equal(evaluated.params, evaluated.batch_stats, averaged.module)
+    averaged.eval()
+    theirs = averaged(torch.from_numpy(IMAGES[0])).detach().numpy()
+    np.testing.assert_allclose(jax.jit(predict_step)(state, IMAGES[0]), theirs, rtol=1e-3, atol=1e-3)

@@ -89,6 +89,7 @@ OTHER = {
     "optimizer.b2": 0.9,
     "optimizer.eps": 1e-6,
     "optimizer.clip_norm": 1.0,
+    "optimizer.ema_decay": 0.9,
     "optimizer.warmup_fraction": 0.5,
     "train.epochs": 3,
     "train.batch_size": 4,

@@ -1,3 +1,4 @@
+import itertools
 import operator
 
 import jax
@@ -146,6 +147,16 @@ def test_schedule(schedule):
     assert values[10] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-6)
     assert all(a >= b for a, b in zip(values[1:], values[2:], strict=False))
     assert values[6] == pytest.approx({"constant": 1.0, "cosine": 0.5, "linear": 0.5}[schedule])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
+def test_a_lanes_own_warmup_is_that_of_the_rule(schedule):
+    steps = jnp.arange(12)
+    for total, fraction in itertools.product((10, 25, 1), (0.0, 0.04, 0.1, 0.3, 0.9999999)):
+        fixed = make_schedule(OptimizerRule("sgd", "coupled", schedule, fraction, total_steps=total))
+        own = OptimizerRule("sgd", "coupled", schedule, total_steps=total)
+        traced = jax.jit(lambda f: jax.vmap(make_schedule(own, f))(steps))(jnp.float32(fraction))  # noqa: B023
+        np.testing.assert_allclose(traced, jax.vmap(fixed)(steps), rtol=1e-5, atol=1e-6)
 
 
 def test_schedule_multiplies_the_learning_rate():
