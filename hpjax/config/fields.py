@@ -73,6 +73,8 @@ class OptimizerConfig:
             "rmsprop": "the gradient over its root mean square (b2, eps), with momentum",
             "adafactor": "factored second moments; without momentum, b1, b2 and eps",
         },
+        forms=(Form("FILE.py:FUNCTION", rules.OWN, "of one trial's numbers: your own, from optax's parts"),),
+        path=True,
     )
     learning_rate: float = field(1e-4, "its peak", rules.POSITIVE, dynamic=True)
     weight_decay: float = field(0.0, "L2 coefficient", rules.NOT_NEGATIVE, dynamic=True)

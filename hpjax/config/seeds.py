@@ -50,13 +50,13 @@ def seed_of(config: Config, seed_index: int) -> int:
 
 
 def _list_values(spec: Any) -> tuple:
-    if isinstance(spec, list | tuple):
-        return tuple(spec)
-    if not isinstance(spec, Mapping) or set(spec) - {"low", "high", "step", "choices"}:
+    choices = spec["choices"] if isinstance(spec, Mapping) and set(spec) == {"choices"} else spec
+    if isinstance(choices, list | tuple):
+        return tuple(choices)
+    if not isinstance(spec, Mapping) or set(spec) - {"low", "high", "step"}:
         raise ConfigError(_KEY, spec, _FORMS)
-    if set(spec) == {"choices"}:
-        return tuple(spec["choices"])
-    low, high, step = spec.get("low"), spec.get("high"), spec.get("step") or 1
-    if not (is_int(low) and is_int(high) and is_int(step) and step > 0 and 0 <= high - low < MOST * step):
+    low, high, step = (spec.get(name, 1) for name in ("low", "high", "step"))
+    whole = {"low", "high"} <= set(spec) and all(map(is_int, (low, high, step)))
+    if not (whole and step > 0 and 0 <= high - low < MOST * step):
         raise ConfigError(_KEY, dict(spec), _FORMS)
     return tuple(range(low, high + 1, step))

@@ -12,11 +12,12 @@ from flax import nnx
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import is_used
-from hpjax.config.user_files import absolute_name
+from hpjax.config.user_files import absolute_name, is_own
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset, Split
 from hpjax.errors import ConfigError
 from hpjax.lanes.memory_left import total_bytes
+from hpjax.lanes.own_optimizer import load_optimizer
 from hpjax.lanes.program import Program
 from hpjax.lanes.rules import create_augment, create_input_rule, create_loss_rule
 from hpjax.lanes.task import Task
@@ -150,12 +151,28 @@ def example_shapes(dataset: Dataset, num: int) -> tuple[Any, Any, Any]:
 
 
 def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
-    """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps."""
+    """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps.
+
+    Raises:
+      ConfigError: There is no such function of the user's own, or decay is to be kept from some weights.
+      UserCodeError: The user's file can't be imported.
+    """
     full, rest = divmod(num_examples, fit_batch_size(config.train.batch_size, num_examples))
     steps = full + bool(rest and config.data.remainder == "pad")
     o = config.optimizer
+    if o.weight_decay_on != "all" and is_own(o.name):
+        allowed = f"all with optimizer.name={o.name!r}, which decays by itself"
+        raise ConfigError("optimizer.weight_decay_on", o.weight_decay_on, allowed)
     total = steps * config.train.epochs
-    return OptimizerRule(o.name, o.weight_decay_mode, o.schedule, o.warmup_fraction, total, o.weight_decay_on)
+    return OptimizerRule(
+        o.name,
+        o.weight_decay_mode,
+        o.schedule,
+        o.warmup_fraction,
+        total,
+        o.weight_decay_on,
+        own=load_optimizer(o.name),
+    )
 
 
 def trial_hparams(config: Config, seed: int) -> Hparams:

@@ -19,7 +19,9 @@ from jax.extend.core import Jaxpr, Var
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, option_of
+from hpjax.config.user_files import is_own
 from hpjax.data.dataset import Dataset
+from hpjax.errors import UserCodeError
 from hpjax.lanes.group import (
     create_group_recipe,
     example_shapes,
@@ -28,6 +30,7 @@ from hpjax.lanes.group import (
     optimizer_rule,
     trial_hparams,
 )
+from hpjax.lanes.own_optimizer import load_optimizer
 from hpjax.models.registry import MODEL_NAMES, create_model, find_model_class
 from hpjax.search.axis import Axis
 from hpjax.search.space import Space
@@ -101,12 +104,21 @@ def _look_at(axis: Axis, config: Config, space: Space, load: Load, swept: set[st
     idle, others = [], []
     for setting in settings:
         trials = [apply_hyperparameters(config, {**setting, axis.name: value}) for value in values]
-        (others if question.has_effect(axis.name, trials, load, swept) else idle).append(setting)
+        (others if _has_effect(question, axis.name, trials, load, swept) else idle).append(setting)
     if not idle:
         return None
     where = _tell_apart(idle, others)
     why = question.why(apply_hyperparameters(config, idle[0]))
     return None if where is None else Idle(axis.name, where, why)
+
+
+def _has_effect(question: _Question, name: str, trials: list[Config], load: Load, swept: set[str]) -> bool:
+    try:
+        return question.has_effect(name, trials, load, swept)
+    except UserCodeError:
+        if not any(is_own(trial.optimizer.name) for trial in trials):
+            raise
+        return True  # what it does to weights that aren't its network's can't be shown
 
 
 def _find_deciding(space: Space, axis: Axis, names: Sequence[str]) -> tuple[Axis, ...]:
@@ -145,7 +157,8 @@ def _tell_apart(idle: list[dict], others: list[dict]) -> dict[str, tuple] | None
 
 
 def _optimizer_reads(name: str, trials: list[Config], load: Load, swept: set[str]) -> bool:
-    update, arguments = _make_update(OptimizerRule(trials[0].optimizer.name))
+    optimizer = trials[0].optimizer.name
+    update, arguments = _make_update(OptimizerRule(optimizer, own=load_optimizer(optimizer)))
     return name in list_read(jax.make_jaxpr(update)(*arguments).jaxpr)
 
 
@@ -222,7 +235,11 @@ def _lower_update(rule: OptimizerRule) -> str:
 
 
 def _make_update(rule: OptimizerRule) -> tuple[Callable[..., Any], tuple]:
-    """Returns the rule's update and arguments to try it with: it is the same for weights of any shape."""
+    """Returns the rule's update and arguments to try it with: it is the same for weights of any shape.
+
+    Raises:
+      UserCodeError: One of the user's own asks for its own network's weights.
+    """
     numbers = Numbers(create_hparams(), np.float32(1), np.bool_(True))  # type: ignore[arg-type]
     weights = {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}
     moments = make_optimizer(rule, numbers.hparams).init(weights)

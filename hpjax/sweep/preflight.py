@@ -40,6 +40,7 @@ from hpjax.search.space import Space, parse_space
 from hpjax.search.untried import Untried
 from hpjax.store.rows import EpochRow, to_columns
 from hpjax.sweep.effects import find_idle
+from hpjax.sweep.optimizers import check_optimizers
 from hpjax.sweep.spec import create_space, list_models
 from hpjax.sweep.variants import list_variants
 from hpjax.tasks import SPLITS, choose_metrics
@@ -154,6 +155,7 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str,
         if (known := (arguments, trial.model.freeze, batch_size)) not in checked:
             checked.append(known)
             _check_model(trial, arguments, dataset)
+    check_optimizers(config, trials[0], load)
     return _check_effects(config, load)
 
 

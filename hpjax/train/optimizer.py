@@ -18,6 +18,8 @@ from hpjax.train.weights import is_within, name_weights
 
 WEIGHT_DECAY_MODES = ("coupled", "decoupled")
 DECAYED = ("all", "kernels")
+# What an optimizer of the user's own is given by name; the learning rate is that of the step.
+OWN_NUMBERS = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "eps")
 ALWAYS_DECOUPLED = ("adamw", "lamb", "lion")
 ELEMENTWISE = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop")
 
@@ -49,10 +51,12 @@ class OptimizerRule:
     weight_decay_on: str = "all"  # kernels: not biases, nor weights of one axis
     head: str = ""  # the module that `Hparams.head_factor` is about; empty where it isn't used
     role: Role | None = None  # of the only weight that there is; None: as its name and its axes say
+    own: Callable[..., optax.GradientTransformation] | None = None  # the user's, where `name` is its own
 
     def __post_init__(self):
         """Raises ConfigError for a name that doesn't exist."""
-        _check_choice("optimizer.name", self.name, OPTIMIZER_NAMES)
+        if self.own is None:
+            _check_choice("optimizer.name", self.name, OPTIMIZER_NAMES)
         _check_choice("optimizer.weight_decay_mode", self.weight_decay_mode, WEIGHT_DECAY_MODES)
         _check_choice("optimizer.weight_decay_on", self.weight_decay_on, DECAYED)
         _check_choice("optimizer.schedule", self.schedule, SCHEDULE_NAMES)
@@ -67,7 +71,7 @@ class OptimizerRule:
     @property
     def elementwise(self) -> bool:
         """Whether each number's update follows from its own gradient, once the gradients' norm is known."""
-        return self.name in ELEMENTWISE
+        return self.own is None and self.name in ELEMENTWISE
 
     def roles(self, params: PyTree) -> list[Role]:
         """Returns the role of each weight, in the order of the tree's leaves."""
@@ -96,7 +100,8 @@ def make_optimizer(
     decoupled decay is added, and the result is scaled by the learning rate at this step. So `sgd`,
     `momentum`, `nesterov`, `adam`, `adamw` and `rmsprop` follow PyTorch's definitions. `rmsprop` decays
     its mean square by `b2` (PyTorch's `alpha`) and uses `momentum`; `adafactor` uses none of `momentum`,
-    `b1`, `b2` and `eps`. `head_factor` multiplies the head's learning rate, and so its decoupled decay, as
+    `b1`, `b2` and `eps`. An optimizer of the user's own is given clipped gradients, and decays by itself.
+    `head_factor` multiplies the head's learning rate, and so its decoupled decay, as
     in a parameter group of PyTorch's.
 
     Args:
@@ -104,6 +109,10 @@ def make_optimizer(
       hparams: how strongly; every field can be traced.
       norm: the gradients' global norm where it is known already; else clipping measures it.
     """
+    head = [] if hparams.head_factor is None else [_scale_head(rule, hparams.head_factor)]
+    if rule.own is not None:
+        chain = optax.chain(clip_by_global_norm(hparams.clip_norm, norm), _create_own(rule, hparams), *head)
+        return optax.GradientTransformation(chain.init, _promoting(chain.update))
     decay = _add_decay(rule, hparams.weight_decay)
     after = [decay] if rule.decoupled else []
     if rule.name == "lamb":
@@ -114,7 +123,7 @@ def make_optimizer(
         *_DIRECTIONS[rule.name](hparams),
         *after,
         _scale_by_learning_rate(rule, hparams.learning_rate, hparams.warmup_fraction),
-        *([] if hparams.head_factor is None else [_scale_head(rule, hparams.head_factor)]),
+        *head,
     )
     return optax.GradientTransformation(chain.init, _promoting(chain.update))
 
@@ -191,6 +200,28 @@ def _scale_by_learning_rate(rule: OptimizerRule, learning_rate, warmup) -> optax
         return optax.scale(-learning_rate)
     factor = make_schedule(rule, warmup)
     return optax.scale_by_schedule(lambda step: -learning_rate * factor(step))
+
+
+class _OwnState(NamedTuple):
+    count: Array  # steps taken
+    inner: Any
+
+
+def _create_own(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTransformation:
+    """Returns the user's optimizer, made anew at each step from the numbers of that step."""
+    assert rule.own is not None
+    create, factor = rule.own, make_schedule(rule, hparams.warmup_fraction)
+    numbers = {name: getattr(hparams, name) for name in OWN_NUMBERS}
+
+    def init(params):
+        return _OwnState(jnp.zeros((), jnp.int32), create(**numbers).init(params))
+
+    def update(updates, state, params=None):
+        rate = jnp.asarray(hparams.learning_rate * factor(state.count), jnp.float32)
+        updates, inner = create(**{**numbers, "learning_rate": rate}).update(updates, state.inner, params)
+        return updates, _OwnState(state.count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _add_decay(rule: OptimizerRule, weight_decay: Float[Array, ""]) -> optax.GradientTransformation:

@@ -58,12 +58,19 @@ LOSS = """
 def absolute(outputs, targets):
     return abs(outputs - targets).mean(-1)
 """
+OPTIMIZER = """
+import optax
+
+def signed(learning_rate, b1):
+    return optax.sign_sgd(learning_rate)
+"""
 # What stands for a form, as `FILE.py:NAME`, in a field.
 OWN = {
     "model.name=FILE.py:CLASS": "own.py:Linear",
     "data.name=FILE.py:FUNCTION": "own.py:arrays",
     "data.name=npz:PATH": "npz:arrays.npz",
     "task.loss=FILE.py:FUNCTION": "own.py:absolute",
+    "optimizer.name=FILE.py:FUNCTION": "own.py:signed",
     "sweep.metric=SPLIT_METRIC": "validation_balanced_accuracy",
     "sweep.metric=FILE.py:FUNCTION": "own.py:accuracy_less_loss",
 }
@@ -164,6 +171,7 @@ COMPANIONS = {
         "sweep.pruner": "none",
         "train.epochs": 1,
     },
+    "optimizer.name=FILE.py:FUNCTION": {"optimizer.weight_decay_on": "all"},
     "model.options=another": {"model.name": BASE["model.name"]},
     "model.freeze=another": {"model.name": BASE["model.name"], "model.options": {}},  # a bias is left
     "lanes.strategy=auto": {"model.name": BASE["model.name"]},
@@ -265,7 +273,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS)
+    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + OPTIMIZER)
     rng = np.random.default_rng(0)
     classes = {"y_train": np.arange(20) % 2, "y_test": np.arange(12) % 2}
     np.savez(tmp_path / "arrays.npz", x_train=rng.random((20, 4)), x_test=rng.random((12, 4)), **classes)

@@ -51,6 +51,7 @@ def test_they_are_taken_out_of_the_space_and_named(values):
         ({"space": {"seed": 3}}, r"sweep.space.seed=3 is not allowed: expected seeds \(0, 1, 2\) or a range"),
         ({"space": {"seed": {"low": 0, "high": 9, "log": True}}}, "expected seeds"),
         ({"space": {"seed": {"low": 0, "high": 1e6}}}, "expected seeds"),
+        ({"space": {"seed": {"choices": 5}}}, "expected seeds"),
         ({"space": {"seed": {"choices": (1, 2), "when": {"optimizer": "sgd"}}}}, "without a condition"),
         (
             {"space": {"seed": (0, 1), "learning_rate": (1e-3, 1e-2)}, "pbt": {"fraction": 0.5}},
