@@ -120,7 +120,12 @@ def _assert_equal(params, batch_stats, net):
         np.testing.assert_allclose(mine, theirs.detach().numpy(), rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", CASES)
+VARIANTS = ("head", "frozen", "kernels")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n in VARIANTS else n for n in CASES]
+)
 def test_twenty_steps(name):
     rule, frozen, numbers, freeze, make = CASES[name]
     model = tuned_network.Net(num_classes=3, rngs=nnx.Rngs(0))

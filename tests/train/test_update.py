@@ -80,8 +80,12 @@ def test_three_steps_equal_the_whole_tree_to_the_bit(name):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("name", ["adam", "lion"])
-@pytest.mark.parametrize("mode", ["coupled", "decoupled"])
+COUPLED = [pytest.param(name, "coupled", marks=pytest.mark.exhaustive) for name in ("adam", "lion")]
+    pytest.param(*pair, marks=pytest.mark.exhaustive) for pair in (("lion", "coupled"), ("adam", "coupled"))
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("adam", "decoupled"), *COUPLED])
 def test_each_weight_has_its_own_rate_and_decay_in_pieces_too(name, mode):
     rule = OptimizerRule(name, mode, weight_decay_on="kernels", head="large")
     got, want = _three_steps(rule, _hparams(head_factor=0.1))
