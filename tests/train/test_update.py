@@ -81,8 +81,6 @@ def test_three_steps_equal_the_whole_tree_to_the_bit(name):
 
 
 COUPLED = [pytest.param(name, "coupled", marks=pytest.mark.exhaustive) for name in ("adam", "lion")]
-    pytest.param(*pair, marks=pytest.mark.exhaustive) for pair in (("lion", "coupled"), ("adam", "coupled"))
-]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("adam", "decoupled"), *COUPLED])
