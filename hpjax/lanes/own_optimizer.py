@@ -104,6 +104,10 @@ def check_optimizer(rule: OptimizerRule, params: nnx.State, hparams: Hparams) ->
     updates, after = jax.eval_shape(update, hparams, params, state, params)
     _check_shapes(f"{what} updates", "as the weight has", updates, params)
     _check_shapes(f"{what} changes its state at a step:", "what it began with", after, state)
+    two = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), (hparams, params, state, params)
+    )
+    jax.eval_shape(jax.vmap(update), *two)  # what it is made of can be mapped over lanes
     first, second = (jax.make_jaxpr(lambda *a: update(*a))(hparams, params, state, params) for _ in range(2))  # noqa: B023
     kept = any(isinstance(const, Tracer) for traced in (first, second) for const in traced.consts)
     if kept or _describe(first) != _describe(second):
