@@ -102,8 +102,8 @@ def check_optimizer(rule: OptimizerRule, params: nnx.State, hparams: Hparams) ->
         lambda hparams, params: make_optimizer(rule, hparams).init(params), hparams, params
     )
     updates, after = jax.eval_shape(update, hparams, params, state, params)
-    _check_shapes(f"{what} updates", "as the weight has", updates, params)
-    _check_shapes(f"{what} changes its state at a step:", "what it began with", after, state)
+    _check_alike(f"{what}: its update", updates, "the gradient", params)
+    _check_alike(f"{what}: its state after a step", after, "the state before", state)
     two = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), (hparams, params, state, params)
     )
@@ -119,14 +119,15 @@ def check_optimizer(rule: OptimizerRule, params: nnx.State, hparams: Hparams) ->
         raise UserCodeError(f"{what} leaves the program ({found[0]}): lanes can't be kept apart there")
 
 
-def _check_shapes(what: str, expected: str, given: Any, wanted: Any) -> None:
-    if (made := jax.tree.structure(given)) != jax.tree.structure(wanted):
-        raise UserCodeError(f"{what} {made}: expected the structure of {expected}")
+def _check_alike(what: str, given: Any, like: str, wanted: Any) -> None:
+    if jax.tree.structure(given) != jax.tree.structure(wanted):
+        raise UserCodeError(f"{what} is another tree than {like}: expected the same one")
     pairs = zip(name_weights(wanted), jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True)
     for name, leaf, other in pairs:
         if (leaf.shape, leaf.dtype) != (other.shape, other.dtype):
-            show = [f"{array.dtype}{list(array.shape)}" for array in (leaf, other)]
-            raise UserCodeError(f"{what} {name or 'it'} by {show[0]}: expected {show[1]}, {expected}")
+            got, expected = (f"{array.dtype}{list(array.shape)}" for array in (leaf, other))
+            place = f" for {name}" if name else ""
+            raise UserCodeError(f"{what} has {got}{place}: expected {expected}, as {like} has")
 
 
 def _describe(jaxpr: Any) -> str:
