@@ -20,7 +20,7 @@ LEVELS = {
 }
 SWEEP = {
     0: {
-        *("datasets", "effects", "inputs", "leader", "pacing", "protocol", "signals", "spec"),
+        *("datasets", "effects", "inputs", "leader", "optimizers", "pacing", "protocol", "signals", "spec"),
         *("surroundings", "variants"),
     },
     1: {"ledgers", "preflight"},

@@ -41,6 +41,14 @@ class ModelConfig:
         "searched with --space=model.NAME=… (a program each, unless the class declares it dynamic)",
         rules.OPTIONS,
     )
+    freeze: str = field(
+        "none",
+        "modules whose weights and batch statistics stay what they begin as, by name with + in between, e.g. "
+        "conv1+layer1.0, or a tuple; their batch norm uses its running statistics; none: all are trained",
+        rules.MODULES,
+        tuples=rules.MODULE_NAMES,
+        axis="freeze",
+    )
     pretrained: str = field(
         "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
     )
@@ -65,14 +73,29 @@ class OptimizerConfig:
             "rmsprop": "the gradient over its root mean square (b2, eps), with momentum",
             "adafactor": "factored second moments; without momentum, b1, b2 and eps",
         },
+        forms=(Form("FILE.py:FUNCTION", rules.OWN, "of one trial's numbers: your own, from optax's parts"),),
+        path=True,
     )
     learning_rate: float = field(1e-4, "its peak", rules.POSITIVE, dynamic=True)
-    weight_decay: float = field(0.0, "L2 coefficient on every parameter", rules.NOT_NEGATIVE, dynamic=True)
+    weight_decay: float = field(0.0, "L2 coefficient", rules.NOT_NEGATIVE, dynamic=True)
     weight_decay_mode: str = field(
         "coupled",
         "where decay enters",
         axis="weight_decay_mode",
         choices={"coupled": "it is added to the gradient", "decoupled": "it shrinks weights, as in AdamW"},
+    )
+    weight_decay_on: str = field(
+        "all",
+        "which parameters decay",
+        axis="weight_decay_on",
+        choices={"all": "all", "kernels": "not biases, nor scales and shifts of norms (what has one axis)"},
+    )
+    head_factor: float = field(
+        1.0,
+        "the learning rate of the last layer over that of the others; its name is HEAD of the model's class, "
+        "or it is what is created last",
+        rules.POSITIVE,
+        dynamic=True,
     )
     momentum: float = field(0.9, "of momentum, nesterov and rmsprop", rules.FRACTION, dynamic=True)
     b1: float = field(0.9, "decay of the first moment", rules.FRACTION, dynamic=True)
@@ -89,8 +112,15 @@ class OptimizerConfig:
             "linear": "straight down to 0",
         },
     )
+    ema_decay: float = field(
+        0.0,
+        "share that an average of weights and batch statistics keeps at each step; the average is evaluated "
+        "and handed over; 0: the weights themselves are",
+        rules.FRACTION,
+        dynamic=True,
+    )
     warmup_fraction: float = field(
-        0.0, "share of all steps with a linear warm-up", rules.FRACTION, axis="warmup_fraction"
+        0.0, "share of all steps with a linear warm-up", rules.FRACTION, dynamic=True
     )
 
 
@@ -146,6 +176,12 @@ class SweepConfig:
         "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
     )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
+    seed_values: tuple[int, ...] = field(
+        (),
+        "which seeds those are; (): seed, seed + 1, …; an axis of the space that is called seed sets it: "
+        "--space=seed=0,1,2",
+        rules.SEEDS,
+    )
     final_seeds: int = field(
         0, "how many further seeds the best setting is run with at the end", rules.COUNT_OR_0
     )

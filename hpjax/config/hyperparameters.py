@@ -13,6 +13,7 @@ from hpjax.config.fields import FIELDS, Config
 from hpjax.config.names import find_field
 from hpjax.config.parsing import check_field, to_dict
 from hpjax.config.rules import Field
+from hpjax.config.seeds import AXIS as SEED
 from hpjax.errors import ConfigError
 
 OPTION = "model."  # begins the name of a hyperparameter that is an option of the model
@@ -63,6 +64,8 @@ def find_hyperparameter(name: Any) -> Hyperparameter | None:
     """
     if name in HYPERPARAMETERS:
         return HYPERPARAMETERS[name]
+    if name == SEED:  # a configuration keeps them apart from what is searched
+        return Hyperparameter(name, name, True, int, functools.partial(check_field, name))
     if not option_of(name):
         return None
     key = f"{_OPTIONS}.{option_of(name)}"
@@ -112,6 +115,16 @@ def static_key(config: Config, dynamic: Collection[str] = ()) -> str:
     return json.dumps({name: plain[name] for name in ("model", "data", "optimizer", "train")}, sort_keys=True)
 
 
+def is_used(config: Config, name: str) -> bool:
+    """Returns whether a field's hyperparameter may differ from its default, in any trial of the sweep.
+
+    What isn't used is in no program.
+    """
+    section, field = HYPERPARAMETERS[name].key.split(".")
+    default = getattr(getattr(Config(), section), field)
+    return name in config.sweep.space or getattr(getattr(config, section), field) != default
+
+
 def check_value(name: str, value: Any) -> Any:
     """Returns one hyperparameter's value in its type.
 
@@ -125,8 +138,6 @@ def check_value(name: str, value: Any) -> Any:
 
 def unknown_hyperparameter(key: str, name: str, value: Any) -> ConfigError:
     """Returns the error for a name, given with `value` under `key`, that is no hyperparameter's."""
-    if name == "seed":
-        return ConfigError(key, value, "sweep.seeds=N, which runs each setting with N seeds")
     meant = _find_meant(name)
     known = f"{', '.join(HYPERPARAMETERS)}, or {OPTION}NAME, an option of the model"
     allowed = f"; did you mean {meant}?" if meant else f": {known}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpjax.config.checks import check_value, is_mapping, unknown_field
 from hpjax.config.fields import FIELDS, Config, DataConfig
+from hpjax.config.seeds import place_seeds
 from hpjax.errors import ConfigError
 from hpjax.tasks import CLASSES, LABELS, LOSS, SPLITS, choose_metrics, kind_of, list_known
 
@@ -39,7 +40,7 @@ def parse_config(given: Mapping[str, Any], told: bool = True) -> Config:
     """
     try:
         given = as_mapping(given)
-        config = _parse(Config, given, "")
+        config = place_seeds(_parse(Config, given, ""))
     except RecursionError:
         raise ConfigError("config", given, "fields by name, nested a few levels deep") from None
     _check_together(config)

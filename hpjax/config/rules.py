@@ -1,12 +1,14 @@
 """What a field of the configuration means and may hold: the metadata that everything else is derived from."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MAX_INT = 2**31 - 1
 OWN = r".*\.py:.*"  # matches FILE.py:NAME
+_PATH = r"\w+(\.\w+)*"  # of a module, e.g. layer1.0.conv1
 
 
 class Check(NamedTuple):
@@ -136,6 +138,10 @@ FACTOR = Check("a factor greater than 1", lambda x: x > 1)
 COUNT = Check("a whole number of at least 1", lambda x: x >= 1)
 COUNT_OR_0 = Check("a whole number of at least 0", lambda x: x >= 0)
 SEED = Check(f"a whole number from 0 to {MAX_INT}", lambda x: 0 <= x <= MAX_INT)
+SEEDS = Check(
+    f"different whole numbers from 0 to {MAX_INT}",
+    lambda x: all(is_int(seed) and 0 <= seed <= MAX_INT for seed in x) and len({*x}) == len(x),
+)
 BATCH = Check("a whole number of at least 2 (BN needs two images)", lambda x: x >= 2)
 SIDE = Check("0 (the source's own) or 8 to 1024 pixels", lambda x: x == 0 or 8 <= x <= 1024)
 SIDES = Check(
@@ -151,6 +157,13 @@ WEIGHTS = Check(
 )
 OPTIONS = Check(
     "names that an argument of a class can have", lambda x: all(name.isidentifier() for name in x)
+)
+MODULES = Check(
+    "none, or names of modules with + in between",
+    lambda x: all(re.fullmatch(_PATH, name.strip()) for name in x.split("+")),
+)
+MODULE_NAMES = Check(
+    "a tuple of names", lambda x: x and all(isinstance(name, str) and re.fullmatch(_PATH, name) for name in x)
 )
 WIDTHS = Check(
     "three whole numbers from 1 to 63", lambda x: len(x) == 3 and all(is_int(w) and 1 <= w <= 63 for w in x)

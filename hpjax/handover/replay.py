@@ -70,9 +70,10 @@ def replay_trial(
 
 
 def _refuse_code(record: Record) -> None:
-    """Raises UserCodeError where data or loss come from a file that nobody has named but the workdir."""
+    """Raises UserCodeError where what trains comes from a file that nobody has named but the workdir."""
     config = record.config
-    for key, value in (("data.name", config.data.name), ("task.loss", config.task.loss)):
+    named = {"data.name": config.data.name, "task.loss": config.task.loss}
+    for key, value in {**named, "optimizer.name": config.optimizer.name}.items():
         if is_own(value):
             raise UserCodeError(
                 f"trial {record.row.trial} of {record.path} was trained with {key}={value!r}: replay runs no "

@@ -1,5 +1,6 @@
 """From a configuration to what is compiled: the program and the task of a group of trials."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -10,14 +11,17 @@ import numpy as np
 from flax import nnx
 
 from hpjax.config.fields import Config
-from hpjax.config.user_files import absolute_name
+from hpjax.config.hyperparameters import is_used
+from hpjax.config.user_files import absolute_name, is_own
 from hpjax.data.batches import residency
 from hpjax.data.dataset import Dataset, Split
 from hpjax.errors import ConfigError
 from hpjax.lanes.memory_left import total_bytes
+from hpjax.lanes.own_optimizer import load_optimizer
 from hpjax.lanes.program import Program
 from hpjax.lanes.rules import create_augment, create_input_rule, create_loss_rule
 from hpjax.lanes.task import Task
+from hpjax.models.modules import check_frozen, find_head
 from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model, describe_inputs, find_model_class
 from hpjax.models.torch_weights import match_weights
@@ -94,9 +98,28 @@ def create_program(config: Config, dataset: Dataset) -> Program:
 
 
 def create_group_recipe(config: Config, dataset: Dataset, model: nnx.Module) -> Recipe:
-    """Returns what shapes the program of the group that `config` belongs to, with the model's structure."""
+    """Returns what shapes the program of the group that `config` belongs to, with the model's structure.
+
+    Raises:
+      ConfigError: A module that is frozen, or the head, isn't there.
+    """
     rules = create_loss_rule(config, dataset), create_input_rule(config, dataset)
-    return create_recipe(model, optimizer_rule(config, len(dataset.train)), config.train.precision, *rules)
+    frozen = check_frozen(model, config.model.freeze)
+    optimizer = optimizer_rule(config, len(dataset.train))
+    if "warmup_fraction" in config.sweep.space:  # each lane has its own
+        optimizer = dataclasses.replace(optimizer, warmup_fraction=0.0)
+    if is_used(config, "head_factor"):
+        optimizer = dataclasses.replace(optimizer, head=_find_head(config, dataset, frozen))
+    return create_recipe(model, optimizer, config.train.precision, *rules, frozen)
+
+
+def _find_head(config: Config, dataset: Dataset, frozen: tuple[str, ...]) -> str:
+    create, name = model_factory(config, dataset), config.model.name
+    head = find_head(name, lambda: create(init_rngs(0)), dataset.num_outputs)
+    if head in frozen:
+        allowed = f"modules without {head}, the head, which optimizer.head_factor is about"
+        raise ConfigError("model.freeze", config.model.freeze, allowed)
+    return head
 
 
 def model_factory(config: Config, dataset: Dataset):
@@ -128,12 +151,27 @@ def example_shapes(dataset: Dataset, num: int) -> tuple[Any, Any, Any]:
 
 
 def optimizer_rule(config: Config, num_examples: int) -> OptimizerRule:
-    """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps."""
+    """Returns the static half of the optimizer, its schedule stretched over all of a trial's steps.
+
+    Raises:
+      ConfigError: There is no such function of the user's own, or decay is to be kept from some weights.
+      UserCodeError: The user's file can't be imported.
+    """
     full, rest = divmod(num_examples, fit_batch_size(config.train.batch_size, num_examples))
     steps = full + bool(rest and config.data.remainder == "pad")
     o = config.optimizer
+    if o.weight_decay_on != "all" and is_own(o.name):
+        allowed = f"all with optimizer.name={o.name!r}, which decays by itself"
+        raise ConfigError("optimizer.weight_decay_on", o.weight_decay_on, allowed)
+    total = steps * config.train.epochs
     return OptimizerRule(
-        o.name, o.weight_decay_mode, o.schedule, o.warmup_fraction, steps * config.train.epochs
+        o.name,
+        o.weight_decay_mode,
+        o.schedule,
+        o.warmup_fraction,
+        total,
+        o.weight_decay_on,
+        own=load_optimizer(o.name),
     )
 
 
@@ -151,6 +189,9 @@ def trial_hparams(config: Config, seed: int) -> Hparams:
         label_smoothing=t.label_smoothing,
         dropout_rate=t.dropout_rate,
         seed=seed,
+        head_factor=o.head_factor if is_used(config, "head_factor") else None,
+        warmup_fraction=o.warmup_fraction if "warmup_fraction" in config.sweep.space else None,
+        ema_decay=o.ema_decay if is_used(config, "ema_decay") else None,
         options=dynamic_values(find_model_class(config.model.name), config.model.options),
     )
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int32
 
 from hpjax.errors import CheckpointError
 from hpjax.train.hparams import Hparams
-from hpjax.train.state import TrainState
+from hpjax.train.state import TrainState, evaluated_state
 
 
 class Best(NamedTuple):
@@ -55,14 +55,14 @@ def keep_best(population: Population, scores: Float[Array, " lanes"]) -> Populat
     def choose(new, old):
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
 
-    state = population.state
+    state = evaluated_state(population.state)
     params = jax.tree.map(choose, state.params, best.params)
     batch_stats = jax.tree.map(choose, state.batch_stats, best.batch_stats)
     return population._replace(best=Best(choose(scores, best.score), params, batch_stats))
 
 
 def continue_as(copied: Population, own: Population) -> Population:
-    """Returns lanes that go on from the copied weights and optimizer state and are otherwise their own.
+    """Returns lanes that go on from the copied weights, their average and optimizer state, else as their own.
 
     Seeds, dropout and augmentation (by the hyperparameters) and the best weights so far stay what they were.
     """

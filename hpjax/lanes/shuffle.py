@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Int32, Key, UInt32
 
 from hpjax.config.fields import Config
+from hpjax.config.seeds import seed_of
 from hpjax.data.batches import epoch_order
 from hpjax.train.state import purpose_key
 
@@ -37,7 +38,7 @@ def choose_shuffle(config: Config, seed_index: int, epoch: int, group_epoch: int
     """
     if config.lanes.data_order == "shared":
         return Shuffle(config.seed, group_epoch)
-    return Shuffle(config.seed + seed_index, epoch)
+    return Shuffle(seed_of(config, seed_index), epoch)
 
 
 def agree(shuffles: Iterable[Shuffle | None]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.config.fields import Config
+from hpjax.config.seeds import seed_of
 from hpjax.errors import WorkdirError
 from hpjax.search.journal import create_journal, sync_journal
 from hpjax.search.objective import Objective
@@ -122,7 +123,7 @@ class Study:
         """
         known = self._study.get_trials(deepcopy=False)[setting].params
         trial = self._ask(self._asked, dict(known), replicates=True)
-        seed = self._config.seed + seed_index
+        seed = seed_of(self._config, seed_index)
         return self._admit(trial, Trial(trial.number, dict(trial.params), seed, setting, seed_index))
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
@@ -207,7 +208,8 @@ class Study:
     def _replicate(self, number: int, hyperparameters: Mapping[str, Any]) -> Trial:
         """Returns a trial of the budget: which setting and which replicate it is follows from its number."""
         seed_index = number % self._config.sweep.seeds
-        seed = self._config.seed + (number if self._config.sweep.pbt else seed_index)
+        config = self._config
+        seed = config.seed + number if config.sweep.pbt else seed_of(config, seed_index)
         return Trial(number, dict(hyperparameters), seed, number - seed_index, seed_index)
 
     def _admit(self, handle: "optuna.Trial", trial: Trial) -> Trial:

@@ -19,7 +19,9 @@ from jax.extend.core import Jaxpr, Var
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import HYPERPARAMETERS, apply_hyperparameters, option_of
+from hpjax.config.user_files import is_own
 from hpjax.data.dataset import Dataset
+from hpjax.errors import UserCodeError
 from hpjax.lanes.group import (
     create_group_recipe,
     example_shapes,
@@ -28,10 +30,11 @@ from hpjax.lanes.group import (
     optimizer_rule,
     trial_hparams,
 )
+from hpjax.lanes.own_optimizer import load_optimizer
 from hpjax.models.registry import MODEL_NAMES, create_model, find_model_class
 from hpjax.search.axis import Axis
 from hpjax.search.space import Space
-from hpjax.train.hparams import Hparams, create_hparams
+from hpjax.train.hparams import Hparams, create_hparams, name_numbers
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
 from hpjax.train.state import create_state, init_rngs
 from hpjax.train.step import Batch, predict_step, training_loss
@@ -101,12 +104,21 @@ def _look_at(axis: Axis, config: Config, space: Space, load: Load, swept: set[st
     idle, others = [], []
     for setting in settings:
         trials = [apply_hyperparameters(config, {**setting, axis.name: value}) for value in values]
-        (others if question.has_effect(axis.name, trials, load, swept) else idle).append(setting)
+        (others if _has_effect(question, axis.name, trials, load, swept) else idle).append(setting)
     if not idle:
         return None
     where = _tell_apart(idle, others)
     why = question.why(apply_hyperparameters(config, idle[0]))
     return None if where is None else Idle(axis.name, where, why)
+
+
+def _has_effect(question: _Question, name: str, trials: list[Config], load: Load, swept: set[str]) -> bool:
+    try:
+        return question.has_effect(name, trials, load, swept)
+    except UserCodeError:
+        if not any(is_own(trial.optimizer.name) for trial in trials):
+            raise
+        return True  # what it does to weights that aren't its network's can't be shown
 
 
 def _find_deciding(space: Space, axis: Axis, names: Sequence[str]) -> tuple[Axis, ...]:
@@ -145,7 +157,8 @@ def _tell_apart(idle: list[dict], others: list[dict]) -> dict[str, tuple] | None
 
 
 def _optimizer_reads(name: str, trials: list[Config], load: Load, swept: set[str]) -> bool:
-    update, arguments = _make_update(OptimizerRule(trials[0].optimizer.name))
+    optimizer = trials[0].optimizer.name
+    update, arguments = _make_update(OptimizerRule(optimizer, own=load_optimizer(optimizer)))
     return name in list_read(jax.make_jaxpr(update)(*arguments).jaxpr)
 
 
@@ -166,18 +179,18 @@ def _loss_reads(name: str, trials: list[Config], load: Load, swept: set[str]) ->
         return [training_loss(state.params, state, hparams, batch) for batch in batches]
 
     jaxpr = jax.make_jaxpr(loss)(hparams, state, images, labels, mask).jaxpr
-    return (option_of(name) or name) in list_read(jaxpr, sorted(hparams.options))
+    return (option_of(name) or name) in list_read(jaxpr, hparams)
 
 
-def list_read(jaxpr: Jaxpr, options: Sequence[str] = ()) -> set[str]:
+def list_read(jaxpr: Jaxpr, hparams: Hparams | None = None) -> set[str]:
     """Returns which hyperparameters the outputs of a program depend on.
 
     Args:
       jaxpr: the program's; its first inputs are `Hparams`.
-      options: the names of those of the model, as they stand there.
+      hparams: those that it was traced with; None: those that are in every program.
     """
     read = _find_read(jaxpr, [True] * len(jaxpr.outvars))
-    names = [*(name for name in Hparams._fields if name != "options"), *options]  # which stand last
+    names = name_numbers(create_hparams() if hparams is None else hparams)
     return {name for name, is_read in zip(names, read, strict=False) if is_read}
 
 
@@ -208,7 +221,9 @@ def _optimizer_differs(name: str, trials: list[Config], load: Load, swept: set[s
     decays = "weight_decay" in swept or trials[0].optimizer.weight_decay > 0
     rules = [optimizer_rule(trial, len(load(trial).train)) for trial in trials]
     if not decays:  # what is added to the gradient or takes from the weights is 0
-        rules = [dataclasses.replace(rule, weight_decay_mode="coupled") for rule in rules]
+        rules = [
+            dataclasses.replace(rule, weight_decay_mode="coupled", weight_decay_on="all") for rule in rules
+        ]
     return len(set(map(_lower_update, rules))) > 1
 
 
@@ -220,7 +235,11 @@ def _lower_update(rule: OptimizerRule) -> str:
 
 
 def _make_update(rule: OptimizerRule) -> tuple[Callable[..., Any], tuple]:
-    """Returns the rule's update and arguments to try it with: it is the same for weights of any shape."""
+    """Returns the rule's update and arguments to try it with: it is the same for weights of any shape.
+
+    Raises:
+      UserCodeError: One of the user's own asks for its own network's weights.
+    """
     numbers = Numbers(create_hparams(), np.float32(1), np.bool_(True))  # type: ignore[arg-type]
     weights = {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}
     moments = make_optimizer(rule, numbers.hparams).init(weights)
@@ -302,6 +321,6 @@ _QUESTIONS = {
     **dict.fromkeys(("dropout_rate", "label_smoothing"), _LOSS_NUMBER),
     **dict.fromkeys(("kernel_width", "padding"), _NETWORK),
     **dict.fromkeys(("schedule", "warmup_fraction"), _RATE),
-    "weight_decay_mode": _MODE,
+    **dict.fromkeys(("weight_decay_mode", "weight_decay_on"), _MODE),
     "batch_size": _Question((), _batches_differ, lambda config: "a step takes all images with each value"),
 }

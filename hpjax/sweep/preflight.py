@@ -1,6 +1,7 @@
 """What is checked before anything is trained: a sweep doesn't fail in its last group for what was known."""
 
 import contextlib
+import functools
 import inspect
 import logging
 import math
@@ -39,6 +40,7 @@ from hpjax.search.space import Space, parse_space
 from hpjax.search.untried import Untried
 from hpjax.store.rows import EpochRow, to_columns
 from hpjax.sweep.effects import find_idle
+from hpjax.sweep.optimizers import check_optimizers
 from hpjax.sweep.spec import create_space, list_models
 from hpjax.sweep.variants import list_variants
 from hpjax.tasks import SPLITS, choose_metrics
@@ -150,9 +152,10 @@ def check_groups(config: Config, load: Callable[[Config], Dataset]) -> dict[str,
         dataset = load(trial)  # its fingerprint is known from now on
         arguments = model_arguments(trial, dataset)
         batch_size = trial.train.batch_size if _is_traced(trial) else 0
-        if (arguments, batch_size) not in checked:
-            checked.append((arguments, batch_size))
+        if (known := (arguments, trial.model.freeze, batch_size)) not in checked:
+            checked.append(known)
             _check_model(trial, arguments, dataset)
+    check_optimizers(config, trials[0], load)
     return _check_effects(config, load)
 
 
@@ -194,8 +197,16 @@ def _check_model(config: Config, arguments: dict[str, Any], dataset: Dataset) ->
                 raise UserCodeError(f"model.name={config.model.name!r} has no nnx.Param: nothing to train")
             _trace(config, arguments, dataset)
             _trace_program(config, arguments, dataset)
+        head = create_group_recipe(config, dataset, model).optimizer.head
+        if head and not hasattr(type(model), "HEAD"):
+            _tell_head(config.model.name, head)
     if config.model.pretrained:
         from_torch(create_model(rngs=init_rngs(0), **arguments), config.model.pretrained)
+
+
+@functools.cache  # once for each model of a process
+def _tell_head(model: str, head: str) -> None:
+    log.info("the head of %s is %s, created last; HEAD in its class would name another", model, head)
 
 
 def _is_traced(config: Config) -> bool:

@@ -8,7 +8,8 @@ from hpjax.config.hyperparameters import option_of
 from hpjax.search.axis import Axis
 from hpjax.search.space import Space
 
-SHAPING = ("model", "kernel_width", "padding", "image_size", "batch_size")  # what data or a model may refuse
+# What data or a model may refuse.
+SHAPING = ("model", "kernel_width", "padding", "freeze", "image_size", "batch_size")
 
 
 def list_extremes(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:

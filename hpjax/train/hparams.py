@@ -1,4 +1,7 @@
-"""The dynamic hyperparameters of one trial: numbers inside a compiled program."""
+"""The dynamic hyperparameters of one trial: numbers inside a compiled program.
+
+Some of them are in no program unless they are used: there they are None, which is no array.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,6 +24,9 @@ class Hparams(NamedTuple):
     label_smoothing: Float[Array, ""]  # mass moved from the true class to all classes, in [0, 1)
     dropout_rate: Float[Array, ""]  # probability of dropping an activation, in [0, 1)
     seed: UInt32[Array, ""]  # seeds initialisation, dropout and augmentation
+    head_factor: Float[Array, ""] | None  # the head's learning rate over that of the others
+    warmup_fraction: Float[Array, ""] | None  # instead of the rule's, where lanes have different ones
+    ema_decay: Float[Array, ""] | None  # what the average of the weights keeps at each step, in [0, 1)
     options: dict[str, Float[Array, ""]]  # what the model's class declares to be dynamic, by name
 
 
@@ -35,10 +41,21 @@ def create_hparams(
     label_smoothing: float = 0.0,
     dropout_rate: float = 0.5,
     seed: int = 0,
+    head_factor: float | None = None,
+    warmup_fraction: float | None = None,
+    ema_decay: float | None = None,
     options: Mapping[str, float] = MappingProxyType({}),
 ) -> Hparams:
     """Returns one trial's `Hparams` as float32 scalars (and a uint32 seed)."""
     numbers = (learning_rate, weight_decay, momentum, b1, b2, eps, clip_norm, label_smoothing, dropout_rate)
     # Kept on the host: ten transfers to the device would cost more than the numbers are worth.
     own = {name: np.float32(value) for name, value in options.items()}
-    return Hparams(*map(np.float32, numbers), np.uint32(seed), own)  # type: ignore[arg-type]
+    used = (head_factor, warmup_fraction, ema_decay)
+    used = (None if number is None else np.float32(number) for number in used)
+    return Hparams(*map(np.float32, numbers), np.uint32(seed), *used, own)  # type: ignore[arg-type]
+
+
+def name_numbers(hparams: Hparams) -> list[str]:
+    """Returns the names of the hyperparameters in the order of their arrays; options of the model last."""
+    fields = [name for name in Hparams._fields if name != "options" and getattr(hparams, name) is not None]
+    return [*fields, *sorted(hparams.options)]

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int32
 
+from hpjax.train.average import Average, create_average
 from hpjax.train.hparams import Hparams
 from hpjax.train.inputs import AS_THEY_ARE, InputRule
 from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.optimizer import OptimizerRule, make_optimizer
+from hpjax.train.weights import join_weights, split_weights
 
 NEVER = -1
 
@@ -28,6 +30,7 @@ class Recipe:
     accepts: frozenset[str] = frozenset()  # keyword arguments that the model's __call__ takes
     loss: LossRule = IMAGE_CLASSES
     inputs: InputRule = AS_THEY_ARE
+    frozen: tuple[str, ...] = ()  # modules whose weights and statistics stay what they are
 
 
 @jax.tree_util.register_dataclass
@@ -40,8 +43,9 @@ class TrainState:
     params: nnx.State  # nnx.Param, float32
     batch_stats: nnx.State  # everything else that training updates, float32
     rng: nnx.State  # raw keys of modules that hold streams of their own; reseeded at every step
-    opt_state: Any  # optax's state
+    opt_state: Any  # optax's state, of the weights that are trained
     recipe: Recipe = dataclasses.field(metadata={"static": True})
+    average: Average | None = None  # what is evaluated instead of the weights, where there is one
 
 
 def create_recipe(
@@ -50,6 +54,7 @@ def create_recipe(
     precision: str = "float32",
     loss: LossRule = IMAGE_CLASSES,
     inputs: InputRule = AS_THEY_ARE,
+    frozen: tuple[str, ...] = (),
 ) -> Recipe:
     """Returns the recipe of `model`: its structure, the rules of its group and the precision."""
     known = {"mask", "dropout_rate", "rngs", *getattr(type(model), "dynamic", ())}
@@ -57,15 +62,26 @@ def create_recipe(
     names = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         names |= known
-    return Recipe(nnx.graphdef(model), optimizer, precision, names & known, loss, inputs)
+    return Recipe(nnx.graphdef(model), optimizer, precision, names & known, loss, inputs, frozen)
 
 
 def create_state(model: nnx.Module, recipe: Recipe, hparams: Hparams) -> TrainState:
     """Returns the state of a trial that starts from `model`'s weights."""
     _, params, rng, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    opt_state = make_optimizer(recipe.optimizer, hparams).init(params)
+    trained, _ = split_weights(params, recipe.frozen)
+    opt_state = make_optimizer(recipe.optimizer, hparams).init(trained)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, zero + NEVER, params, batch_stats, raw_keys(rng), opt_state, recipe)
+    average = None if hparams.ema_decay is None else create_average(trained, batch_stats)
+    return TrainState(zero, zero + NEVER, params, batch_stats, raw_keys(rng), opt_state, recipe, average)
+
+
+def evaluated_state(state: TrainState) -> TrainState:
+    """Returns the state with the weights that are evaluated and handed over: the averaged ones, if any."""
+    if state.average is None:
+        return state
+    _, kept = split_weights(state.params, state.recipe.frozen)
+    params, batch_stats = join_weights(state.average.params, kept), state.average.batch_stats
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, average=None)
 
 
 def init_rngs(seed) -> nnx.Rngs:

@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
+from hpjax.train.average import Average, move_average
 from hpjax.train.hparams import Hparams
 from hpjax.train.inputs import prepare_inputs
 from hpjax.train.loss import IMAGE_CLASSES, LossRule
 from hpjax.train.metrics import Sums, cross_entropy, sum_metrics
 from hpjax.train.optimizer import global_norm
 from hpjax.train.scores import mean_loss, sum_scores
-from hpjax.train.state import TrainState, merge_model, purpose_key
+from hpjax.train.state import TrainState, evaluated_state, merge_model, purpose_key
 from hpjax.train.update import Numbers, in_pieces, update_weights
+from hpjax.train.weights import hold_statistics, join_weights, keep_frozen, split_weights
 
 NO_OPTIONS: Mapping[str, Array] = MappingProxyType({})
 
@@ -40,23 +42,33 @@ def train_step(state: TrainState, hparams: Hparams, batch: Batch) -> tuple[Train
       The state after the step, and the batch's sums with dropout on and BN in training mode.
     """
     gradient = jax.value_and_grad(training_loss, has_aux=True)
-    (loss, (sums, batch_stats)), grads = gradient(state.params, state, hparams, batch)
+    trained, kept = split_weights(state.params, state.recipe.frozen)
+    (loss, (sums, batch_stats)), grads = gradient(trained, state, hparams, batch)
     norm = global_norm(grads)
     healthy = (state.diverged_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
     rule = state.recipe.optimizer
     update = in_pieces(update_weights) if rule.elementwise else update_weights
-    params, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, state.params)
+    trained, opt_state = update(rule, Numbers(hparams, norm, healthy), grads, state.opt_state, trained)
     batch_stats = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), batch_stats, state.batch_stats)
+    average = _move(state, Average(trained, batch_stats), hparams, healthy)
     diverged_step = jnp.where(healthy | (state.diverged_step >= 0), state.diverged_step, state.step)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
         diverged_step=diverged_step,
-        params=params,
+        params=join_weights(trained, kept),
         batch_stats=batch_stats,
         opt_state=opt_state,
+        average=average,
     )
     return state, sums
+
+
+def _move(state: TrainState, new: Average, hparams: Hparams, healthy: Bool[Array, ""]) -> Average | None:
+    if state.average is None or hparams.ema_decay is None:
+        return state.average
+    moved = move_average(state.average, new, hparams.ema_decay, state.step == 0)
+    return jax.tree.map(lambda new, old: jnp.where(healthy, new, old), moved, state.average)
 
 
 def predict_step(
@@ -65,10 +77,11 @@ def predict_step(
     """Returns what the model gives, of classes logits, with dropout off and BN's running statistics.
 
     Args:
-      state: the trial's.
+      state: the trial's; where it has averaged weights, they are the model's.
       images: uint8, or floats.
       options: the trial's dynamic ones, as in `Hparams`.
     """
+    state = evaluated_state(state)
     model: Any = merge_model(state, _cast(state.params, _dtype(state)))
     model.eval()
     return model(prepare_inputs(images, state.recipe.inputs, _dtype(state)), **options)
@@ -89,11 +102,20 @@ def sum_predictions(
     return sum_scores(rule, outputs, targets, smoothing, mask)
 
 
-def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
-    """Returns the mean loss of a batch in training mode; beside it its sums and the new statistics."""
-    dtype = _dtype(state)
-    model = merge_model(state, _cast(params, dtype))
+def training_loss(trained: nnx.State, state: TrainState, hparams: Hparams, batch: Batch):
+    """Returns the mean loss of a batch in training mode; beside it its sums and the new statistics.
+
+    Args:
+      trained: the weights; those of frozen modules are the state's.
+      state: the trial's.
+      hparams: the trial's.
+      batch: examples.
+    """
+    dtype, frozen = _dtype(state), state.recipe.frozen
+    _, kept = split_weights(state.params, frozen)
+    model = merge_model(state, _cast(join_weights(trained, kept), dtype))
     model.train()
+    hold_statistics(model, frozen)
     key = jax.random.fold_in(purpose_key(hparams.seed, "dropout"), state.step)
     nnx.reseed(model, default=key, dropout=key)
     arguments = {"mask": batch.mask, "dropout_rate": hparams.dropout_rate, "rngs": nnx.Rngs(dropout=key)}
@@ -104,7 +126,7 @@ def training_loss(params: nnx.State, state: TrainState, hparams: Hparams, batch:
     sums = sum_predictions(recipe.loss, outputs, batch.labels, batch.mask, hparams.label_smoothing)
     _, _, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
     batch_stats = jax.tree.map(lambda new, old: new.astype(old.dtype), batch_stats, state.batch_stats)
-    return mean_loss(sums), (sums, batch_stats)
+    return mean_loss(sums), (sums, keep_frozen(batch_stats, state.batch_stats, frozen))
 
 
 def _dtype(state: TrainState):

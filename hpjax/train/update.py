@@ -50,8 +50,10 @@ def in_pieces(update: Update) -> Update:
         scalars, structure = jax.tree.flatten((numbers, shared))
         weights, treedef = jax.tree.flatten(params)
         news = [
-            update_in_pieces(_update_piece, tuple(olds), (grad,), tuple(scalars), update, rule, structure)
-            for grad, *olds in zip(jax.tree.leaves(grads), weights, *moments, strict=True)
+            update_in_pieces(_update_piece, tuple(olds), (grad,), tuple(scalars), update, own, structure)
+            for own, grad, *olds in zip(
+                rule.for_each(params), jax.tree.leaves(grads), weights, *moments, strict=True
+            )
         ]
         params, *moments = (jax.tree.unflatten(treedef, arrays) for arrays in zip(*news, strict=True))
         # What the weights share, as the count of steps, is taken from the step at once; XLA drops its rest.

@@ -13,7 +13,7 @@ from hpjax.models.cnn import conv_paddings
 from hpjax.search.objective import create_objective
 from hpjax.search.samplers import create_pruner, create_sampler
 from hpjax.store.trackers import TRACKERS
-from hpjax.train.optimizer import OPTIMIZER_NAMES, SCHEDULE_NAMES, WEIGHT_DECAY_MODES
+from hpjax.train.optimizer import DECAYED, OPTIMIZER_NAMES, SCHEDULE_NAMES, WEIGHT_DECAY_MODES
 
 REGISTRIES = {
     "model.name": MODEL_NAMES,
@@ -22,6 +22,7 @@ REGISTRIES = {
     "optimizer.name": OPTIMIZER_NAMES,
     "optimizer.schedule": SCHEDULE_NAMES,
     "optimizer.weight_decay_mode": WEIGHT_DECAY_MODES,
+    "optimizer.weight_decay_on": DECAYED,
     "trackers": TRACKERS,
 }
 

@@ -226,13 +226,14 @@ FORMS = {
     "model.name": "{}.py:Net",
     "data.name": "{}.py:f",
     "task.loss": "{}.py:f",
+    "optimizer.name": "{}.py:f",
     "sweep.metric": "{}.py:f",
 }
 
 
 def test_the_fields_that_may_name_a_file_or_folder():
     named = ("model.name", "model.pretrained", "data.dir", "data.train", "data.test", "sweep.metric")
-    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss"))
+    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss", "optimizer.name"))
 
 
 @pytest.mark.parametrize("key", PATHS)

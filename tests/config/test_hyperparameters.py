@@ -17,6 +17,8 @@ OTHER = {
     "precision": "bfloat16",
     "optimizer": "sgd",
     "weight_decay_mode": "decoupled",
+    "weight_decay_on": "kernels",
+    "freeze": "conv1",
     "schedule": "cosine",
 }
 

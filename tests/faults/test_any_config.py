@@ -28,6 +28,7 @@ BASE = {
     "trackers": (),
 }
 CHOICES = {key: tuple(field.rule.choices) for key, field in ALL_FIELDS.items() if field.rule.choices}
+CHOICES["model.freeze"] = ("none", "conv1", "batch_norm1 + linear1.bias", "zzz")
 PLAIN = to_dict(Config())
 FIELDS = [f"{name}.{field}" for name, part in PLAIN.items() if isinstance(part, dict) for field in part]
 LARGE = (

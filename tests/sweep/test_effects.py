@@ -98,6 +98,8 @@ CASES = [
         {"momentum": {"batch_size": (4, 9)}},
     ),
     ("custom_cnn", RATE | MODES, {"weight_decay_mode": EVERYWHERE}),
+    ("custom_cnn", RATE | {"weight_decay_on": ("all", "kernels")}, {"weight_decay_on": EVERYWHERE}),
+    ("custom_cnn", {"weight_decay_on": ("all", "kernels"), "weight_decay": (0.0, 0.1)}, {}),
     (
         "custom_cnn",
         MODES | {"weight_decay": (0.0, 0.1), "optimizer": ("sgd", "adam", "lamb")},

@@ -58,12 +58,19 @@ LOSS = """
 def absolute(outputs, targets):
     return abs(outputs - targets).mean(-1)
 """
+OPTIMIZER = """
+import optax
+
+def signed(learning_rate, b1):
+    return optax.sign_sgd(learning_rate)
+"""
 # What stands for a form, as `FILE.py:NAME`, in a field.
 OWN = {
     "model.name=FILE.py:CLASS": "own.py:Linear",
     "data.name=FILE.py:FUNCTION": "own.py:arrays",
     "data.name=npz:PATH": "npz:arrays.npz",
     "task.loss=FILE.py:FUNCTION": "own.py:absolute",
+    "optimizer.name=FILE.py:FUNCTION": "own.py:signed",
     "sweep.metric=SPLIT_METRIC": "validation_balanced_accuracy",
     "sweep.metric=FILE.py:FUNCTION": "own.py:accuracy_less_loss",
 }
@@ -71,6 +78,7 @@ OTHER = {
     "seed": 3,
     "model.kernel_widths": (3, 2, 3),
     "model.options": {"bias": False},
+    "model.freeze": "linear.kernel",
     "model.pretrained": "weights.safetensors",
     "data.dir": "tree",
     "data.train": "tree/train",
@@ -82,11 +90,13 @@ OTHER = {
     "data.max_test_examples": 10,
     "optimizer.learning_rate": 2e-4,
     "optimizer.weight_decay": 0.1,
+    "optimizer.head_factor": 2.0,
     "optimizer.momentum": 0.5,
     "optimizer.b1": 0.8,
     "optimizer.b2": 0.9,
     "optimizer.eps": 1e-6,
     "optimizer.clip_norm": 1.0,
+    "optimizer.ema_decay": 0.9,
     "optimizer.warmup_fraction": 0.5,
     "train.epochs": 3,
     "train.batch_size": 4,
@@ -95,6 +105,7 @@ OTHER = {
     "sweep.space": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}},
     "sweep.trials": 3,
     "sweep.seeds": 2,
+    "sweep.seed_values": (5, 3),
     "sweep.final_seeds": 1,
     "sweep.pruner_options": {"n_startup_trials": 1},
     "sweep.pbt": {"every_epochs": 1, "fraction": 0.5, "perturb": 1.5},
@@ -160,7 +171,9 @@ COMPANIONS = {
         "sweep.pruner": "none",
         "train.epochs": 1,
     },
+    "optimizer.name=FILE.py:FUNCTION": {"optimizer.weight_decay_on": "all"},
     "model.options=another": {"model.name": BASE["model.name"]},
+    "model.freeze=another": {"model.name": BASE["model.name"], "model.options": {}},  # a bias is left
     "lanes.strategy=auto": {"model.name": BASE["model.name"]},
     "lanes.tune=True": {"model.name": "custom_cnn"},
     "model.kernel_widths=another": {"model.name": "custom_cnn"},
@@ -260,7 +273,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS)
+    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + OPTIMIZER)
     rng = np.random.default_rng(0)
     classes = {"y_train": np.arange(20) % 2, "y_test": np.arange(12) % 2}
     np.savez(tmp_path / "arrays.npz", x_train=rng.random((20, 4)), x_test=rng.random((12, 4)), **classes)

@@ -148,6 +148,17 @@ def test_schedule(schedule):
     assert values[6] == pytest.approx({"constant": 1.0, "cosine": 0.5, "linear": 0.5}[schedule])
 
 
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
+@pytest.mark.parametrize("total", [25, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_a_lanes_own_warmup_is_that_of_the_rule(schedule, total):
+    steps, fractions = jnp.arange(27), (0.0, 0.04, 0.1, 0.3, 0.9999999)
+    own = OptimizerRule("sgd", "coupled", schedule, total_steps=total)
+    traced = jax.jit(jax.vmap(lambda fraction: make_schedule(own, fraction)(steps)))(jnp.asarray(fractions))
+    for fraction, got in zip(fractions, traced, strict=True):
+        fixed = make_schedule(OptimizerRule("sgd", "coupled", schedule, fraction, total_steps=total))
+        np.testing.assert_allclose(got, fixed(steps), rtol=1e-5, atol=1e-6)
+
+
 def test_schedule_multiplies_the_learning_rate():
     rule = OptimizerRule("sgd", schedule="linear", total_steps=4)
     optimizer = make_optimizer(rule, create_hparams(learning_rate=2.0))

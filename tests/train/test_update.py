@@ -80,6 +80,22 @@ def test_three_steps_equal_the_whole_tree_to_the_bit(name):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+COUPLED = [pytest.param(name, "coupled", marks=pytest.mark.exhaustive) for name in ("adam", "lion")]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("adam", "decoupled"), *COUPLED])
+def test_each_weight_has_its_own_rate_and_decay_in_pieces_too(name, mode):
+    rule = OptimizerRule(name, mode, weight_decay_on="kernels", head="large")
+    got, want = _three_steps(rule, _hparams(head_factor=0.1))
+    _assert_close(got, want)
+    for hparams, same in (
+        (_hparams(head_factor=0.2), "small"),
+        (_hparams(head_factor=0.1, weight_decay=0), "small"),
+    ):
+        (other, _), _ = _three_steps(rule, hparams)
+        assert [w for w in SHAPES if np.array_equal(other[w][...], got[0][w][...])] == [same]
+
+
 @pytest.mark.parametrize("name", ["adam", "momentum", "lamb"])
 def test_an_unhealthy_lane_keeps_every_bit(name):
     rule, params = _rule(name), _tree(0)

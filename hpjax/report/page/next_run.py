@@ -119,6 +119,8 @@ def _run_again(source: PageSource, rows: Sequence[SettingRow], seeds: int, why: 
     differing = [name for name in source.swept if len({setting.get(name) for setting in settings}) > 1]
     fields = {"sweep.seeds": seeds, "sweep.pruner": "none", "sweep.pruner_options": {}, "sweep.pbt": {}}
     fields |= {"sweep.final_seeds": 0}
+    if source.config["sweep"].get("seed_values"):
+        fields |= {"sweep.seed_values": ()}
     if len(differing) > 1 or any(setting.keys() != settings[0].keys() for setting in settings):
         fields |= {"sweep.sampler": "random", "sweep.trials": len(settings), "sweep.enqueue": settings}
         return _Change(why, {}, fields)
