@@ -143,7 +143,8 @@ class SweepConfig:
     trials: int = field(0, "how many settings to try; 0: the whole grid", rules.COUNT_OR_0)
     extend: bool = field(
         False,
-        "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
+        "whether the sweep in the workdir, finished or not, goes on to more sweep.trials, sweep.seeds or "
+        "train.epochs (with checkpoint.states) than it was begun with",
     )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
     final_seeds: int = field(
