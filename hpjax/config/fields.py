@@ -128,6 +128,13 @@ class SweepConfig:
     space: dict = field(
         {}, "hyperparameter -> tuple of choices, or {low, high[, log][, step][, when]}", each=rules.AXIS
     )
+    constraints: str = field(
+        "all",
+        "which settings of the space are tried",
+        choices={"all": "all of them"},
+        forms=(Form("FILE.py:FUNCTION", rules.OWN, "those to which your own gives True"),),
+        path=True,
+    )
     sampler: str = field(
         "grid",
         "which settings are tried",

@@ -31,6 +31,7 @@ _FIELDS = {
     "train.label_smoothing": "smoothing",
     "train.dropout_rate": "dropout drop_rate dropout_prob",
     "sweep.space": "search_space param_space parameters params",
+    "sweep.constraints": "constraint constraints_func constraint_fn forbidden allowed",
     "sweep.sampler": "search searcher search_alg algorithm",
     "sweep.trials": "n_trials num_trials num_samples max_trials",
     "sweep.seeds": "n_seeds num_seeds repeats repetitions",

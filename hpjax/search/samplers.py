@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hpjax")
 
 UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
+LEARNED_ATTEMPTS = 8  # of a sampler that learns, to name a setting that is allowed
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 _INSTALL = {"torch": "pip install -e '.[torch]'", "cmaes": "pip install cmaes"}
 _MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
@@ -50,19 +51,25 @@ def _relay(text: str) -> None:
     log.warning("Optuna: %s", text)
 
 
-def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.samplers.BaseSampler":
+def create_sampler(
+    sweep: SweepConfig, seed: int, number: int, attempt: int = 0
+) -> "optuna.samplers.BaseSampler":
     """Returns a sampler that depends on nothing but its arguments and the study's past.
 
     Args:
       sweep: names the sampler, which `check_sampler` has let pass.
       seed: the sweep's.
-      number: of the trial that is asked for; each ask has a sampler of its own, so that a resumed study
+      number: of the setting that is asked for; each ask has a sampler of its own, so that a resumed study
         asks what the uninterrupted one would have asked.
+      attempt: how often it was asked for before; one that learns is replaced by chance in the end.
     """
     from optuna import samplers
 
-    own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    drawn = (seed, number, attempt) if attempt else (seed, number)
+    own = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     random = samplers.RandomSampler(seed=own)
+    if attempt >= LEARNED_ATTEMPTS and sweep.sampler not in UNLEARNED:
+        return random
     if sweep.sampler == "qmc":
         # Its position in the sequence is kept in the study; only the scrambling is seeded, once for all.
         return samplers.QMCSampler(
@@ -79,6 +86,7 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
     if sweep.sampler == "gp":
         return samplers.GPSampler(seed=own, independent_sampler=random)
     if sweep.sampler == "cmaes":
+        seed = own if attempt else seed
         return samplers.CmaEsSampler(seed=seed, independent_sampler=random, warn_independent_sampling=False)
     return random
 

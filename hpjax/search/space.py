@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from hpjax.config.checks import read_literal
 from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter, unknown_hyperparameter
 from hpjax.errors import ConfigError
 from hpjax.search.axis import Axis, parse_value
+from hpjax.search.constraint import KEY, Constraint
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
+MOST_DRAWN = 1_000  # settings, until one is allowed
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
 Lookup = Callable[[str], Hyperparameter | None]
 FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
@@ -19,9 +23,15 @@ FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
 
 @dataclass(frozen=True)
 class Space:
-    """All axes; conditions refer to earlier ones."""
+    """All axes; conditions refer to earlier ones.
+
+    Attributes:
+      axes: the hyperparameters.
+      constraint: says which settings are allowed; None: all.
+    """
 
     axes: tuple[Axis, ...]
+    constraint: Constraint | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,10 +44,11 @@ class Space:
         return tuple(axis.name for axis in self.axes if axis.dynamic)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Returns every setting once, the last axis fastest.
+        """Returns every setting that is allowed once, the last axis fastest.
 
         Raises:
           ConfigError: A range has no step, or there are too many settings to list.
+          UserCodeError: The constraint fails.
         """
         for axis in self.axes:
             axis.require_step()
@@ -50,7 +61,30 @@ class Space:
                 for setting, value in itertools.product(settings, axis.values)
                 if axis.applies(setting) or value == axis.values[0]
             ]
-        return settings
+        return [setting for setting in settings if self.allows(setting)]
+
+    def allows(self, setting: Mapping[str, Any]) -> bool:
+        """Returns whether a whole setting is allowed."""
+        return self.constraint is None or self.constraint.allows(setting)
+
+    def refuse_all(self) -> ConfigError:
+        """Returns the error for a constraint that allows nothing, or so little that it isn't found."""
+        assert self.constraint is not None
+        allowed = f"a function that allows more of sweep.space: of {MOST_DRAWN:,} settings drawn, none was"
+        return ConfigError(KEY, self.constraint.name, allowed)
+
+    def find(self, fixed: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any] | None:
+        """Returns an allowed setting, drawn at random, with some values given; None if none was found."""
+        rng = rng or np.random.default_rng(0)
+        for _ in range(MOST_DRAWN if self.constraint else 1):
+            setting: dict[str, Any] = {}
+            for axis in self.axes:
+                if axis.applies(setting):
+                    drawn = axis.draw(rng)  # in any case: what is given doesn't change the others
+                    setting[axis.name] = fixed.get(axis.name, drawn)
+            if self.allows(setting):
+                return setting
+        return None
 
     def check(self, key: str, setting: Mapping[str, Any]) -> None:
         """Raises ConfigError where a setting, given under `key`, lies outside the space."""
@@ -69,11 +103,13 @@ def count_static(space: Space) -> int:
 
 
 def list_static(space: Space, most: int) -> list[dict[str, Any]] | None:
-    """Returns every combination of static hyperparameters; None where they are ranges or more than `most`."""
+    """Returns the combinations of static hyperparameters; None where they are ranges or more than `most`."""
     axes = _static_axes(space)
     names = {axis.name for axis in axes}
     listed = all(axis.choices and set(axis.when) <= names for axis in axes)
-    return Space(axes).grid() if listed and count_static(space) <= most else None
+    if not listed or count_static(space) > most:
+        return None
+    return [setting for setting in Space(axes).grid() if space.find(setting) is not None]
 
 
 def _static_axes(space: Space) -> tuple[Axis, ...]:

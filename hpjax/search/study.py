@@ -24,7 +24,7 @@ from hpjax.search.samplers import (
 )
 from hpjax.search.space import Space
 from hpjax.search.trial import Trial
-from hpjax.search.untried import Untried, avoid_repeats
+from hpjax.search.untried import Untried, choose_settings
 from hpjax.store.marks import Mark, RunningMark
 
 if TYPE_CHECKING:
@@ -219,15 +219,19 @@ class Study:
     ) -> "optuna.samplers.BaseSampler":
         """Returns what answers for a trial's setting; `replicates`: it is to be that of an earlier one."""
         sweep, seed, untried = self._config.sweep, self._config.seed, self._untried
-        sampler = create_sampler(sweep, seed, setting)
-        if fixed is not None:
-            sampler = create_fixed_sampler(fixed, sampler)
-        if replicates or untried is None or untried.count is None:
-            return sampler
-        near = sweep.sampler not in UNLEARNED
-        return avoid_repeats(
-            sampler, self._space, lambda wanted: untried.choose(wanted, near, (seed, setting))
-        )
+
+        def create(attempt: int) -> "optuna.samplers.BaseSampler":
+            sampler = create_sampler(sweep, seed, setting, attempt)
+            return sampler if fixed is None else create_fixed_sampler(fixed, sampler)
+
+        def choose(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+            assert untried is not None
+            return untried.choose(wanted, sweep.sampler not in UNLEARNED, (seed, setting))
+
+        listed = untried is not None and untried.count is not None
+        if replicates or sweep.sampler == "grid" or not (listed or self._space.constraint):
+            return create(0)
+        return choose_settings(create, self._space, choose if listed else None)
 
     def _replicate(self, number: int, hyperparameters: Mapping[str, Any]) -> Trial:
         """Returns a trial of the budget: which setting and which replicate it is follows from its number."""
@@ -294,12 +298,10 @@ def open_study(
 def _complete(setting: Mapping[str, Any], space: Space, seed: int) -> dict[str, Any]:
     """Returns an enqueued setting with a value, drawn at random, for each axis that it leaves open."""
     rng = np.random.default_rng((seed, *json.dumps(dict(setting), sort_keys=True).encode()))
-    values: dict[str, Any] = {}
-    for axis in space.axes:
-        if axis.applies(values):
-            drawn = axis.values[rng.integers(axis.count)]
-            values[axis.name] = setting.get(axis.name, drawn)
-    return values
+    found = space.find(setting, rng)
+    if found is None:
+        raise space.refuse_all()
+    return found
 
 
 def _random(number: int) -> "optuna.samplers.BaseSampler":

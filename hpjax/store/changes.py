@@ -21,7 +21,7 @@ MAY_DIFFER = (
 # Samplers that ask the same whatever came of earlier settings.
 UNLEARNED = ("grid", "random", "qmc")
 # These may be `FILE.py:NAME`: the file, too, counts by its content.
-CODE = ("model.name", "data.name", "task.loss", "sweep.metric")
+CODE = ("model.name", "data.name", "task.loss", "sweep.metric", "sweep.constraints")
 WEIGHTS = "model.pretrained"
 EXTEND, BUDGET = "sweep.extend", "sweep.trials"
 EXTENDED = (BUDGET, "sweep.seeds", "train.epochs")  # which may become more, then

@@ -54,6 +54,10 @@ def numbers():
 def signs():
     return {split: (x, y > 0) for split, (x, y) in numbers().items()}
 """
+ALLOWED = """
+def not_the_middle(setting):
+    return abs(setting.get("learning_rate", 1.0) - 5e-4) > 1e-5
+"""
 LOSS = """
 def absolute(outputs, targets):
     return abs(outputs - targets).mean(-1)
@@ -64,6 +68,7 @@ OWN = {
     "data.name=FILE.py:FUNCTION": "own.py:arrays",
     "data.name=npz:PATH": "npz:arrays.npz",
     "task.loss=FILE.py:FUNCTION": "own.py:absolute",
+    "sweep.constraints=FILE.py:FUNCTION": "own.py:not_the_middle",
     "sweep.metric=SPLIT_METRIC": "validation_balanced_accuracy",
     "sweep.metric=FILE.py:FUNCTION": "own.py:accuracy_less_loss",
 }
@@ -260,7 +265,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS)
+    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + ALLOWED)
     rng = np.random.default_rng(0)
     classes = {"y_train": np.arange(20) % 2, "y_test": np.arange(12) % 2}
     np.savez(tmp_path / "arrays.npz", x_train=rng.random((20, 4)), x_test=rng.random((12, 4)), **classes)
