@@ -147,6 +147,12 @@ class SweepConfig:
             "cmaes": "covariance matrix adaptation: moves a normal distribution",
         },
     )
+    warm_start: str = field(
+        "",
+        "what a sampler that learns knows from the start: another workdir, a journal or SQLite file of "
+        "Optuna's, or sqlite:///FILE (#NAME behind it where there are several studies)",
+        path=True,
+    )
     trials: int = field(0, "how many settings to try; 0: the whole grid", rules.COUNT_OR_0)
     extend: bool = field(
         False,

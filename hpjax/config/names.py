@@ -33,6 +33,7 @@ _FIELDS = {
     "sweep.space": "search_space param_space parameters params",
     "sweep.constraints": "constraint constraints_func constraint_fn forbidden allowed",
     "sweep.sampler": "search searcher search_alg algorithm",
+    "sweep.warm_start": "warmstart source_trials points_to_evaluate storage",
     "sweep.trials": "n_trials num_trials num_samples max_trials",
     "sweep.seeds": "n_seeds num_seeds repeats repetitions",
     "sweep.metric": "objective monitor",

@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,11 @@ def _relay(text: str) -> None:
 
 
 def create_sampler(
-    sweep: SweepConfig, seed: int, number: int, attempt: int = 0
+    sweep: SweepConfig,
+    seed: int,
+    number: int,
+    attempt: int = 0,
+    known: "Sequence[optuna.trial.FrozenTrial]" = (),
 ) -> "optuna.samplers.BaseSampler":
     """Returns a sampler that depends on nothing but its arguments and the study's past.
 
@@ -62,6 +66,7 @@ def create_sampler(
       number: of the setting that is asked for; each ask has a sampler of its own, so that a resumed study
         asks what the uninterrupted one would have asked.
       attempt: how often it was asked for before; one that learns is replaced by chance in the end.
+      known: trials of other studies, for a sampler that doesn't look for them in the study.
     """
     from optuna import samplers
 
@@ -87,8 +92,36 @@ def create_sampler(
         return samplers.GPSampler(seed=own, independent_sampler=random)
     if sweep.sampler == "cmaes":
         seed = own if attempt else seed
-        return samplers.CmaEsSampler(seed=seed, independent_sampler=random, warn_independent_sampling=False)
+        return samplers.CmaEsSampler(
+            seed=seed,
+            independent_sampler=random,
+            warn_independent_sampling=False,
+            source_trials=_list_sources(known),
+        )
     return random
+
+
+def _list_sources(known: "Sequence[optuna.trial.FrozenTrial]") -> "list[optuna.trial.FrozenTrial] | None":
+    """Returns complete trials with nothing but what CMA-ES moves: numbers that all of them have."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import TrialState, create_trial
+
+    complete = [trial for trial in known if trial.state == TrialState.COMPLETE]
+    numbers = {
+        name: kind
+        for name, kind in (complete[0].distributions.items() if complete else ())
+        if all(name in trial.params for trial in complete)
+        and not isinstance(kind, CategoricalDistribution)
+        and not kind.single()
+    }
+    if not numbers:
+        return None
+    return [
+        create_trial(
+            value=trial.value, params={name: trial.params[name] for name in numbers}, distributions=numbers
+        )
+        for trial in complete
+    ]
 
 
 def create_fixed_sampler(setting: dict[str, Any], other: "optuna.samplers.BaseSampler") -> Any:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.config.fields import Config
-from hpjax.errors import WorkdirError
-from hpjax.search.journal import create_journal, cut_journal, sync_journal, writing
-from hpjax.search.objective import Objective
+from hpjax.search.journal import sync_journal, writing
 from hpjax.search.reopening import reopen_trials
 from hpjax.search.replicates import Replicates, Stage
 from hpjax.search.samplers import (
@@ -30,7 +28,7 @@ from hpjax.store.marks import Mark, RunningMark
 if TYPE_CHECKING:
     import optuna
 
-STUDY_NAME = "hpjax"
+KNOWN = "trials_of_another_study"  # of the study's first trials, so many
 
 
 class Study:
@@ -56,7 +54,9 @@ class Study:
         self._config, self._space, self._study = config, space, study
         self._path, self._written = path, written
         self._pruner = create_pruner(config.sweep)
-        past = study.get_trials(deepcopy=False)
+        everything = study.get_trials(deepcopy=False)
+        self._known = everything[: study.user_attrs.get(KNOWN, 0)]
+        past = everything[len(self._known) :]
         self._asked = len(past)
         now = Stage(len(past), config.sweep.seeds, config.train.epochs)
         before = stages[-1] if stages else None
@@ -88,6 +88,11 @@ class Study:
         elif self._untried is not None:
             settings = min(settings, self._untried.count or settings)
         return settings * sweep.seeds
+
+    @property
+    def asked(self) -> int:
+        """How many trials were asked for."""
+        return self._asked
 
     @property
     def left(self) -> int:
@@ -131,9 +136,9 @@ class Study:
           setting: the number of the setting's first trial.
           seed_index: which replicate the new trial is, from 0.
         """
-        trial = self._ask(self._asked, self._params(setting), replicates=True)
-        seed = self._config.seed + seed_index
-        return self._admit(trial, Trial(trial.number, dict(trial.params), seed, setting, seed_index))
+        number, seed = self._asked, self._config.seed + seed_index
+        trial = self._ask(number, self._params(setting), replicates=True)
+        return self._admit(trial, Trial(number, dict(trial.params), seed, setting, seed_index))
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Notes the objective after an epoch (from 1); returns whether the trial is to be pruned.
@@ -181,7 +186,7 @@ class Study:
     def reopen(self, numbers: Collection[int]) -> None:
         """Has trials that were complete go on."""
         with relaying_warnings(), writing(self._path):
-            self._study = reopen_trials(self._study, numbers)
+            self._study = reopen_trials(self._study, {len(self._known) + number for number in numbers})
         self._running.clear()
         self._told -= len(numbers)
 
@@ -198,7 +203,11 @@ class Study:
         return self._planned[setting] if setting < len(self._planned) else None
 
     def _params(self, number: int) -> dict[str, Any]:
-        return dict(self._study.get_trials(deepcopy=False)[number].params)
+        return dict(self._get(number).params)
+
+    def _get(self, number: int) -> "optuna.trial.FrozenTrial":
+        """Returns a trial as Optuna has it, which counts those of another study as well."""
+        return self._study.get_trials(deepcopy=False)[len(self._known) + number]
 
     def _ask(self, setting: int, fixed: dict[str, Any] | None, replicates: bool) -> "optuna.Trial":
         """Asks Optuna for one more trial; what is drawn for it depends on which setting it is, counted."""
@@ -221,7 +230,8 @@ class Study:
         sweep, seed, untried = self._config.sweep, self._config.seed, self._untried
 
         def create(attempt: int) -> "optuna.samplers.BaseSampler":
-            sampler = create_sampler(sweep, seed, setting, attempt)
+            # Further on than what is known: that of the same seed may have been drawn in the same way.
+            sampler = create_sampler(sweep, seed, len(self._known) + setting, attempt, self._known)
             return sampler if fixed is None else create_fixed_sampler(fixed, sampler)
 
         def choose(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -249,50 +259,9 @@ class Study:
         if number not in self._running:
             import optuna
 
-            frozen = self._study.get_trials(deepcopy=False)[number]
             self._study.sampler = _random(number)
-            self._running[number] = optuna.Trial(self._study, frozen._trial_id)
+            self._running[number] = optuna.Trial(self._study, self._get(number)._trial_id)
         return self._running[number]
-
-
-def open_study(
-    config: Config,
-    space: Space,
-    objective: Objective,
-    path: str | Path,
-    mark: Sequence[Any] | None = None,
-    stages: Sequence[Stage] = (),
-) -> Study:
-    """Opens the journal of a study, and forgets everything after a mark.
-
-    Args:
-      config: the sweep's.
-      space: what is searched.
-      objective: its direction.
-      path: the journal; created if missing. Optuna and its dashboard read it.
-      mark: what `Study.mark` returned when the checkpoint that is continued was taken; None begins anew.
-      stages: what the sweep had up to that checkpoint; where that isn't what it has now, one is added.
-
-    Raises:
-      WorkdirError: The journal isn't what it was at the mark, or can't be written.
-    """
-    path = Path(path)
-    written = RunningMark(cut_journal(path, mark))
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
-    with relaying_warnings(), writing(path):
-        study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(create_journal(path, written)),
-            study_name=STUDY_NAME,
-            direction="maximize" if objective.maximize else "minimize",
-            pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-    if stages and stages[-1].first > (asked := len(study.get_trials(deepcopy=False))):
-        told = f"{path} holds {asked} trials, and there were {stages[-1].first}"
-        raise WorkdirError(f"{told}: restore it, or choose another workdir")
-    return Study(config, space, study, path, written, stages)
 
 
 def _complete(setting: Mapping[str, Any], space: Space, seed: int) -> dict[str, Any]:

@@ -25,11 +25,12 @@ from hpjax.lanes.program import Program
 from hpjax.report.page import PAGE_NAME, PageSource, write_page
 from hpjax.report.progress import Progress
 from hpjax.report.style import leaving_out
+from hpjax.search.opening import open_study
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import Queue, create_queue, make_group_key
 from hpjax.search.space import count_static
-from hpjax.search.study import Study, open_study
+from hpjax.search.study import Study
 from hpjax.search.trial import Trial
 from hpjax.store.changes import WEIGHTS
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints

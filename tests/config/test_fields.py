@@ -227,12 +227,15 @@ FORMS = {
     "data.name": "{}.py:f",
     "task.loss": "{}.py:f",
     "sweep.metric": "{}.py:f",
+    "sweep.constraints": "{}.py:f",
 }
 
 
 def test_the_fields_that_may_name_a_file_or_folder():
     named = ("model.name", "model.pretrained", "data.dir", "data.train", "data.test", "sweep.metric")
-    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss"))
+    assert sorted(PATHS) == sorted(
+        (*named, "data.name", "task.loss", "sweep.constraints", "sweep.warm_start")
+    )
 
 
 @pytest.mark.parametrize("key", PATHS)

@@ -9,9 +9,9 @@ import pytest
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, UserCodeError
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import open_study
 from hpjax.search.pbt import Member, make_plan_copies
 from hpjax.search.space import MOST_DRAWN
-from hpjax.search.study import open_study
 from hpjax.search.trial import Trial
 from hpjax.sweep.preflight import check_config
 from hpjax.sweep.spec import create_space

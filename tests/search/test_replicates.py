@@ -4,9 +4,9 @@ import pytest
 
 from hpjax.config import parse_config
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import open_study
 from hpjax.search.replicates import Place, Replicates, Stage
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
 
 SPACES = {
     "grid": {"learning_rate": (0.1, 0.2, 0.3, 0.4)},

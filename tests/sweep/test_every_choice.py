@@ -98,6 +98,7 @@ OTHER = {
     "train.label_smoothing": 0.1,
     "train.dropout_rate": 0.1,
     "sweep.space": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}},
+    "sweep.warm_start": "study.journal",
     "sweep.trials": 3,
     "sweep.seeds": 2,
     "sweep.final_seeds": 1,
@@ -114,6 +115,7 @@ ANOTHER = "another"
 WITHOUT = {
     "model.name=resnet34": "compiles for minutes; it is resnet18 with more of the same blocks",
     "model.pretrained=another": "needs weights; tests/models/test_torch_weights.py loads some",
+    "sweep.warm_start=another": "needs another study; tests/search/test_warm_start.py has some",
     "data.name=arrays": "they are given in Python; tests/sweep/test_own_data.py gives some",
     "data.name=tfds:NAME": "sets have to be prepared; tests/data/test_tfds_sets.py prepares and reads some",
 }

@@ -16,8 +16,8 @@ from tiny_network import DATA
 from hpjax import load_trial
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
+from hpjax.search.opening import STUDY_NAME
 from hpjax.search.replicates import Stage
-from hpjax.search.study import STUDY_NAME
 from hpjax.store.records import open_records
 from hpjax.store.rows import EpochRow, to_columns
 from hpjax.store.workdir import is_finished
