@@ -116,7 +116,7 @@ class Axis:
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Returns whether the hyperparameter exists beside these values."""
-        return all(values.get(name) in allowed for name, allowed in self.when.items())
+        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
 
 
 def parse_value(key: str, hyperparameter: Hyperparameter, value: Any) -> Any:
