@@ -90,17 +90,25 @@ def _die_at(count):
 
 def test_the_tables_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     there = tmp_path / "sweep"
-    first = run_sweep(_config(net, 2), there)
+    (tmp_path / "mine.py").write_text("def high(epoch):\n    return epoch['train_loss']\n")
+    # Which becomes worse with every epoch: what a trial had before it went on would rank first.
+    ranked = {"sweep": {"metric": f"{tmp_path}/mine.py:high"}}
+    first = run_sweep(_config(net, 2, **ranked), there)
     kept = [dataclasses.astuple(row) for row in first.epochs]
-    longer = _config(net, 3, 2, 4, extend=True)
+    longer = _config(net, 3, 2, 4, extend=True, **ranked)
     # Once it was accepted, as the first trial ends for the second time, as a seed that was missing trains.
     for killed in ((run, "run_groups", _die), *((TrialEvents, "boundary", _die_at(n)) for n in (2, 6))):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(*killed)
             run_sweep(longer, there)
         assert not is_finished(there)
-    result, at_once = run_sweep(longer, there), run_sweep(_config(net, 3, 2, 4), tmp_path / "at_once")
+    result, at_once = (
+        run_sweep(longer, there),
+        run_sweep(_config(net, 3, 2, 4, **ranked), tmp_path / "at_once"),
+    )
     assert _tables(result) == _tables(at_once) and result.summary["finished"]
+    assert result.summary["best_score"] == at_once.summary["best_score"] < first.summary["best_score"]
+    assert result.best.final_test_loss == at_once.best.final_test_loss is not None
     assert _told(there) == _told(tmp_path / "at_once")
     assert [row for row in map(dataclasses.astuple, result.epochs) if row in kept] == kept  # seconds, too
     assert [folder.name for folder in (there / "checkpoints/states").iterdir()] == ["epochs_4"]
@@ -112,16 +120,25 @@ def test_the_tables_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     ]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
     for extend in (False, True):
-        assert run_sweep(_config(net, 3, 2, 4, extend), there).epochs == result.epochs
+        assert run_sweep(_config(net, 3, 2, 4, extend, **ranked), there).epochs == result.epochs
     with pytest.raises(WorkdirError, match=r"3 there, 6 now\): add --config.sweep.extend=True"):
-        run_sweep(_config(net, 6, 2, 4), there)
+        run_sweep(_config(net, 6, 2, 4, **ranked), there)
     for numbers in ((2, 2, 4), (3, 1, 4), (3, 2, 3)):
         with pytest.raises(WorkdirError, match="another config .*: [234] there"):
-            run_sweep(_config(net, *numbers, extend=True), there)
+            run_sweep(_config(net, *numbers, extend=True, **ranked), there)
     shutil.rmtree(there / "checkpoints/states/epochs_4/trial_00003")
     with pytest.raises(WorkdirError, match="train.epochs=5: the state of trial 3 after 4 epochs isn't there"):
-        run_sweep(_config(net, 3, 2, 5, extend=True), there)
+        run_sweep(_config(net, 3, 2, 5, extend=True, **ranked), there)
     assert is_finished(there) and load_result(there).epochs == result.epochs
+
+
+def test_one_setting_counts_as_tested(net, tmp_path):
+    more = {"data": {**DATA, "image_size": 16, "validation_fraction": 0.25}}
+    grid = {"sampler": "grid", "space": {"learning_rate": (1e-3, 0.1)}, "metric": "train_loss"}
+    for trials, tested in ((1, [True]), (2, [False, True])):
+        config = _config(net, trials, extend=trials > 1, sweep=grid, **more)
+        result = run_sweep(config, tmp_path / "sweep")
+        assert [row.final_test_loss is not None for row in result.trials] == tested
 
 
 def test_what_rests_on_the_trials_that_were_there_is_refused(net):
