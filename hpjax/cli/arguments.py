@@ -17,7 +17,7 @@ from hpjax.config.names import find_field
 from hpjax.config.parsing import parse_config
 from hpjax.config.paths import expand_path
 from hpjax.errors import ConfigError, UsageError
-from hpjax.search.space import parse_space_flag
+from hpjax.search.flags import parse_space_flag
 from hpjax.store.workdir import Resume
 
 __all__ = ["Arguments", "UsageError", "find_help", "parse_arguments"]
@@ -31,7 +31,8 @@ Trains every trial of a sweep, many at once, and writes tables, figures and chec
                         wd, lr, batch_size, kernel_width, asha, lr_wd_tpe, pbt, seeds.
                         --config.train.epochs=3 changes a field (--helpfull lists them)
   --space=NAME=SPEC     replaces the search space; repeatable. SPEC is choices (0.01,1.0),
-                        a range (1e-5:1e-1:log) or a range with a step (8:64:8)
+                        a range (1e-5:1e-1:log) or a range with a step (8:64:8); behind it,
+                        ' if OTHER=a,b' says beside which values it exists
   --workdir=DIR         where everything is kept; default runs/<name of the config>
   --resume=auto         continue an unfinished sweep there (auto), or never, or must
   --plan                print what would be compiled and trained, and run nothing

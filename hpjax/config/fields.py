@@ -158,6 +158,13 @@ class SweepConfig:
     space: dict = field(
         {}, "hyperparameter -> tuple of choices, or {low, high[, log][, step][, when]}", each=rules.AXIS
     )
+    constraints: str = field(
+        "all",
+        "which settings of the space are tried",
+        choices={"all": "all of them"},
+        forms=(Form("FILE.py:FUNCTION", rules.OWN, "those to which your own gives True"),),
+        path=True,
+    )
     sampler: str = field(
         "grid",
         "which settings are tried",
@@ -170,10 +177,17 @@ class SweepConfig:
             "cmaes": "covariance matrix adaptation: moves a normal distribution",
         },
     )
+    warm_start: str = field(
+        "",
+        "what a sampler that learns knows from the start: another workdir, a journal or SQLite file of "
+        "Optuna's, or sqlite:///FILE (#NAME behind it where there are several studies)",
+        path=True,
+    )
     trials: int = field(0, "how many settings to try; 0: the whole grid", rules.COUNT_OR_0)
     extend: bool = field(
         False,
-        "whether the sweep in the workdir, finished or not, goes on to more trials than it was begun with",
+        "whether the sweep in the workdir, finished or not, goes on to more sweep.trials, sweep.seeds or "
+        "train.epochs (with checkpoint.states) than it was begun with",
     )
     seeds: int = field(1, "how often each setting is run, each time with another seed", rules.COUNT)
     seed_values: tuple[int, ...] = field(

@@ -16,6 +16,11 @@ class CheckpointConfig:
     every_minutes: float = field(
         0.0, "and no more often than this; 0 with every_epochs=0: never", rules.NOT_NEGATIVE
     )
+    states: bool = field(
+        False,
+        "whether the whole state that each trial ends with is kept, its optimizer's included: sweep.extend "
+        "needs it to go on to more epochs",
+    )
     keep: int = field(
         20,
         "how many trials' weights are kept: the best ones, and besides them those of the winning setting",

@@ -14,6 +14,7 @@ from hpjax.tasks import CLASSES, LABELS, LOSS, SPLITS, choose_metrics, kind_of, 
 log = logging.getLogger("hpjax")
 
 HELD_OUT = 0.1  # of the training images, where a search has nothing to select on
+LEARNED = ("tpe", "gp", "cmaes")  # samplers that make use of what is known
 MAX_SEED = 2**32 - 1
 NAMED_FOLDERS = ("auto", "folder")  # values of data.name that take data.train and data.test
 
@@ -133,6 +134,15 @@ def _check_together(config: Config) -> None:
     if sweep.extend and (sweep.pbt or sweep.final_seeds):
         allowed = "false with sweep.pbt or sweep.final_seeds: they rest on which trials there were"
         raise ConfigError("sweep.extend", sweep.extend, allowed)
+    if sweep.warm_start and sweep.sampler not in LEARNED:
+        raise ConfigError(
+            "sweep.warm_start",
+            sweep.warm_start,
+            f"empty with a sampler that isn't one of {', '.join(LEARNED)}",
+        )
+    if sweep.warm_start and sweep.pruner == "wilcoxon":
+        allowed = "empty with sweep.pruner=wilcoxon: it compares epochs with those of the best trial"
+        raise ConfigError("sweep.warm_start", sweep.warm_start, allowed)
     _check_folders(config.data)
     _check_task(config)
 

@@ -25,6 +25,7 @@ from hpjax.lanes.population import (
     concatenate,
     continue_as,
     from_arrays,
+    lane_arrays,
     lane_weights,
     set_hparams,
     to_arrays,
@@ -118,6 +119,18 @@ class Engine:
         shard, index = self._find(lane)
         trial = jax.device_put(self.program.create(hparams), self._device(shard))
         self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+
+    def put(self, lane: int, arrays: dict[str, np.ndarray]) -> None:
+        """Puts a trial into `lane` that goes on from what `take_out` returned."""
+        shard, index = self._find(lane)
+        check_arrays(self._shards[shard], {name: array[None] for name, array in arrays.items()})
+        trial = from_arrays(self._shards[shard], arrays, self._device(shard))
+        self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+
+    def take_out(self, lane: int) -> dict[str, np.ndarray]:
+        """Returns host copies of everything that a lane goes on from."""
+        shard, index = self._find(lane)
+        return lane_arrays(self._shards[shard], index)
 
     def run_epoch(self, shuffles: Sequence[Shuffle | None], splits: Sequence[str]) -> EpochResult:
         """Trains all lanes for one epoch and evaluates them.

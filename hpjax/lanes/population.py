@@ -91,6 +91,11 @@ def to_arrays(population: Population) -> dict[str, np.ndarray]:
     return {name: np.array(leaf) for name, leaf in _named_leaves(population).items()}
 
 
+def lane_arrays(population: Population, lane: int) -> dict[str, np.ndarray]:
+    """Returns host copies of a lane's leaves, without the lane axis, under their tree paths."""
+    return {name: np.array(leaf[lane]) for name, leaf in _named_leaves(population).items()}
+
+
 def check_arrays(template: Population, arrays: dict[str, np.ndarray]) -> None:
     """Checks that saved lanes are those of a population like `template`, whatever their number.
 

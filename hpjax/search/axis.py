@@ -1,9 +1,12 @@
 """One hyperparameter's values in a search space."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter
 from hpjax.errors import ConfigError
@@ -101,9 +104,19 @@ class Axis:
             return self.choices.index(value)
         return round((value - self.low) / (self.step or 1))
 
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Returns one of its values; in a range of numbers, evenly in the logarithm where it says so."""
+        if self.is_finite:
+            place = int(rng.integers(self.count))
+            return self.choices[place] if self.choices else self.low + place * (self.step or 1)
+        if self.log:
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return min(max(drawn, self.low), self.high)
+        return float(rng.uniform(self.low, self.high))
+
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Returns whether the hyperparameter exists beside these values."""
-        return all(values.get(name) in allowed for name, allowed in self.when.items())
+        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
 
 
 def parse_value(key: str, hyperparameter: Hyperparameter, value: Any) -> Any:

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax.store.marks import Mark, RunningMark
+from hpjax.errors import WorkdirError
+from hpjax.store.lock import check_held
+from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileBackend
@@ -52,6 +55,27 @@ def sync_journal(path: Path, written: RunningMark) -> Mark:
         os.fsync(file.fileno())
         _catch_up(file, written)
     return written.mark()
+
+
+def cut_journal(path: Path, mark: Sequence[Any] | None) -> bytes:
+    """Cuts a journal to a mark; returns what is left."""
+    kept = read_marked(path, mark)
+    with writing(path):
+        for lock in path.parent.glob(f"{path.name}.lock*"):  # of a process that was killed
+            lock.unlink()
+        if path.exists():
+            os.truncate(path, len(kept))
+    return kept
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says in one line that the journal can't be written."""
+    check_held(path)
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def _catch_up(file: FileIO, written: RunningMark) -> None:

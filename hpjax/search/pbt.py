@@ -19,6 +19,7 @@ from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Axis, Space
 from hpjax.search.trial import Trial
 
+MOST_MOVES = 100  # that are tried until one is allowed
 _PURPOSE = 0x9B7  # keeps these draws apart from others of the same seed
 
 
@@ -85,9 +86,13 @@ def make_plan_copies(config: Config, space: Space) -> PlanCopies | None:
 
 
 def explore(source: Member, space: Space, factor: float, rng: np.random.Generator) -> dict[str, Any]:
-    """Returns the source's hyperparameters, each perturbed."""
+    """Returns the source's hyperparameters, each perturbed; as they are where nothing near is allowed."""
     values = source.trial.hyperparameters
-    return {axis.name: perturb(axis, values[axis.name], factor, rng) for axis in space.axes}
+    for _ in range(MOST_MOVES if space.constraint else 1):
+        moved = {axis.name: perturb(axis, values[axis.name], factor, rng) for axis in space.axes}
+        if space.allows(moved):
+            return moved
+    return dict(values)
 
 
 def perturb(axis: Axis, value: Any, factor: float, rng: np.random.Generator) -> Any:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hpjax")
 
 UNLEARNED = ("grid", "random", "qmc")  # they ask the same whatever came of the settings that they gave
+LEARNED_ATTEMPTS = 8  # of a sampler that learns, to name a setting that is allowed
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 _INSTALL = {"torch": "pip install -e '.[torch]'", "cmaes": "pip install cmaes"}
 _MOST_RUNGS = 30  # to the power of which a pruner takes its reduction factor
@@ -50,19 +51,30 @@ def _relay(text: str) -> None:
     log.warning("Optuna: %s", text)
 
 
-def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.samplers.BaseSampler":
+def create_sampler(
+    sweep: SweepConfig,
+    seed: int,
+    number: int,
+    attempt: int = 0,
+    known: "Sequence[optuna.trial.FrozenTrial]" = (),
+) -> "optuna.samplers.BaseSampler":
     """Returns a sampler that depends on nothing but its arguments and the study's past.
 
     Args:
       sweep: names the sampler, which `check_sampler` has let pass.
       seed: the sweep's.
-      number: of the trial that is asked for; each ask has a sampler of its own, so that a resumed study
+      number: of the setting that is asked for; each ask has a sampler of its own, so that a resumed study
         asks what the uninterrupted one would have asked.
+      attempt: how often it was asked for before; one that learns is replaced by chance in the end.
+      known: trials of other studies, for a sampler that doesn't look for them in the study.
     """
     from optuna import samplers
 
-    own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    drawn = (seed, number, attempt) if attempt else (seed, number)
+    own = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     random = samplers.RandomSampler(seed=own)
+    if attempt >= LEARNED_ATTEMPTS and sweep.sampler not in UNLEARNED:
+        return random
     if sweep.sampler == "qmc":
         # Its position in the sequence is kept in the study; only the scrambling is seeded, once for all.
         return samplers.QMCSampler(
@@ -79,8 +91,37 @@ def create_sampler(sweep: SweepConfig, seed: int, number: int) -> "optuna.sample
     if sweep.sampler == "gp":
         return samplers.GPSampler(seed=own, independent_sampler=random)
     if sweep.sampler == "cmaes":
-        return samplers.CmaEsSampler(seed=seed, independent_sampler=random, warn_independent_sampling=False)
+        seed = own if attempt else seed
+        return samplers.CmaEsSampler(
+            seed=seed,
+            independent_sampler=random,
+            warn_independent_sampling=False,
+            source_trials=_list_sources(known),
+        )
     return random
+
+
+def _list_sources(known: "Sequence[optuna.trial.FrozenTrial]") -> "list[optuna.trial.FrozenTrial] | None":
+    """Returns complete trials with nothing but what CMA-ES moves: numbers that all of them have."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import TrialState, create_trial
+
+    complete = [trial for trial in known if trial.state == TrialState.COMPLETE]
+    numbers = {
+        name: kind
+        for name, kind in (complete[0].distributions.items() if complete else ())
+        if all(name in trial.params for trial in complete)
+        and not isinstance(kind, CategoricalDistribution)
+        and not kind.single()
+    }
+    if not numbers:
+        return None
+    return [
+        create_trial(
+            value=trial.value, params={name: trial.params[name] for name in numbers}, distributions=numbers
+        )
+        for trial in complete
+    ]
 
 
 def create_fixed_sampler(setting: dict[str, Any], other: "optuna.samplers.BaseSampler") -> Any:

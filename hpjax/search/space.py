@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.config.checks import read_literal
+import numpy as np
+
 from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter, unknown_hyperparameter
 from hpjax.errors import ConfigError
 from hpjax.search.axis import Axis, parse_value
+from hpjax.search.constraint import KEY, Constraint
 
 MOST_SETTINGS = 1_000_000  # that a grid may have
+MOST_DRAWN = 1_000  # settings, until one is allowed
 MOST_CHECKED = 2_000  # values of a range; which whole numbers are allowed is told apart among the first
 Lookup = Callable[[str], Hyperparameter | None]
 FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
@@ -19,9 +22,15 @@ FORMS = "choices (0.01, 1.0) or a range {low, high[, log][, step]}"
 
 @dataclass(frozen=True)
 class Space:
-    """All axes; conditions refer to earlier ones."""
+    """All axes; conditions refer to earlier ones.
+
+    Attributes:
+      axes: the hyperparameters.
+      constraint: says which settings are allowed; None: all.
+    """
 
     axes: tuple[Axis, ...]
+    constraint: Constraint | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,10 +43,11 @@ class Space:
         return tuple(axis.name for axis in self.axes if axis.dynamic)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Returns every setting once, the last axis fastest.
+        """Returns every setting that is allowed once, the last axis fastest.
 
         Raises:
           ConfigError: A range has no step, or there are too many settings to list.
+          UserCodeError: The constraint fails.
         """
         for axis in self.axes:
             axis.require_step()
@@ -50,7 +60,30 @@ class Space:
                 for setting, value in itertools.product(settings, axis.values)
                 if axis.applies(setting) or value == axis.values[0]
             ]
-        return settings
+        return [setting for setting in settings if self.allows(setting)]
+
+    def allows(self, setting: Mapping[str, Any]) -> bool:
+        """Returns whether a whole setting is allowed."""
+        return self.constraint is None or self.constraint.allows(setting)
+
+    def refuse_all(self) -> ConfigError:
+        """Returns the error for a constraint that allows nothing, or so little that it isn't found."""
+        assert self.constraint is not None
+        allowed = f"a function that allows more of sweep.space: of {MOST_DRAWN:,} settings drawn, none was"
+        return ConfigError(KEY, self.constraint.name, allowed)
+
+    def find(self, fixed: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any] | None:
+        """Returns an allowed setting, drawn at random, with some values given; None if none was found."""
+        rng = rng or np.random.default_rng(0)
+        for _ in range(MOST_DRAWN if self.constraint else 1):
+            setting: dict[str, Any] = {}
+            for axis in self.axes:
+                if axis.applies(setting):
+                    drawn = axis.draw(rng)  # in any case: what is given doesn't change the others
+                    setting[axis.name] = fixed.get(axis.name, drawn)
+            if self.allows(setting):
+                return setting
+        return None
 
     def check(self, key: str, setting: Mapping[str, Any]) -> None:
         """Raises ConfigError where a setting, given under `key`, lies outside the space."""
@@ -69,11 +102,13 @@ def count_static(space: Space) -> int:
 
 
 def list_static(space: Space, most: int) -> list[dict[str, Any]] | None:
-    """Returns every combination of static hyperparameters; None where they are ranges or more than `most`."""
+    """Returns the combinations of static hyperparameters; None where they are ranges or more than `most`."""
     axes = _static_axes(space)
     names = {axis.name for axis in axes}
     listed = all(axis.choices and set(axis.when) <= names for axis in axes)
-    return Space(axes).grid() if listed and count_static(space) <= most else None
+    if not listed or count_static(space) > most:
+        return None
+    return [setting for setting in Space(axes).grid() if space.find(setting) is not None]
 
 
 def _static_axes(space: Space) -> tuple[Axis, ...]:
@@ -117,70 +152,6 @@ def _check_condition(key: str, axis: Axis, values: tuple) -> None:
         except ConfigError as error:
             refused = error
     raise refused
-
-
-def parse_space_flag(flag: str) -> tuple[str, Any]:
-    """Returns name and specification of `NAME=a,b,…`, `NAME=low:high[:log]` or `NAME=low:high:step`.
-
-    Blanks, brackets around all of it, quotation marks around a value and a comma after the last one are
-    allowed.
-
-    Raises:
-      ConfigError: The flag has another form.
-    """
-    name, equals, text = flag.partition("=")
-    name, text = name.strip(), _unwrap(text)
-    if not equals or not name or not text:
-        raise ConfigError("--space", flag, "NAME=a,b,… or NAME=low:high[:log|:step]")
-    if (found := find_hyperparameter(name)) is None:
-        raise unknown_hyperparameter("--space", name, flag)
-    parts, kind = [part.strip() for part in text.split(":")], found.type
-    if len(parts) == 1 or kind is str or not _may_be_range(parts, kind):  # FILE.py:CLASS is a choice
-        return name, tuple(_number(flag, part, kind) for part in text.split(","))
-    if len(parts) not in (2, 3):
-        raise ConfigError("--space", flag, "NAME=low:high[:log|:step]")
-    spec: dict[str, Any] = {"low": _number(flag, parts[0], kind), "high": _number(flag, parts[1], kind)}
-    if len(parts) == 3:
-        spec |= {"log": True} if parts[2] == "log" else {"step": _step(flag, parts[2], kind)}
-    return name, spec
-
-
-def _unwrap(text: str) -> str:
-    """Returns a specification without brackets around it and without a comma at its end."""
-    text = text.strip()
-    while text[:1] + text[-1:] in ("[]", "()", "{}"):
-        text = text[1:-1].strip()
-    return text.removesuffix(",").rstrip()
-
-
-def _may_be_range(parts: list[str], kind: type) -> bool:
-    """Returns whether texts between colons are a range's; an option of a model may be text with a colon."""
-    numbers = (isinstance(read_literal(part), int | float) for part in parts[:2])
-    return kind is not object or all(numbers)
-
-
-def _step(flag: str, text: str, kind: type) -> Any:
-    try:
-        if isinstance(step := _READ[kind](text), int | float):
-            return step
-    except ValueError:
-        pass
-    allowed = f"log or a step (one of the {_WORDS[kind]}) as the third part, not {text!r}"
-    raise ConfigError("--space", flag, allowed)
-
-
-def _number(flag: str, text: str, kind: type) -> Any:
-    text = text.strip()
-    if text[:1] == text[-1:] and text[:1] in ("'", '"') and len(text) > 1:
-        text, kind = text[1:-1], str if kind is object else kind
-    try:
-        return _READ[kind](text)
-    except ValueError:
-        raise ConfigError("--space", flag, f"values that are {_WORDS[kind]}") from None
-
-
-_WORDS = {int: "whole numbers", float: "numbers", str: "text", object: "numbers"}
-_READ: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str, object: read_literal}
 
 
 def _parse_axis(name: str, spec: Any, find: Lookup) -> Axis:

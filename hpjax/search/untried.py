@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.search.samplers import create_distribution
-from hpjax.search.space import Space
+from hpjax.search.space import MOST_DRAWN, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -17,7 +17,7 @@ MOST_LISTED = 20_000  # settings; a larger space is not listed, and a setting ma
 
 
 def _list_settings(space: Space) -> list[dict[str, Any]] | None:
-    """Returns every setting of a space; None where there is no end of them, or very many."""
+    """Returns every setting of a space that is allowed; None where there is no end of them, or very many."""
     listed = all(axis.is_finite for axis in space.axes)
     listed = listed and math.prod(axis.count for axis in space.axes) <= MOST_LISTED
     return space.grid() if listed else None
@@ -72,38 +72,57 @@ class Untried:
         return unlike
 
 
-def avoid_repeats(
-    sampler: "optuna.samplers.BaseSampler",
+def choose_settings(
+    create: Callable[[int], "optuna.samplers.BaseSampler"],
     space: Space,
-    choose: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    choose: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
 ) -> "optuna.samplers.BaseSampler":
-    """Returns a sampler that asks another for a whole setting, and answers with what `choose` makes of it."""
+    """Returns a sampler that asks others for whole settings, until one is allowed, and answers with that.
+
+    Args:
+      create: returns who is asked in an attempt, counted from 0.
+      space: what is searched, and what of it is allowed.
+      choose: returns an allowed setting for any other, which is then asked for once; None: there is none.
+    """
     from optuna.samplers import BaseSampler
+
+    first = create(0)
 
     class Choosing(BaseSampler):
         def infer_relative_search_space(self, study: Any, trial: Any) -> dict:
-            return sampler.infer_relative_search_space(study, trial)
+            return {}
 
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict:
-            values = dict(sampler.sample_relative(study, trial, search_space))
-            for axis in sorted(space.axes, key=lambda axis: bool(axis.when)):  # in the order of `Study._ask`
-                if not axis.applies(values):
-                    values.pop(axis.name, None)
-                elif axis.is_finite and axis.count == 1:  # Optuna doesn't ask for it either
-                    values[axis.name] = axis.values[0]
-                elif axis.name not in values:
-                    asked = axis.name, create_distribution(axis)
-                    values[axis.name] = sampler.sample_independent(study, trial, *asked)
-            self.setting = choose(values)
+            drawn = (_draw(create(n) if n else first, space, study, trial) for n in range(MOST_DRAWN))
+            allowed = map(choose, drawn) if choose else filter(space.allows, drawn)
+            found = next(allowed, None)
+            if found is None:
+                raise space.refuse_all()
+            self.setting = found
             return {}
 
         def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
             return self.setting[param_name]
 
         def before_trial(self, study: Any, trial: Any) -> None:
-            sampler.before_trial(study, trial)
+            first.before_trial(study, trial)
 
         def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-            sampler.after_trial(study, trial, state, values)
+            first.after_trial(study, trial, state, values)
 
     return Choosing()
+
+
+def _draw(sampler: "optuna.samplers.BaseSampler", space: Space, study: Any, trial: Any) -> dict[str, Any]:
+    """Returns a whole setting, as Optuna would ask the sampler for it."""
+    among = sampler.infer_relative_search_space(study, trial)
+    values = dict(sampler.sample_relative(study, trial, among))
+    for axis in sorted(space.axes, key=lambda axis: bool(axis.when)):  # in the order of `Study._ask`
+        if not axis.applies(values):
+            values.pop(axis.name, None)
+        elif axis.is_finite and axis.count == 1:  # Optuna doesn't ask for it either
+            values[axis.name] = axis.values[0]
+        elif axis.name not in values:
+            asked = axis.name, create_distribution(axis)
+            values[axis.name] = sampler.sample_independent(study, trial, *asked)
+    return values

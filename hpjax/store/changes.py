@@ -15,14 +15,17 @@ MAY_DIFFER = (
     "checkpoint.every_epochs",
     "checkpoint.every_minutes",
     "checkpoint.keep",
+    "checkpoint.states",
     "trackers",
 )
 # Samplers that ask the same whatever came of earlier settings.
 UNLEARNED = ("grid", "random", "qmc")
 # These may be `FILE.py:NAME`: the file, too, counts by its content.
-CODE = ("model.name", "data.name", "task.loss", "optimizer.name", "sweep.metric")
+CODE = ("model.name", "data.name", "task.loss", "optimizer.name", "sweep.metric", "sweep.constraints")
 WEIGHTS = "model.pretrained"
 EXTEND, BUDGET = "sweep.extend", "sweep.trials"
+SEEDS = "sweep.seed_values"
+EXTENDED = (BUDGET, "sweep.seeds", "train.epochs")  # which may become more, then
 
 
 def compared(key: str, value: object) -> object:
@@ -55,8 +58,12 @@ def may_differ(key: str, config: Mapping[str, object], now: Mapping[str, object]
     """
     if key == EXTEND:
         return True
-    if key == BUDGET and now.get(EXTEND):
-        return _count(now) > _count(config)
+    if key in EXTENDED and now.get(EXTEND):
+        return _count(key, now) > _count(key, config)
+    if key == SEEDS and now.get(EXTEND):  # the same ones, and further ones behind them
+        before, after = (list(found) if isinstance(found := flat.get(key), list | tuple) else []
+                         for flat in (config, now))  # fmt: skip
+        return 0 < len(before) < len(after) and after[: len(before)] == before
     if key != "lanes.count":
         return key in MAY_DIFFER
     learns = (
@@ -66,6 +73,8 @@ def may_differ(key: str, config: Mapping[str, object], now: Mapping[str, object]
     return not (learns or population or config.get("lanes.data_order", "own") == "shared")
 
 
-def _count(config: Mapping[str, object]) -> float:
-    trials = config.get(BUDGET)
-    return trials if isinstance(trials, int) and trials > 0 else math.inf  # 0: the whole grid
+def _count(key: str, config: Mapping[str, object]) -> float:
+    count = config.get(key)
+    if key == BUDGET and count == 0:  # the whole grid
+        return math.inf
+    return count if isinstance(count, int) else math.nan

@@ -59,6 +59,17 @@ class _Start:
 
 
 @dataclass(slots=True)
+class _Again:
+    trial: int
+    group: int
+
+
+@dataclass(slots=True)
+class _Untest:
+    trial: int
+
+
+@dataclass(slots=True)
 class _Test:
     trial: int
     loss: float
@@ -73,7 +84,10 @@ class _Finish:
     message: str
 
 
-_EVENTS = {"start": _Start, "epoch": EpochRow, "copy": CopyRow, "test": _Test, "finish": _Finish}
+_EVENTS = {
+    **{"start": _Start, "epoch": EpochRow, "copy": CopyRow, "finish": _Finish, "again": _Again},
+    **{"test": _Test, "untest": _Untest},
+}
 
 
 class History:
@@ -105,7 +119,7 @@ class History:
         return history
 
     def apply(self, event: Mapping) -> None:
-        """Adds one event: `start`, `epoch`, `copy`, `test` or `finish`."""
+        """Adds one event, of a kind in `_EVENTS`."""
         row = dict(event)
         kind = row.pop("kind")
         if kind == "start":
@@ -121,6 +135,10 @@ class History:
             trial.hyperparameters = {**trial.hyperparameters, **row["hyperparameters"]}
         elif kind == "test":
             trial.test = _Test(**row)
+        elif kind == "untest":
+            trial.test = None
+        elif kind == "again":
+            trial.status, trial.message, trial.test = "running", "", None
         elif kind == "finish":
             trial.status, trial.message = row["status"], row["message"]
         else:
@@ -130,6 +148,10 @@ class History:
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
         return [self.trial(number) for number in sorted(self._trials)]
+
+    def has_begun(self, number: int) -> bool:
+        """Returns whether a trial was started."""
+        return number in self._trials
 
     def trial(self, number: int) -> TrialRow:
         """Returns one trial with its results so far."""

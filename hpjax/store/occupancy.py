@@ -31,13 +31,14 @@ class Occupancy:
     lane first.
 
     Attributes:
-      stays: by trial.
+      stays: in the order in which they began; a trial of a sweep that was extended has several.
       seconds: how long each round took.
     """
 
-    stays: dict[int, Stay] = field(default_factory=dict)
+    stays: list[Stay] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     _trained: set[int] = field(default_factory=set)  # in the newest round
+    _newest: dict[int, Stay] = field(default_factory=dict)  # of each trial
     _lanes: dict[int, int] = field(default_factory=dict)  # which trial is in them
     _group: int = -1
     _open: bool = False  # whether further epochs may be of the newest round
@@ -48,7 +49,9 @@ class Occupancy:
             self._group, self._lanes = group, {}
         lane = next(lane for lane in range(len(self._lanes) + 1) if lane not in self._lanes)
         self._lanes[lane], self._open = trial, False
-        self.stays[trial] = Stay(trial, group, lane, len(self.seconds), len(self.seconds) - 1)
+        stay = Stay(trial, group, lane, len(self.seconds), len(self.seconds) - 1)
+        self._newest[trial] = stay
+        self.stays.append(stay)
 
     def train(self, trial: int, seconds: float) -> None:
         """Follows that a trial was trained for an epoch."""
@@ -57,7 +60,7 @@ class Occupancy:
             self._trained, self._open = set(), True
         self._trained.add(trial)
         self.seconds[-1] = max(self.seconds[-1], seconds)
-        self.stays[trial].last = len(self.seconds) - 1
+        self._newest[trial].last = len(self.seconds) - 1
 
     def finish(self, trial: int) -> None:
         """Follows that a trial ended."""
@@ -65,7 +68,7 @@ class Occupancy:
 
     def apply(self, event: Mapping) -> None:
         """Follows an event of a history."""
-        if event["kind"] == "start":
+        if event["kind"] in ("start", "again"):
             self.start(event["trial"], event["group"])
         elif event["kind"] == "epoch":
             self.train(event["trial"], event.get("epoch_seconds", 0.0))

@@ -106,6 +106,14 @@ class Records:
         row = {"trial": trial, "loss": plain_number(loss), "accuracy": plain_number(accuracy)}
         self._append("test", row | ({MORE: plain(more)} if more else {}))
 
+    def forget_test(self, trial: int) -> None:
+        """Records that a trial counts as not tested: another one was selected since."""
+        self._append("untest", {"trial": trial})
+
+    def start_again(self, trial: int, group: int) -> None:
+        """Records that a trial that was complete, and tested or not, goes on from now on."""
+        self._append("again", {"trial": trial, "group": group})
+
     def finish_trial(self, trial: int, status: str, message: str = "") -> None:
         """Records how a trial ended: complete, pruned or diverged."""
         assert status in STATUSES, status
@@ -114,6 +122,10 @@ class Records:
     def trials(self) -> list[TrialRow]:
         """Returns every trial with its results so far, by number."""
         return self._history.trials()
+
+    def has_begun(self, number: int) -> bool:
+        """Returns whether a trial was started, be it long ago."""
+        return self._history.has_begun(number)
 
     def trial(self, number: int) -> TrialRow:
         """Returns one trial with its results so far."""
@@ -228,13 +240,20 @@ def open_records(
     return Records(path, fd, hyperparameters, history, kept)
 
 
-def load_trials(workdir: str | Path) -> list[TrialRow]:
+def load_trials(workdir: str | Path, mark: Sequence[Any] | None = None) -> list[TrialRow]:
     """Returns a workdir's trials by number; works while the sweep runs.
+
+    Args:
+      workdir: the folder of the sweep.
+      mark: up to which the history is read, as of `open_records`; None: up to its end.
 
     Raises:
       WorkdirError: there is no history, or it is damaged.
 
     """
+    if mark is not None:
+        file = Path(workdir) / HISTORY_NAME
+        return History.parse(file, read_marked(file, mark)).trials()
     return load_history(workdir).trials()
 
 

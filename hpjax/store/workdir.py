@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpjax.errors import WorkdirError
-from hpjax.store.changes import BUDGET, EXTEND, compared, may_differ
+from hpjax.store.changes import EXTEND, EXTENDED, compared, may_differ
 from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
 from hpjax.store.lock import check_held, release_lock, take_lock
 
@@ -21,13 +21,14 @@ HISTORY_NAME = "history.jsonl"
 WINNER_NAME = "winner.json"
 JOURNAL_NAME = "study.journal"
 POPULATION, TRIALS = "checkpoints/population", "checkpoints/trials"  # folders of checkpoints
+STATES = "checkpoints/states"
 RECORD_NAMES = (HISTORY_NAME, POPULATION, TRIALS, SUMMARY_NAME)
 _TEMPORARY = ".hpjax-tmp-"
 FILE_NAMES = (
     *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "identity.txt", "plan.json"),
     *("trials.csv", "epochs.csv", "settings.csv", "lineage.csv", WINNER_NAME),
 )
-FOLDER_NAMES = ("checkpoints", POPULATION, TRIALS, "figures", "tensorboard")
+FOLDER_NAMES = ("checkpoints", POPULATION, TRIALS, STATES, "figures", "tensorboard")
 WITNESS_NAME = ".saved"
 _MOST_SHOWN = 200  # characters of a value, in a message
 _HIDDEN_NAMES = (CONFIG_NAME, WITNESS_NAME, "mlflow.db")
@@ -80,7 +81,7 @@ class Workdir:
     Attributes:
       path: the folder.
       resumed: a sweep was there before; its records and checkpoints are to be continued.
-      finished: that sweep ran to its end, and is to have no more trials; nothing is left to do.
+      finished: that sweep ran to its end, and is to have no more than it has; nothing is left to do.
 
     """
 
@@ -250,13 +251,14 @@ def _check_same_config(path: Path, config: Mapping) -> None:
         changes = "; ".join(f"{key}: {_show(old, key)} there, {_show(new, key)} now" for key in keys)
         cure = "use that config or choose another workdir"
         if all(may_differ(key, old, {**new, EXTEND: True}) for key in keys):
-            cure = f"add --config.{EXTEND}=True to go on with it to more trials, {cure}"
+            cure = f"add --config.{EXTEND}=True to go on with it, {cure}"
         raise WorkdirError(f"workdir {path} holds a sweep of another config ({changes}): {cure}")
 
 
 def _is_extended(path: Path, config: Mapping) -> bool:
-    """Returns whether a sweep is to have more trials than before: all else was found to be equal."""
-    return _flatten(read_json(path / CONFIG_NAME)).get(BUDGET) != _flatten(config).get(BUDGET)
+    """Returns whether a sweep is to have more than it had: all else was found to be equal."""
+    old, new = _flatten(read_json(path / CONFIG_NAME)), _flatten(config)
+    return any(old.get(key) != new.get(key) for key in EXTENDED)
 
 
 def _flatten(value: Mapping, prefix: str = "") -> dict[str, object]:

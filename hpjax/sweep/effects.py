@@ -103,7 +103,12 @@ def _look_at(axis: Axis, config: Config, space: Space, load: Load, swept: set[st
     settings = [s for s in Space(deciding).grid() if axis.applies(s)]
     idle, others = [], []
     for setting in settings:
-        trials = [apply_hyperparameters(config, {**setting, axis.name: value}) for value in values]
+        allowed = [{**setting, axis.name: value} for value in values]
+        if space.constraint:
+            allowed = [tried for tried in allowed if space.find(tried) is not None]
+        if len(allowed) < 2:
+            continue
+        trials = [apply_hyperparameters(config, tried) for tried in allowed]
         (others if _has_effect(question, axis.name, trials, load, swept) else idle).append(setting)
     if not idle:
         return None

@@ -17,7 +17,7 @@ from hpjax.search.trial import Trial
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.leader import Leader
-from hpjax.sweep.ledgers import Tally
+from hpjax.sweep.ledgers import Tally, read_slot
 from hpjax.sweep.protocol import Order, Slot, Status
 from hpjax.sweep.session import Group, RunState, Session, Stores
 from hpjax.sweep.spec import Spec
@@ -96,6 +96,24 @@ class TrialEvents:
             epoch_offset,
             minimize=spec.ranking.metric == OBJECTIVE and not spec.objective.maximize,
         )
+
+    def take_up(self, trial: Trial) -> tuple[Slot, dict[str, np.ndarray]] | None:
+        """Returns where a trial stands that was complete before the sweep was extended; None for others."""
+        records, number = self._stores.records, trial.number
+        if not records.has_begun(number):
+            return None
+        arrays, about = self._stores.states.load(number, records.trial(number).epochs)
+        slot = read_slot(about.get("slot"), trial)
+        records.start_again(number, self._tally.groups)
+        return slot, arrays  # pyright: ignore[reportReturnType]
+
+    def wants_state(self) -> bool:
+        """Returns whether complete trials' states are kept."""
+        return self._stores.states.keeps
+
+    def keep_state(self, slot: Slot, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps what a complete trial would go on from."""
+        self._stores.states.save(slot.trial.number, arrays, {"slot": dataclasses.asdict(slot)})
 
     def record(self, trial: Trial, row: EpochRow, value: float, score: float) -> bool:
         """Records an epoch everywhere; returns whether the trial is to be pruned."""

@@ -20,7 +20,7 @@ from hpjax.sweep.judging import judge_winner
 from hpjax.sweep.loop import GroupRun
 from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, note_setup, write_plan
 from hpjax.sweep.preflight import check_groups
-from hpjax.sweep.selection import forget_weights, read_test, select_winner
+from hpjax.sweep.selection import forget_kept, read_test, select_winner
 from hpjax.sweep.session import Group, Interrupted, LaneLimit, RunState, Session
 
 log = logging.getLogger("hpjax")
@@ -47,7 +47,7 @@ def run_groups(session: Session) -> None:
     with session.interruptible():
         read_test(session)
         judge_winner(session)
-    forget_weights(session)
+    forget_kept(session)
     session.stores.checkpoints.wait()
 
 

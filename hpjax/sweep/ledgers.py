@@ -1,10 +1,13 @@
 """What a ledger says besides its marks, checked before anything is made of it: it is JSON from a disk."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpjax.errors import CheckpointError
 from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Layout
+from hpjax.search.trial import Trial
 from hpjax.store.typed import read_as
 from hpjax.sweep.protocol import Slot
 
@@ -86,6 +89,20 @@ def check_run(values: dict[str, Any]) -> dict[str, Any]:
     if not all(0 <= epoch < MOST_COUNTED for epoch in (run.epoch, *(slot.epoch for slot in slots))):
         raise ValueError("no run is at such an epoch")
     return values
+
+
+def read_slot(values: Any, trial: Trial) -> Slot:
+    """Returns where a trial stood when its state was kept.
+
+    Raises:
+      CheckpointError: That isn't what this version of hpjax writes.
+    """
+    try:
+        slot = read_as(Slot, values)
+    except ValueError as error:
+        told = f"the kept state of trial {trial.number} isn't one that this version of hpjax writes ({error})"
+        raise CheckpointError(f"{told}: restore it, or choose another workdir") from error
+    return dataclasses.replace(slot, trial=trial)
 
 
 def parse_layout(values: dict[str, Any]) -> Layout:

@@ -138,10 +138,17 @@ class GroupRun:
         """Admits trials to idle lanes, and shrinks the program when few are left."""
         for lane, slot in enumerate(self.slots):
             if slot is None and (trial := self.events.next_trial()) is not None:
-                self.engine.admit(lane, self.hparams(trial))
-                self.slots[lane] = Slot(trial)
-                self.events.start(trial, self.epoch if self.config.lanes.data_order == "shared" else 0)
+                self._admit(lane, trial)
         self._shrink()
+
+    def _admit(self, lane: int, trial: Trial) -> None:
+        if (kept := self.events.take_up(trial)) is not None:
+            self.slots[lane], arrays = kept
+            self.engine.put(lane, arrays)
+            return
+        self.engine.admit(lane, self.hparams(trial))
+        self.slots[lane] = Slot(trial)
+        self.events.start(trial, self.epoch if self.config.lanes.data_order == "shared" else 0)
 
     def boundary(self) -> None:
         """Hands over what is to be saved.
@@ -217,6 +224,8 @@ class GroupRun:
                 continue
             if status == "diverged":
                 slot.score = -math.inf
+            if status == "complete" and self.events.wants_state():
+                self.events.keep_state(slot, self.engine.take_out(lane))
             wanted = self.events.wants_weights(slot.trial, slot.score)
             self.events.finish(slot, status, message, self.engine.weights(lane) if wanted else None)
             self.slots[lane] = None

@@ -1,6 +1,7 @@
 """What is checked before anything is trained: a sweep doesn't fail in its last group for what was known."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import logging
@@ -61,6 +62,7 @@ def check_config(config: Config) -> None:
         wrong.
     """
     space = create_space(config)
+    _check_constraint(config, space)
     if config.sweep.sampler == "grid":
         space.grid()
     for axis in space.axes:
@@ -69,12 +71,32 @@ def check_config(config: Config) -> None:
             log.warning(told, axis.name, axis.last, axis.step, axis.high)
     for setting in config.sweep.enqueue:
         space.check("sweep.enqueue", setting)
+        if space.find(setting) is None:
+            raise ConfigError("sweep.enqueue", setting, "a setting that sweep.constraints allows")
     _warn_of_repeats(config, space)
     _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
     if config.lanes.devices > (there := len(jax.devices())):
         raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
+
+
+def _check_constraint(config: Config, space: Space) -> None:
+    """Says how much of a space is allowed, where that can be counted; raises ConfigError where nothing is."""
+    if space.constraint is None:
+        return
+    everything = dataclasses.replace(space, constraint=None)
+    count = Untried(everything).count
+    if config.sweep.sampler == "grid":
+        count = len(everything.grid())
+    if count is None:
+        if space.find({}) is None:
+            raise space.refuse_all()
+        return
+    if not (allowed := len(space.grid())):
+        told = f"a function that allows some of the {count} settings of sweep.space"
+        raise ConfigError("sweep.constraints", config.sweep.constraints, told)
+    log.info("sweep.constraints allows %d of the %d settings of sweep.space", allowed, count)
 
 
 def _warn_of_repeats(config: Config, space: Space) -> None:

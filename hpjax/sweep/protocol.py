@@ -60,12 +60,22 @@ class Events(Protocol):
     def next_trial(self) -> Trial | None:
         """Returns the group's next trial, or None when there is none (yet)."""
 
+    def take_up(self, trial: Trial) -> tuple[Slot, dict[str, np.ndarray]] | None:
+        """Returns where a trial stood that goes on, and its lane's arrays; None for one that begins."""
+
     def start(self, trial: Trial, epoch_offset: int) -> None:
         """A trial was admitted at the group's epoch `epoch_offset`."""
 
     def record(self, trial: Trial, row: EpochRow, value: float, score: float) -> bool:
         """An epoch ended; returns whether the trial is to be pruned."""
         ...
+
+    def wants_state(self) -> bool:
+        """Returns whether everything that a complete trial would go on from is to be handed over."""
+        ...
+
+    def keep_state(self, slot: Slot, arrays: dict[str, np.ndarray]) -> None:
+        """Here is what a trial that is complete now would go on from."""
 
     def wants_weights(self, trial: Trial, score: float) -> bool:
         """Returns whether the weights of a trial that ends with this score are to be handed over."""

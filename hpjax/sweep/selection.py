@@ -35,21 +35,30 @@ def select_winner(session: Session) -> None:
 
 
 def read_test(session: Session) -> None:
-    """Reads the test split for all trials of the setting that validation selected, once each."""
+    """Reads the test split for all trials of the setting that validation selected, once each.
+
+    What an earlier winner gave, of a sweep that was extended, doesn't count any more.
+    """
     winner = find_setting(session)
     if session.spec.tests_each_epoch or winner is None:
         return
     for trial in session.stores.records.trials():
-        if trial.trial in winner.trials and not trial.diverged and trial.final_test_loss is None:
+        if trial.trial not in winner.trials:
+            if trial.final_test_loss is not None:
+                session.stores.records.forget_test(trial.trial)
+        elif not trial.diverged and trial.final_test_loss is None:
             _test(session, trial)
 
 
-def forget_weights(session: Session) -> None:
-    """Removes what was kept for the test alone, once a kill can't undo the test any more."""
-    weights = session.stores.weights
-    if not session.spec.config.checkpoint.keep and weights.trials():
+def forget_kept(session: Session) -> None:
+    """Removes what was kept for the test alone, or of fewer epochs, once a kill can't undo anything more."""
+    weights, states = session.stores.weights, session.stores.states
+    tested = not session.spec.config.checkpoint.keep and weights.trials()
+    if tested or states.has_others:
         session.save(block=True)
+    if tested:
         weights.clear()
+    states.forget_others()
 
 
 def _test(session: Session, trial: TrialRow) -> None:

@@ -7,7 +7,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,22 +25,26 @@ from hpjax.lanes.program import Program
 from hpjax.report.page import PAGE_NAME, PageSource, write_page
 from hpjax.report.progress import Progress
 from hpjax.report.style import leaving_out
+from hpjax.search.opening import open_study
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import Queue, create_queue, make_group_key
 from hpjax.search.space import count_static
-from hpjax.search.study import Study, open_study
+from hpjax.search.study import Study
 from hpjax.search.trial import Trial
 from hpjax.store.changes import WEIGHTS
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints
 from hpjax.store.files import read_json
 from hpjax.store.kept import KeptWeights, most_kept
-from hpjax.store.records import Records, open_records
+from hpjax.store.records import Records, load_trials, open_records
 from hpjax.store.resume import restore_population
+from hpjax.store.rows import TrialRow
+from hpjax.store.states import KeptStates
 from hpjax.store.trackers import Trackers, make_trackers
 from hpjax.store.typed import is_dict_of, read_as
-from hpjax.store.workdir import JOURNAL_NAME, SUMMARY_NAME, WITNESS_NAME, Workdir
+from hpjax.store.workdir import JOURNAL_NAME, STATES, SUMMARY_NAME, WITNESS_NAME, Workdir
 from hpjax.sweep.datasets import Datasets
+from hpjax.sweep.extension import check_extension, find_stages
 from hpjax.sweep.inputs import Inputs, check_files, hash_files, parse_inputs
 from hpjax.sweep.leader import Leader
 from hpjax.sweep.ledgers import Tally, check_run, parse_layout
@@ -76,6 +80,7 @@ class Stores:
     records: Records
     weights: KeptWeights
     trackers: Trackers
+    states: KeptStates
     queue: Queue
     checkpoints: PopulationCheckpoints
 
@@ -133,6 +138,7 @@ class Session:
       signals: whether the sweep is to stop.
       progress: shows the state of the sweep; None: nothing is shown.
       found: the run that a checkpoint found under way; None once it is taken up.
+      stages: what the sweep had up to that checkpoint; nothing before the first one.
     """
 
     def __init__(
@@ -163,27 +169,50 @@ class Session:
         checkpoints = stack.enter_context(population)
         kept = (config.checkpoint.keep, config.sweep.seeds, spec.keeps_winner)
         weights = stack.enter_context(KeptWeights(folder / "trials", *kept))
+        states = KeptStates(path / STATES, config.train.epochs, config.checkpoint.states)
         ledger = self._restore(checkpoints)
+        stack.enter_context(states)
         records = stack.enter_context(open_records(path, spec.space.names, ledger.get("records")))
-        study = open_study(config, spec.space, spec.objective, path / JOURNAL_NAME, ledger.get("study"))
-        check_population(config, spec.space, study.budget)
+        stages, mark = self.stages, ledger.get("study")
+        study = open_study(config, spec.space, spec.objective, path / JOURNAL_NAME, mark, stages)
         past = records.trials()
+        check_population(config, spec.space, study.budget)
         queue = create_queue(config, study, ledger.get("queue", ()), [trial.trial for trial in past])
         trackers = stack.enter_context(make_trackers(config.trackers, path))
-        self.stores = Stores(study, records, weights, trackers, queue, checkpoints)
+        self.stores = Stores(study, records, weights, trackers, states, queue, checkpoints)
+        self._reopen(past)
+        going_on = {trial["number"] for trial in queue.to_list()}
         for trial in past:
             score = spec.score(spec.ranking.value(trial))
-            if trial.status == "running":
+            if trial.status == "running" or trial.trial in going_on:
                 self.leader.update(trial.trial, score)
             else:
                 self.leader.finish(trial.trial, score)
                 weights.recall(trial.trial, trial.setting, score)
 
+    def _reopen(self, past: Sequence[TrialRow]) -> None:
+        """Lets trials that are complete wait for a lane where they are to have more epochs now."""
+        epochs, stores = self.spec.config.train.epochs, self.stores
+        if not self.stages or (before := self.stages[-1].epochs) == epochs:
+            return
+        waiting = {trial["number"] for trial in stores.queue.to_list()}
+        ended = [trial for trial in past if trial.status != "running" and trial.trial not in waiting]
+        complete = [trial for trial in ended if trial.status == "complete"]
+        self.tally.fewer_epochs += (len(ended) - len(complete)) * (epochs - before)
+        stores.study.reopen({trial.trial for trial in complete})
+        for row in complete:
+            stores.queue.add(stores.study.recall(row.trial))
+
     def _restore(self, checkpoints: PopulationCheckpoints) -> dict[str, Any]:
         arrays, ledger = restore_population(checkpoints, self.workdir.path)
         path, config = self.workdir.path, self.spec.config
+
+        def read_past() -> list[TrialRow]:
+            return load_trials(path, ledger.get("records"))
+
         try:
             self._take_up(ledger, arrays)
+            self.stages = find_stages(ledger, config, read_past)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"the ledger in {checkpoints.directory} isn't one that this version of hpjax writes "
@@ -192,6 +221,8 @@ class Session:
         if begun := parse_inputs(ledger):
             check_files(path, begun.files, self.files, config)
         self.datasets.check()
+        if self.stages:
+            check_extension(self.spec, path, self.stages[-1], read_past)
         self.workdir.accept()
         return ledger
 
@@ -254,6 +285,7 @@ class Session:
         """Saves a run's lanes (None: between two groups) and where the logs stand."""
         stores, tally = self.stores, self.tally
         stores.weights.wait()
+        stores.states.wait()
         self._note_time()
         tally.saves += 1
         ledger = {
@@ -264,6 +296,7 @@ class Session:
             "fingerprints": self.datasets.fingerprints,
             "files": self.files,
             "plans": [dataclasses.asdict(plan) for plan in self.plans],
+            "stages": [dataclasses.asdict(stage) for stage in stores.study.stages],
             "run": run and {"group": run.group.to_dict(), "ledger": run.ledger},
             "jax": jax.__version__,
         }
@@ -308,8 +341,10 @@ class Session:
         lanes = max((g.lanes for g in groups), default=0)
         kept = spec.config.checkpoint.keep
         kept = most_kept(kept, sweep.seeds, sweep.final_seeds, lanes, spec.keeps_winner)
+        states = max((g.population_bytes // g.lanes for g in groups), default=0)
+        states *= self.num_trials if spec.config.checkpoint.states else 0
         # One more of each while a new one is written and the one that it replaces is still there.
-        disk = (POPULATIONS_KEPT + 1) * populations + (kept + 1) * weights
+        disk = (POPULATIONS_KEPT + 1) * populations + (kept + 1) * weights + states
         return Plan(groups, self.num_trials, disk, count_static(spec.space))
 
     @property

@@ -1,5 +1,6 @@
 """What a sweep runs and what counts in it."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from hpjax.config.hyperparameters import Hyperparameter, find_hyperparameter, op
 from hpjax.models.options import check_options, declare_option, dynamic_values
 from hpjax.models.registry import find_model_class
 from hpjax.search.axis import Axis
+from hpjax.search.constraint import load_constraint
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.space import Space, parse_space
 from hpjax.store.ranking import Ranking
@@ -71,7 +73,7 @@ def create_space(config: Config) -> Space:
     """Returns what is searched, after asking the classes of its models for their options.
 
     Raises:
-      HpjaxError: The space is wrong, a model's file fails, or a class has no such option.
+      HpjaxError: The space is wrong, a file of the user's own fails, or a class has no such option.
     """
     loose = parse_space(config.sweep.space)
     axes = {axis.name: axis for axis in loose.axes}
@@ -96,7 +98,7 @@ def create_space(config: Config) -> Space:
         sure = [axis for axis in space.axes if set(axis.when) <= {"model"} and axis.applies({"model": model})]
         given = {option_of(axis.name): (axis.choices or (axis.low,))[0] for axis in sure}
         dynamic_values(find_model_class(model), {**config.model.options, **given})
-    return space
+    return dataclasses.replace(space, constraint=load_constraint(config.sweep.constraints))
 
 
 def list_models(config: Config, space: Space) -> list[str]:

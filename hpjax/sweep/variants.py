@@ -29,6 +29,7 @@ def list_variants(space: Space) -> list[dict[str, Any]]:
         for value in _ends(axis):
             reached = _reach(space, axis, value)
             found += [_complete(space, {**model, **reached}) for model in list_extremes(space, ("model",))]
+    found = [setting for setting in found if setting is not None] or [_complete(space, {}) or {}]
     return [setting for i, setting in enumerate(found) if setting not in found[:i]]
 
 
@@ -46,13 +47,20 @@ def _reach(space: Space, axis: Axis, value: Any) -> dict[str, Any]:
     return {**reached, axis.name: value}
 
 
-def _complete(space: Space, fixed: dict[str, Any]) -> dict[str, Any]:
-    """Returns a setting of what shapes a network and of its options, where these aren't given the first."""
+def _complete(space: Space, fixed: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns a setting of what shapes a network and of its options, where these aren't given the first.
+
+    Where no setting that is allowed has these, others; None where none has what is given.
+    """
     setting: dict[str, Any] = {}
     for axis in space.axes:
         if axis.applies(setting):
             setting[axis.name] = fixed.get(axis.name, _ends(axis)[0])
-    return dict(_shaping(setting))
+    shaping = dict(_shaping(setting))
+    if space.find(shaping) is not None:
+        return shaping
+    found = space.find(fixed)
+    return None if found is None else dict(_shaping(found))
 
 
 def _shaping(setting: dict[str, Any]) -> Iterator[tuple[str, Any]]:

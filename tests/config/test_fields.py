@@ -228,12 +228,14 @@ FORMS = {
     "task.loss": "{}.py:f",
     "optimizer.name": "{}.py:f",
     "sweep.metric": "{}.py:f",
+    "sweep.constraints": "{}.py:f",
 }
 
 
 def test_the_fields_that_may_name_a_file_or_folder():
     named = ("model.name", "model.pretrained", "data.dir", "data.train", "data.test", "sweep.metric")
-    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss", "optimizer.name"))
+    named = (*named, "optimizer.name", "sweep.constraints", "sweep.warm_start")
+    assert sorted(PATHS) == sorted((*named, "data.name", "task.loss"))
 
 
 @pytest.mark.parametrize("key", PATHS)

@@ -14,7 +14,8 @@ from simulated_sweeps import (
     log_axis,
 )
 
-from hpjax.search.space import Axis, parse_space, parse_space_flag
+from hpjax.search.flags import parse_space_flag
+from hpjax.search.space import Axis, parse_space
 
 SWEEPS = 40
 SLOW = 0.25  # of the scatter: the recorded run at 1e-7 has that much

@@ -21,7 +21,7 @@ from hpjax.report.page.produced import list_changes, repeat_command
 from hpjax.report.page.table import create_table
 from hpjax.report.page.write import PAGE_NAME
 from hpjax.search.axis import Axis
-from hpjax.search.space import parse_space_flag
+from hpjax.search.flags import parse_space_flag
 
 MOST_BYTES = 5_000_000
 

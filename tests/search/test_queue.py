@@ -8,9 +8,9 @@ import pytest
 from hpjax.config import parse_config
 from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import open_study
 from hpjax.search.queue import LOOKAHEAD, create_queue, make_group_key, most_unfinished
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
 
 SPACE = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "optimizer": ("sgd", "adam", "lion")}
 CONDITIONAL = {

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpjax.errors import ConfigError
-from hpjax.search.space import count_static, list_static, parse_space, parse_space_flag
+from hpjax.search.flags import parse_space_flag
+from hpjax.search.space import count_static, list_static, parse_space
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,21 @@ from hpjax.search.space import count_static, list_static, parse_space, parse_spa
         ("model.norm=batch,None,'8'", ("model.norm", ("batch", None, "8"))),
         ("model.deep=true,False", ("model.deep", (True, False))),
         ("model.head=a:b,c", ("model.head", ("a:b", "c"))),
+        ("epochs=1:100:log", ("epochs", {"low": 1, "high": 100, "log": True})),
+        (
+            "momentum=0.5:0.9 if optimizer=momentum,nesterov",
+            ("momentum", {"low": 0.5, "high": 0.9, "when": {"optimizer": ("momentum", "nesterov")}}),
+        ),
+        (
+            "eps=1e-8,1e-6  if  optimizer=[adam] and model.norm=None and model.deep=true",
+            (
+                "eps",
+                {
+                    "choices": (1e-8, 1e-6),
+                    "when": {"optimizer": ("adam",), "model.norm": (None,), "model.deep": (True,)},
+                },
+            ),
+        ),
     ],
 )
 def test_flags(flag, expected):
@@ -147,6 +163,27 @@ def test_a_range_of_one_value_is_a_choice(more):
     space = parse_space({"learning_rate": {"low": 0.1, "high": 0.1, **more}, "optimizer": ("adam",)})
     assert space.axes[-1 if "when" in more else 0].values == (0.1,)
     assert [setting["learning_rate"] for setting in space.grid()] == [0.1]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["", "optimizer", "optimizer=", "=adam", "batch_size=8:64", "optimiser=adam", "optimizer=adam and "],
+)
+def test_a_condition_of_another_form_is_refused(condition):
+    with pytest.raises(ConfigError, match="--space='momentum=0.5,0.9 if .*' is not allowed"):
+        parse_space_flag(f"momentum=0.5,0.9 if {condition}")
+
+
+def test_a_condition_on_none_needs_the_hyperparameter():
+    norm = {"choices": (None, "batch"), "when": {"model.deep": True}}
+    width = {"choices": (1, 2), "when": {"model.norm": None}}
+    space = parse_space({"model.deep": (True, False), "model.norm": norm, "model.width": width})
+    assert space.grid() == [
+        {"model.deep": True, "model.norm": None, "model.width": 1},
+        {"model.deep": True, "model.norm": None, "model.width": 2},
+        {"model.deep": True, "model.norm": "batch"},
+        {"model.deep": False},
+    ]
 
 
 def test_a_condition_may_name_values_that_the_space_leaves_out():

@@ -14,9 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from hpjax.config import SweepConfig, parse_config
 from hpjax.errors import ConfigError, HpjaxError, WorkdirError
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import STUDY_NAME, open_study
 from hpjax.search.samplers import check_sampler, relaying_warnings
 from hpjax.search.space import parse_space
-from hpjax.search.study import STUDY_NAME, open_study
 
 SPACE = {
     "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
@@ -150,7 +150,7 @@ def test_every_pruner_can_be_had(tmp_path, pruner):
 ASK = """
 from hpjax.search.objective import create_objective
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
+from hpjax.search.opening import open_study
 from hpjax.config import parse_config
 
 space = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "b1": {"low": 0.1, "high": 0.9}}

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from hpjax.config import parse_config
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import open_study
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
 from hpjax.search.untried import MOST_LISTED, Untried
 
 SPACE = {

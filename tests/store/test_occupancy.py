@@ -7,7 +7,7 @@ def _follow(*events):
     occupancy = Occupancy()
     for kind, trial, *more in events:
         getattr(occupancy, kind)(trial, *more)
-    return {t: (s.lane, s.first, s.last) for t, s in occupancy.stays.items()}, occupancy.seconds
+    return {s.trial: (s.lane, s.first, s.last) for s in occupancy.stays}, occupancy.seconds
 
 
 def test_a_trial_takes_the_lane_that_became_free():

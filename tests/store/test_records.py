@@ -201,6 +201,22 @@ def test_validation_and_one_test_at_the_end(tmp_path):
     assert (row["set_epochs"], row["epochs"]) == ("4", "0")
 
 
+def test_a_trial_that_goes_on_or_lost_its_place_counts_as_not_tested(tmp_path):
+    with open_records(tmp_path) as records:
+        for trial in (0, 1):
+            records.start_trial(trial, {}, seed=3)
+            records.add_epoch(EpochRow(trial, 1, 1.0, validation_loss=0.5))
+            records.finish_trial(trial, "complete", "well")
+            records.set_test(trial, 0.6, 0.75)
+        records.start_again(0, group=4)
+        records.forget_test(1)
+        records.write_tables()
+    again, other = load_trials(tmp_path)
+    assert (again.status, again.message, again.group, again.epochs) == ("running", "", 0, 1)
+    assert (other.status, other.message) == ("complete", "well")
+    assert again.final_test_loss is other.final_test_loss is None
+
+
 def test_full_disk_loses_nothing(tmp_path, small_disk):
     records = open_records(small_disk)
     _fill(records, trials=range(10))

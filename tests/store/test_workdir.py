@@ -16,8 +16,8 @@ from hpjax.config.fields import FIELDS
 from hpjax.errors import WorkdirError
 from hpjax.search import samplers
 from hpjax.search.objective import create_objective
+from hpjax.search.opening import open_study
 from hpjax.search.space import parse_space
-from hpjax.search.study import open_study
 from hpjax.store import workdir as workdir_module
 from hpjax.store.changes import MAY_DIFFER, UNLEARNED
 from hpjax.store.checkpoints import PopulationCheckpoints

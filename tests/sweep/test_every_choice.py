@@ -54,6 +54,10 @@ def numbers():
 def signs():
     return {split: (x, y > 0) for split, (x, y) in numbers().items()}
 """
+ALLOWED = """
+def not_the_middle(setting):
+    return abs(setting.get("learning_rate", 1.0) - 5e-4) > 1e-5
+"""
 LOSS = """
 def absolute(outputs, targets):
     return abs(outputs - targets).mean(-1)
@@ -71,6 +75,7 @@ OWN = {
     "data.name=npz:PATH": "npz:arrays.npz",
     "task.loss=FILE.py:FUNCTION": "own.py:absolute",
     "optimizer.name=FILE.py:FUNCTION": "own.py:signed",
+    "sweep.constraints=FILE.py:FUNCTION": "own.py:not_the_middle",
     "sweep.metric=SPLIT_METRIC": "validation_balanced_accuracy",
     "sweep.metric=FILE.py:FUNCTION": "own.py:accuracy_less_loss",
 }
@@ -103,6 +108,7 @@ OTHER = {
     "train.label_smoothing": 0.1,
     "train.dropout_rate": 0.1,
     "sweep.space": {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}},
+    "sweep.warm_start": "study.journal",
     "sweep.trials": 3,
     "sweep.seeds": 2,
     "sweep.seed_values": (5, 3),
@@ -120,6 +126,7 @@ ANOTHER = "another"
 WITHOUT = {
     "model.name=resnet34": "compiles for minutes; it is resnet18 with more of the same blocks",
     "model.pretrained=another": "needs weights; tests/models/test_torch_weights.py loads some",
+    "sweep.warm_start=another": "needs another study; tests/search/test_warm_start.py has some",
     "data.name=arrays": "they are given in Python; tests/sweep/test_own_data.py gives some",
     "data.name=tfds:NAME": "sets have to be prepared; tests/data/test_tfds_sets.py prepares and reads some",
 }
@@ -273,7 +280,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + OPTIMIZER)
+    (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + OPTIMIZER + ALLOWED)
     rng = np.random.default_rng(0)
     classes = {"y_train": np.arange(20) % 2, "y_test": np.arange(12) % 2}
     np.savez(tmp_path / "arrays.npz", x_train=rng.random((20, 4)), x_test=rng.random((12, 4)), **classes)

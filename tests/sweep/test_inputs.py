@@ -35,6 +35,7 @@ class Net(nnx.Module):
 """
 LAYERS = "def scale(logits):\n    return 2 * logits\n"
 METRIC = 'def loss(epoch):\n    return epoch["train_loss"]\n\nloss.maximize = False\n'
+ALLOWED = "def every(setting):\n    return True\n"
 OTHER = "raise SystemExit('it was run')\n"  # what differs is never run
 STATES = ("stopped", "finished")
 
@@ -57,6 +58,7 @@ def begun(tmp_path_factory):
     (root / "ok/model.py").write_text(MODEL)
     (root / "ok/layers_of_mine.py").write_text(LAYERS)
     (root / "ok/metric.py").write_text(METRIC)
+    (root / "ok/allowed.py").write_text(ALLOWED)
     _save_weights(root / "ok/weights.safetensors", 0.1)
     run_sweep(_config(root / "ok"), root / "finished")
     with pytest.MonkeyPatch.context() as patch:
@@ -93,6 +95,7 @@ def _config(ok, count=0, **names):
             "sweep": {
                 "space": {"learning_rate": (1e-2, 1e-1)},
                 "metric": f"{ok}/{names['metric']}:loss",
+                "constraints": f"{ok}/allowed.py:every",
             },
             "lanes": {"strategy": "sequential", "count": count},
             "trackers": (),
@@ -230,6 +233,13 @@ def test_a_summary_that_says_nothing_of_inputs_is_not_believed(place):
         run_sweep(_config(place / "ok"), place / "finished")
     _draw(place / "ok/images/train/cat/3.png", 60)
     assert "inputs" in run_sweep(_config(place / "ok"), place / "finished").summary
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_function_that_says_what_is_allowed_stays_the_same(place, state):
+    (place / "ok/allowed.py").write_text(OTHER)
+    with pytest.raises(WorkdirError, match=r"another content of .*allowed.py \(sweep.constraints\)"):
+        run_sweep(_config(place / "ok"), place / state)
 
 
 def test_a_summary_without_a_hash_does_not_pass(place):

@@ -37,7 +37,7 @@ def test_the_summary_says_with_what_it_was_made(finished):
 
 def test_lanes_are_those_that_were_busy(finished):
     source = load_source(finished.workdir)
-    stays = source.occupancy.stays.values()
+    stays = source.occupancy.stays
     assert {stay.lane for stay in stays} == {0, 1}
     rounds = sum(stay.last - stay.first + 1 for stay in stays)
     assert rounds == finished.summary["busy_lane_epochs"] == 9

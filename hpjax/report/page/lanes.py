@@ -17,9 +17,7 @@ def create_timeline(source: PageSource) -> dict[str, Any] | None:
     """
     ends = [0.0, *itertools.accumulate(source.occupancy.seconds)]
     status = {trial.trial: trial.status for trial in source.trials}
-    stays = [
-        stay for stay in source.occupancy.stays.values() if stay.last >= stay.first and stay.trial in status
-    ]
+    stays = [stay for stay in source.occupancy.stays if stay.last >= stay.first and stay.trial in status]
     if not stays:
         return None
     bars: dict[str, list[Any]] = {"trial": [], "lane": [], "left": [], "right": [], "status": []}

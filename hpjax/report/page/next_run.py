@@ -12,7 +12,8 @@ from hpjax.errors import ConfigError
 from hpjax.report.diagnosis import Finding
 from hpjax.report.page.source import PageSource
 from hpjax.search.axis import Axis
-from hpjax.search.space import parse_space, parse_space_flag
+from hpjax.search.flags import parse_space_flag
+from hpjax.search.space import parse_space
 from hpjax.store.settings import SettingRow
 from hpjax.store.workdir import CONFIG_NAME
 
@@ -179,18 +180,17 @@ def _with_condition(spec: Any, old: Any) -> Any:
 def _spell_space(space: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     if space == old:
         return []
-    axes = parse_space(space).axes
-    if any(axis.when for axis in axes):  # which --space can't say
-        return [f"--config.sweep.space={_literal(space)}"]
-    return [f"--space={axis.name}={spell_axis(axis)}" for axis in axes]
+    return [f"--space={axis.name}={spell_axis(axis)}" for axis in parse_space(space).axes]
 
 
 def spell_axis(axis: Axis) -> str:
-    """Returns an axis as `--space` takes it, e.g. `1e-05:0.1:log`."""
+    """Returns an axis as `--space` takes it, e.g. `1e-05:0.1:log` or `0.5,0.9 if optimizer=sgd`."""
+    conditions = [f"{name}={','.join(map(_text, values))}" for name, values in axis.when.items()]
+    when = f" if {' and '.join(conditions)}" if conditions else ""
     if axis.choices:
-        return ",".join(map(_text, axis.choices))
+        return ",".join(map(_text, axis.choices)) + when
     kind = ":log" if axis.log else "" if axis.step is None else f":{_text(axis.step)}"
-    return f"{_text(axis.low)}:{_text(axis.high)}{kind}"
+    return f"{_text(axis.low)}:{_text(axis.high)}{kind}{when}"
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,65 @@
+"""Opens a study: as it was at a checkpoint, or a new one, with what another study found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpjax.config.fields import Config
+from hpjax.errors import WorkdirError
+from hpjax.search.journal import create_journal, cut_journal, writing
+from hpjax.search.objective import Objective
+from hpjax.search.replicates import Stage
+from hpjax.search.samplers import create_pruner, relaying_warnings
+from hpjax.search.space import Space
+from hpjax.search.study import KNOWN, Study
+from hpjax.search.warm_start import load_trials
+from hpjax.store.marks import RunningMark
+
+STUDY_NAME = "hpjax"
+
+
+def open_study(
+    config: Config,
+    space: Space,
+    objective: Objective,
+    path: str | Path,
+    mark: Sequence[Any] | None = None,
+    stages: Sequence[Stage] = (),
+) -> Study:
+    """Opens the journal of a study, and forgets everything after a mark.
+
+    Args:
+      config: the sweep's.
+      space: what is searched.
+      objective: its direction.
+      path: the journal; created if missing. Optuna and its dashboard read it.
+      mark: what `Study.mark` returned when the checkpoint that is continued was taken; None begins anew.
+      stages: what the sweep had up to that checkpoint; where that isn't what it has now, one is added.
+
+    Raises:
+      ConfigError: The study that a new one is to begin with isn't there, or isn't one for it.
+      WorkdirError: The journal isn't what it was at the mark, or can't be written.
+    """
+    path = Path(path)
+    kept = cut_journal(path, mark)
+    source, written = config.sweep.warm_start, RunningMark(kept)
+    known = load_trials(source, space, objective) if source and not kept else []
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
+    with relaying_warnings(), writing(path):
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(create_journal(path, written)),
+            study_name=STUDY_NAME,
+            direction="maximize" if objective.maximize else "minimize",
+            pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        if known:
+            study.set_user_attr(KNOWN, len(known))
+            study.add_trials(known)
+    opened = Study(config, space, study, path, written, stages)
+    if opened.stages[-1].first > opened.asked:
+        told = f"{path} holds {opened.asked} trials, and there were {opened.stages[-1].first}"
+        raise WorkdirError(f"{told}: restore it, or choose another workdir")
+    return opened
