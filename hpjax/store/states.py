@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hpjax.errors import CheckpointError
 from hpjax.store.arrays import Nested
 from hpjax.store.checkpoints import TrialCheckpoints, load_trial_checkpoint
 from hpjax.store.steps import list_numbers
@@ -55,6 +56,9 @@ class KeptStates:
         Raises:
           CheckpointError: It isn't there, or is damaged.
         """
+        if trial not in list_states(self._directory, epochs):
+            told = f"the state of trial {trial} after {epochs} epochs isn't in {self._folder(epochs)}"
+            raise CheckpointError(f"{told}: restore it, or choose another workdir")
         return load_trial_checkpoint(self._folder(epochs), trial)
 
     def wait(self) -> None:

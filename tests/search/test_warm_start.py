@@ -1,6 +1,7 @@
 """Trials of another study are known to a sampler from the start, and are none of the sweep's own."""
 
 import contextlib
+import json
 import math
 import shutil
 import sqlite3
@@ -71,6 +72,10 @@ def sources(tmp_path_factory):
     (folder / "text").write_text("no study\nat all\n")
     (folder / "nothing").write_text("")
     (folder / "folder").mkdir()
+    for name, metric in (("workdir", "validation_accuracy"), ("others", "train_loss")):
+        (folder / name).mkdir()
+        shutil.copy(folder / "theirs.journal", folder / name / "study.journal")
+        (folder / name / "summary.json").write_text(json.dumps({"objective": metric}))
     return folder
 
 
@@ -81,7 +86,9 @@ def _open(path, source, mark=None, sampler="tpe", **sweep):
     return config, open_study(config, create_space(config), objective, path, mark)
 
 
-@pytest.mark.parametrize("name", ["theirs.journal", "theirs.db", "sqlite:///theirs.db", "two.db#theirs"])
+@pytest.mark.parametrize(
+    "name", ["workdir", "theirs.journal", "theirs.db", "sqlite:///theirs.db", "two.db#theirs"]
+)
 def test_the_sampler_knows_what_ended_inside_of_the_space(sources, tmp_path, caplog, name, monkeypatch):
     caplog.set_level("INFO")
     monkeypatch.chdir(sources)
@@ -155,6 +162,7 @@ def test_cma_es_begins_where_the_others_were_best(sources, tmp_path):
         ("gone", "that exists"),
         ("sqlite:///gone.db", "that exists"),
         ("folder", "there is no study.journal in that folder"),
+        ("others", "a sweep with sweep.metric=validation_accuracy, not train_loss"),
         ("text", r"that can be read \(JSONDecodeError"),
         ("nothing", "a storage with a study in it"),
         ("two.db", "#NAME behind it, of one of its studies: .*theirs"),

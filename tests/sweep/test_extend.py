@@ -129,6 +129,7 @@ def test_the_tables_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     shutil.rmtree(there / "checkpoints/states/epochs_4/trial_00003")
     with pytest.raises(WorkdirError, match="train.epochs=5: the state of trial 3 after 4 epochs isn't there"):
         run_sweep(_config(net, 3, 2, 5, extend=True, **ranked), there)
+    assert not (there / "checkpoints/states/epochs_5").exists()
     assert is_finished(there) and load_result(there).epochs == result.epochs
 
 
