@@ -7,9 +7,10 @@ from hpjax.config import parse_config, to_dict
 from hpjax.config.seeds import seed_of
 from hpjax.errors import ConfigError
 from hpjax.lanes.shuffle import choose_shuffle
+from hpjax.search.flags import parse_space_flag
 from hpjax.search.objective import create_objective
-from hpjax.search.space import parse_space, parse_space_flag
-from hpjax.search.study import open_study
+from hpjax.search.opening import open_study
+from hpjax.search.space import parse_space
 from hpjax.sweep import run_sweep
 
 BASE = {
