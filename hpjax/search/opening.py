@@ -58,8 +58,8 @@ def open_study(
         if known:
             study.set_user_attr(KNOWN, len(known))
             study.add_trials(known)
-    opened = Study(config, space, study, path, written, stages)
-    if opened.stages[-1].first > opened.asked:
-        told = f"{path} holds {opened.asked} trials, and there were {opened.stages[-1].first}"
+    asked = len(study.get_trials(deepcopy=False)) - study.user_attrs.get(KNOWN, 0)
+    if stages and stages[-1].first > asked:
+        told = f"{path} holds {asked} trials, and there were {stages[-1].first}"
         raise WorkdirError(f"{told}: restore it, or choose another workdir")
-    return opened
+    return Study(config, space, study, path, written, stages)

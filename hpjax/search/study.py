@@ -91,11 +91,6 @@ class Study:
         return settings * sweep.seeds
 
     @property
-    def asked(self) -> int:
-        """How many trials were asked for."""
-        return self._asked
-
-    @property
     def left(self) -> int:
         """How many trials of the budget haven't been asked for."""
         return max(0, self.budget - self._asked)

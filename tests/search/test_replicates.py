@@ -3,6 +3,7 @@
 import pytest
 
 from hpjax.config import parse_config
+from hpjax.errors import WorkdirError
 from hpjax.search.objective import create_objective
 from hpjax.search.opening import open_study
 from hpjax.search.replicates import Place, Replicates, Stage
@@ -54,3 +55,5 @@ def test_settings_are_those_of_the_longer_study(tmp_path, sampler):
     _, more = run(tmp_path / "journal", 4, 3, shorter.mark(), shorter.stages)
     assert sorted([*first, *more]) == sorted(run(tmp_path / "longer", 4, 3)[1])
     assert len(more) == 12 - 3
+    with pytest.raises(WorkdirError, match="holds 0 trials, and there were 1125899906842624: restore it"):
+        run(tmp_path / "another", 4, 3, None, [Stage(0, 1, 1), Stage(2**50, 3, 1)])
