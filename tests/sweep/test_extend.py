@@ -184,6 +184,8 @@ def test_epochs_stay_where_a_trial_had_gone_another_way(net, tmp_path, sections,
 )
 def test_it_is_said_where_the_longer_sweep_would_be_another_one(net, tmp_path, caplog, more, told):
     spec = create_spec(_config(net, 2, 3, extend=True, sweep=more))
+    caplog.set_level("WARNING", "hpjax")
+    caplog.clear()
     check_extension(spec, tmp_path, Stage(0, 1, 2), list)
     (line,) = caplog.messages
     assert told in line and line.endswith("others") and "a sweep begun with sweep.seeds=3" in line
