@@ -34,6 +34,17 @@ def get_config():
 """
 
 
+MINE = """
+import optax
+
+def allowed(setting):
+    return setting.get("batch_size", 0) < 4
+
+def plain(learning_rate):
+    return optax.sgd(learning_rate)
+"""
+
+
 def _draw_image(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
@@ -45,6 +56,7 @@ def begun(tmp_path_factory):
     root = tmp_path_factory.mktemp("begun")
     shutil.copy(linear_network.__file__, root / "net.py")
     (root / "config.py").write_text(CONFIG)
+    (root / "mine.py").write_text(MINE)
     for i, place in enumerate(
         f"{s}/{c}/{n}" for s in ("train", "test") for c in ("cat", "dog") for n in "abcd"
     ):
@@ -171,6 +183,15 @@ TAKEN = (
     "--config.sweep.extend=True",
     "--config.sweep.select=best",
     "--config.seed=7",
+    "--config.checkpoint.states=True",
+    "--config.optimizer.ema_decay=0.9",
+    "--config.optimizer.head_factor=2",
+    "--config.optimizer.weight_decay_on=kernels",
+    "--config.sweep.constraints=mine.py:allowed",
+    "--config.optimizer.name=mine.py:plain",
+    "--space=seed=3,5",
+    "--space=head_factor=0.5:2:log",
+    "--space=momentum=0.5,0.9 if optimizer=momentum",
     "--space=learning_rate=1e-3",
     "--space=batch_size=2,4",
     "--space=optimizer=adam,sgd",
