@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
@@ -69,7 +68,7 @@ def _run_group(session: Session, key: str, found: RunState | None = None) -> Non
 
 
 def _open_run(session: Session, key: str, found: RunState | None) -> GroupRun:
-    start = time.monotonic()
+    start = session.begin_setup()
     session.lanes_in_use = LaneLimit(1, 1)  # what memory is needed for now has nothing to do with lanes
     first = found.group.first if found else session.stores.queue.first(key)
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)

@@ -72,7 +72,7 @@ def list_first(session: Session) -> list[tuple[Trial, int]]:
 
 
 def _plan_one(session: Session, first: Trial, trials: int) -> None:
-    start = time.monotonic()
+    start = session.begin_setup()
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)
     dataset = session.datasets.load(config)
     if not session.plans:

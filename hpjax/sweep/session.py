@@ -152,7 +152,8 @@ class Session:
         self.files = hash_files(config)  # before any of it is run
         self.spec, self.workdir, self.limit, self._data = create_spec(config), workdir, limit, data
         self.lanes_in_use = LaneLimit(1, 1)
-        self._noted = time.monotonic()  # when the tally's wall time was brought up to date
+        self._opened = time.monotonic()
+        self._noted = self._opened  # when the tally's wall time was brought up to date
         self.pace, self.leader = Pace(), Leader()
         self.programs: dict[str, Program] = {}
         with contextlib.ExitStack() as stack:
@@ -302,6 +303,10 @@ class Session:
         }
         arrays = run.arrays if run else {"none": np.zeros(1)}
         stores.checkpoints.save(tally.saves, arrays, ledger, block)
+
+    def begin_setup(self) -> float:
+        """Returns when the next group's setup began: that of the first one, as the session was opened."""
+        return time.monotonic() if self.plans else self._opened
 
     def _note_time(self) -> None:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, WorkdirError
-from hpjax.sweep import load_result, plan_sweep, run_sweep
+from hpjax.sweep import load_result, plan_sweep, planning, run_sweep
 from hpjax.trained.load import load_trial
 
 TINY_FILE = MODEL["name"].partition(":")[0]
@@ -316,6 +317,21 @@ def test_the_plan_runs_nothing(tmp_path, monkeypatch):
     assert [g.trials for g in plan.groups] == [2, 2]
     assert "batch_size=20" in str(plan)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_checked_first_is_part_of_the_setup(net, monkeypatch):
+    late, monotonic, check = [0.0], time.monotonic, planning.check_groups
+
+    def take_long(*arguments):
+        late[0] += 1000
+        return check(*arguments)
+
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + late[0])
+    monkeypatch.setattr(planning, "check_groups", take_long)
+    space = {"learning_rate": (1e-3, 1e-2), "batch_size": (12, 20)}
+    plan = plan_sweep(_config(model={"name": net}, sweep={"space": space}))
+    first, second = (group.setup_seconds for group in plan.groups)
+    assert second < 500 < 1000 <= first
 
 
 def test_results_can_be_loaded_later(finished):
