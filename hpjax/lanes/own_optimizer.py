@@ -3,11 +3,13 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.core import Tracer
@@ -102,6 +104,8 @@ def check_optimizer(rule: OptimizerRule, params: nnx.State, hparams: Hparams) ->
         lambda hparams, params: make_optimizer(rule, hparams).init(params), hparams, params
     )
     updates, after = jax.eval_shape(update, hparams, params, state, params)
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
+        raise UserCodeError(f"{what} has a typed random key in its state: expected numbers alone")
     _check_alike(f"{what}: its update", updates, "the gradient", params)
     _check_alike(f"{what}: its state after a step", after, "the state before", state)
     two = jax.tree.map(
@@ -110,7 +114,7 @@ def check_optimizer(rule: OptimizerRule, params: nnx.State, hparams: Hparams) ->
     jax.eval_shape(jax.vmap(update), *two)  # what it is made of can be mapped over lanes
     first, second = (jax.make_jaxpr(lambda *a: update(*a))(hparams, params, state, params) for _ in range(2))  # noqa: B023
     kept = any(isinstance(const, Tracer) for traced in (first, second) for const in traced.consts)
-    if kept or _describe(first) != _describe(second):
+    if kept or _describe(first) != _describe(second) or not _are_equal(first.consts, second.consts):
         raise UserCodeError(
             f"{what} keeps something from one call for the next: expected a function of its arguments alone, "
             "which each lane, and a sweep that goes on, calls anew"
@@ -128,6 +132,11 @@ def _check_alike(what: str, given: Any, like: str, wanted: Any) -> None:
             got, expected = (f"{array.dtype}{list(array.shape)}" for array in (leaf, other))
             place = f" for {name}" if name else ""
             raise UserCodeError(f"{what} has {got}{place}: expected {expected}, as {like} has")
+
+
+def _are_equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    pairs = zip(some, others, strict=True) if len(some) == len(others) else [(0, 1)]
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
 def _describe(jaxpr: Any) -> str:

@@ -22,7 +22,10 @@ def parse_space_flag(flag: str) -> tuple[str, Any]:
     name, spec = _parse_values(flag, spoken)
     if not conditions:
         return name, spec
-    when = dict(_parse_condition(flag, text) for text in re.split(r"\sand\s", conditions[0]))
+    named = [_parse_condition(flag, text) for text in re.split(r"\sand\s", conditions[0])]
+    when = dict(named)
+    if len(when) < len(named):
+        raise ConfigError("--space", flag, "each OTHER once behind `if`: OTHER=a,b")
     return name, {**(spec if isinstance(spec, dict) else {"choices": spec}), "when": when}
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.config.fields import Config
-from hpjax.errors import WorkdirError
+from hpjax.errors import ConfigError, WorkdirError
 from hpjax.search.journal import create_journal, cut_journal, writing
 from hpjax.search.objective import Objective
 from hpjax.search.replicates import Stage
-from hpjax.search.samplers import create_pruner, relaying_warnings
+from hpjax.search.samplers import LEAST_SOURCES, create_pruner, relaying_warnings
 from hpjax.search.space import Space
 from hpjax.search.study import KNOWN, Study
 from hpjax.search.warm_start import load_trials
@@ -45,6 +45,13 @@ def open_study(
     source, written = config.sweep.warm_start, RunningMark(kept)
     known = load_trials(source, space, objective) if source and not kept else []
     import optuna
+
+    complete = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in known)
+    if known and config.sweep.sampler == "cmaes" and complete < LEAST_SOURCES:
+        allowed = (
+            f"a study with at least {LEAST_SOURCES} complete trials in sweep.space, from the best of which"
+        )
+        raise ConfigError("sweep.warm_start", source, f"{allowed} cmaes begins; there are {complete}")
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with relaying_warnings(), writing(path):

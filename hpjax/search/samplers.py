@@ -51,12 +51,16 @@ def _relay(text: str) -> None:
     log.warning("Optuna: %s", text)
 
 
+LEAST_SOURCES = 10  # complete trials that CMA-ES begins from: it looks at the best tenth of them
+
+
 def create_sampler(
     sweep: SweepConfig,
     seed: int,
     number: int,
     attempt: int = 0,
     known: "Sequence[optuna.trial.FrozenTrial]" = (),
+    told: "Sequence[optuna.trial.FrozenTrial]" = (),
 ) -> "optuna.samplers.BaseSampler":
     """Returns a sampler that depends on nothing but its arguments and the study's past.
 
@@ -67,6 +71,7 @@ def create_sampler(
         asks what the uninterrupted one would have asked.
       attempt: how often it was asked for before; one that learns is replaced by chance in the end.
       known: trials of other studies, for a sampler that doesn't look for them in the study.
+      told: all trials of the study, by which that sampler decides what it moves.
     """
     from optuna import samplers
 
@@ -96,13 +101,15 @@ def create_sampler(
             seed=seed,
             independent_sampler=random,
             warn_independent_sampling=False,
-            source_trials=_list_sources(known),
+            source_trials=_list_sources(known, told),
         )
     return random
 
 
-def _list_sources(known: "Sequence[optuna.trial.FrozenTrial]") -> "list[optuna.trial.FrozenTrial] | None":
-    """Returns complete trials with nothing but what CMA-ES moves: numbers that all of them have."""
+def _list_sources(
+    known: "Sequence[optuna.trial.FrozenTrial]", told: "Sequence[optuna.trial.FrozenTrial]"
+) -> "list[optuna.trial.FrozenTrial] | None":
+    """Returns complete trials with nothing but what CMA-ES moves: numbers that all in the study have."""
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
@@ -110,7 +117,7 @@ def _list_sources(known: "Sequence[optuna.trial.FrozenTrial]") -> "list[optuna.t
     numbers = {
         name: kind
         for name, kind in (complete[0].distributions.items() if complete else ())
-        if all(name in trial.params for trial in complete)
+        if all(name in trial.params for trial in (*complete, *told) if trial.state == TrialState.COMPLETE)
         and not isinstance(kind, CategoricalDistribution)
         and not kind.single()
     }

@@ -227,12 +227,13 @@ class Study:
 
         def create(attempt: int) -> "optuna.samplers.BaseSampler":
             # Further on than what is known: that of the same seed may have been drawn in the same way.
-            sampler = create_sampler(sweep, seed, len(self._known) + setting, attempt, self._known)
+            told = self._study.get_trials(deepcopy=False) if self._known else ()
+            sampler = create_sampler(sweep, seed, len(self._known) + setting, attempt, self._known, told)
             return sampler if fixed is None else create_fixed_sampler(fixed, sampler)
 
         def choose(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
             assert untried is not None
-            return untried.choose(wanted, sweep.sampler not in UNLEARNED, (seed, setting))
+            return untried.choose(wanted, sweep.sampler not in UNLEARNED, (seed, setting), fixed or {})
 
         listed = untried is not None and untried.count is not None
         if replicates or sweep.sampler == "grid" or not (listed or self._space.constraint):

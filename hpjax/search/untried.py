@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,17 +46,26 @@ class Untried:
             with contextlib.suppress(ValueError, TypeError):  # a journal may hold what the space doesn't
                 self._left.pop(self._identify(setting), None)
 
-    def choose(self, wanted: Mapping[str, Any], near: bool, seed: tuple[int, ...]) -> Mapping[str, Any]:
+    def choose(
+        self,
+        wanted: Mapping[str, Any],
+        near: bool,
+        seed: tuple[int, ...],
+        fixed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Mapping[str, Any]:
         """Returns the setting that is wanted, or another one where a trial has had it already.
 
         Args:
           wanted: what a sampler or a user has named.
           near: whether to take the one that is most like it, and else any.
           seed: of the choice.
+          fixed: values that it is to have, where one that has them is left.
         """
         if not self._left or (place := self._identify(wanted)) in self._left:
             return wanted
-        places = list(self._left)
+        asked = self._identify(fixed)
+        agreeing = [o for o in self._left if all(a in (-1, b) for a, b in zip(asked, o, strict=True))]
+        places = agreeing or list(self._left)
         np.random.default_rng(seed).shuffle(places)
         return self._left[min(places, key=lambda other: self._differ(place, other)) if near else places[0]]
 

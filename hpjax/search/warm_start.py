@@ -43,8 +43,8 @@ def load_trials(source: str, space: Space, objective: Objective) -> "list[optuna
     Raises:
       ConfigError: There is no such study, none of its trials can be taken, or it has another metric.
     """
-    place, name = _split(source)
     with _explaining(source):
+        place, name = _split(source)
         if not place.exists():
             raise ConfigError(KEY, source, f"{_FORMS} that exists")
         if place.is_dir():

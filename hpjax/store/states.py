@@ -59,7 +59,7 @@ class KeptStates:
         if trial not in list_states(self._directory, epochs):
             told = f"the state of trial {trial} after {epochs} epochs isn't in {self._folder(epochs)}"
             raise CheckpointError(f"{told}: restore it, or choose another workdir")
-        return load_trial_checkpoint(self._folder(epochs), trial)
+        return load_state(self._directory, epochs, trial)
 
     def wait(self) -> None:
         """Returns when every save is on disk; raises `WorkdirError` if one failed."""
@@ -82,6 +82,15 @@ class KeptStates:
 
     def _folder(self, epochs: int) -> Path:
         return self._directory / f"{_PREFIX}_{epochs}"
+
+
+def load_state(directory: Path, epochs: int, trial: int) -> tuple[Nested, dict]:
+    """Returns a trial's state after so many epochs, and its metadata.
+
+    Raises:
+      CheckpointError: It isn't there, or is damaged.
+    """
+    return load_trial_checkpoint(directory / f"{_PREFIX}_{epochs}", trial)
 
 
 def list_states(directory: Path, epochs: int) -> list[int]:

@@ -1,7 +1,7 @@
 """A sweep that goes on to more trials, seeds or epochs than it had: what it may, and what it takes back."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hpjax.search.replicates import Stage
 from hpjax.search.samplers import UNLEARNED
 from hpjax.search.space import Space
 from hpjax.store.rows import TrialRow
-from hpjax.store.states import list_states
+from hpjax.store.states import list_states, load_state
 from hpjax.store.typed import read_as
 from hpjax.store.workdir import STATES
 from hpjax.sweep.spec import Spec
@@ -68,6 +68,7 @@ def check_extension(
     Raises:
       ConfigError: It can't; names the field.
       WorkdirError: What it would go on from isn't there.
+      CheckpointError: Or it is damaged.
     """
     sweep, train = spec.config.sweep, spec.config.train
     more_epochs, more_seeds = train.epochs > before.epochs, sweep.seeds > before.seeds
@@ -116,7 +117,7 @@ def _list_values(axes: Mapping[str, Any], name: str, otherwise: Any) -> tuple:
     return (*values, otherwise) if axis.when else values
 
 
-def _check_states(workdir: Path, before: Stage, epochs: int, past: Iterable[TrialRow]) -> None:
+def _check_states(workdir: Path, before: Stage, epochs: int, past: Sequence[TrialRow]) -> None:
     kept = set(list_states(workdir / STATES, before.epochs))
     lost = [trial.trial for trial in past if trial.status == "complete" and trial.epochs == before.epochs]
     if lost := [number for number in lost if number not in kept]:
@@ -125,3 +126,6 @@ def _check_states(workdir: Path, before: Stage, epochs: int, past: Iterable[Tria
             f"{before.epochs} epochs isn't there (checkpoint.states=False keeps none): name a new --workdir, "
             "with checkpoint.states=True where that one is to be extended"
         )
+    for trial in past:  # whole, too: afterwards the sweep is the longer one
+        if trial.status == "complete" and trial.epochs == before.epochs:
+            load_state(workdir / STATES, before.epochs, trial.trial)

@@ -25,6 +25,8 @@ def list_variants(space: Space) -> list[dict[str, Any]]:
     """
     options = [axis for axis in space.axes if option_of(axis.name) and not axis.dynamic]
     found = [_complete(space, setting) for setting in list_extremes(space, SHAPING)]
+    conditional = [axis for axis in space.axes if axis.name in SHAPING and axis.when]
+    found += [_complete(space, _reach(space, axis, value)) for axis in conditional for value in _ends(axis)]
     for axis in options:
         for value in _ends(axis):
             reached = _reach(space, axis, value)

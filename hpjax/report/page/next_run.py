@@ -93,7 +93,7 @@ def _lower_rates(source: PageSource) -> Iterator[_Change]:
     if known:
         low, high = float(f"{min(known) * LOWER:.3g}"), float(f"{min(known) / 10:.3g}")
         space = {"learning_rate": {"low": low, "high": high, "log": True}}
-        fields = {"sweep.sampler": "random", "sweep.trials": 8}
+        fields = {"sweep.sampler": "random", "sweep.trials": 8, **_without_past(source)}
         yield _Change("No trial ended well. Search lower learning rates:", space, fields)
 
 
@@ -114,12 +114,17 @@ def _best_two(source: PageSource) -> list[SettingRow]:
     )[:2]
 
 
+def _without_past(source: PageSource) -> dict[str, Any]:
+    """Returns what keeps another study from samplers that don't learn, which refuse one."""
+    return {"sweep.warm_start": ""} if source.config["sweep"].get("warm_start") else {}
+
+
 def _run_again(source: PageSource, rows: Sequence[SettingRow], seeds: int, why: str) -> _Change:
     """Returns a few settings alone, with several seeds each, trained to the end."""
     settings = tuple(_setting(source, row) for row in rows)
     differing = [name for name in source.swept if len({setting.get(name) for setting in settings}) > 1]
     fields = {"sweep.seeds": seeds, "sweep.pruner": "none", "sweep.pruner_options": {}, "sweep.pbt": {}}
-    fields |= {"sweep.final_seeds": 0}
+    fields |= {"sweep.final_seeds": 0, **_without_past(source)}
     if source.config["sweep"].get("seed_values"):
         fields |= {"sweep.seed_values": ()}
     if len(differing) > 1 or any(setting.keys() != settings[0].keys() for setting in settings):
