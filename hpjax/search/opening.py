@@ -48,10 +48,8 @@ def open_study(
 
     complete = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in known)
     if known and config.sweep.sampler == "cmaes" and complete < LEAST_SOURCES:
-        allowed = (
-            f"a study with at least {LEAST_SOURCES} complete trials in sweep.space, from the best of which"
-        )
-        raise ConfigError("sweep.warm_start", source, f"{allowed} cmaes begins; there are {complete}")
+        allowed = f"a study with at least {LEAST_SOURCES} complete trials in sweep.space for cmaes"
+        raise ConfigError("sweep.warm_start", source, f"{allowed}; there are {complete}")
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with relaying_warnings(), writing(path):

@@ -55,6 +55,13 @@ calls = []
 def counts(learning_rate):
     calls.append(1)
     return optax.sgd(learning_rate * len(calls))
+def keyed(learning_rate):
+    return optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(learning_rate))
+numbers = np.zeros(3)
+def drifts(learning_rate):
+    numbers[:] += 1
+    factors = jnp.asarray(numbers.copy())
+    return T(nothing, lambda g, s, p: (jax.tree.map(lambda x: x * factors.sum(), g), s))
 def keeps(learning_rate):
     calls.append(learning_rate)
     return optax.sgd(calls[0])
@@ -121,6 +128,8 @@ SAID = {
     "calls_back": r"leaves the program \(pure_callback\): lanes can't be kept apart there",
     "over_lanes": r"failed: line \d+: NameError",
     "counts": "keeps something from one call for the next",
+    "keyed": "has a typed random key in its state: expected numbers alone",
+    "drifts": "keeps something from one call for the next",
     "keeps": "keeps something from one call for the next",
 }
 

@@ -1,5 +1,6 @@
 """Settings that a function of the user's own doesn't allow are not tried, whoever names them."""
 
+import dataclasses
 import math
 import os
 
@@ -158,3 +159,13 @@ def test_a_space_without_an_end_of_which_nothing_is_allowed(constrained, tmp_pat
         parse_config({"sweep": {"constraints": "every"}})
     with pytest.raises(ConfigError, match="a Python file that exists"):
         create_space(parse_config({"sweep": {"constraints": os.fspath(tmp_path / "gone.py:f")}}))
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
+def test_an_enqueued_setting_keeps_its_values(constrained, tmp_path, sampler):
+    for i, named in enumerate(({"weight_decay": 0.1}, {"kernel_width": 5}, {"batch_size": 16})):
+        for seed in range(3):
+            config, space = constrained("small", GRID, enqueue=(named,), sampler=sampler, trials=3)
+            config = dataclasses.replace(config, seed=seed)
+            (first, *_), _ = _ask(config, space, tmp_path / f"{i}_{seed}")
+            assert named.items() <= first.hyperparameters.items() and space.allows(first.hyperparameters)

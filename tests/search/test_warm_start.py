@@ -160,6 +160,7 @@ def test_cma_es_begins_where_the_others_were_best(sources, tmp_path):
     "name, told",
     [
         ("gone", "that exists"),
+        ("a" * 300, r"that can be read \(OSError"),
         ("sqlite:///gone.db", "that exists"),
         ("folder", "there is no study.journal in that folder"),
         ("others", "a sweep with sweep.metric=validation_accuracy, not train_loss"),
@@ -199,3 +200,42 @@ def test_it_goes_with_samplers_that_learn(sources):
             parse_config(
                 {"sweep": {"space": SPACE, "sampler": sampler, "trials": 3, "warm_start": "x", **more}}
             )
+
+
+def test_cma_es_says_how_many_trials_it_begins_from(tmp_path):
+    _fill(JournalStorage(JournalFileBackend(str(tmp_path / "few"))), trials=TRIALS[:9])
+    with pytest.raises(
+        ConfigError, match="at least 10 complete trials in sweep.space for cmaes; there are 9"
+    ):
+        _open(tmp_path / "journal", tmp_path / "few", sampler="cmaes")
+    _open(tmp_path / "journal", tmp_path / "few", sampler="tpe")
+
+
+def test_cma_es_goes_on_where_a_hyperparameter_is_missing(tmp_path):
+    """Known to all trials of the other study, and not to all of this one."""
+    kinds = {
+        "optimizer": CategoricalDistribution(("adam", "momentum")),
+        "momentum": FloatDistribution(0.1, 0.9),
+    }
+    known = [
+        create_trial(
+            value=-n / 9,
+            params={
+                "learning_rate": 10 ** (-2 - n / 20),
+                "weight_decay": 0.1,
+                "optimizer": "momentum",
+                "momentum": 0.5,
+            },
+            distributions={"learning_rate": RATE, "weight_decay": DECAY, **kinds},
+        )
+        for n in range(12)
+    ]
+    _fill(JournalStorage(JournalFileBackend(str(tmp_path / "theirs"))), trials=known)
+    momentum = {"low": 0.1, "high": 0.9, "when": {"optimizer": ("momentum",)}}
+    space = {**SPACE, "optimizer": ("adam", "momentum"), "momentum": momentum}
+    _, study = _open(tmp_path / "journal", tmp_path / "theirs", sampler="cmaes", space=space)
+    optimizers = set()
+    while (trial := study.ask()) is not None:
+        study.tell(trial, "complete", _judge(trial.hyperparameters["learning_rate"]))
+        optimizers.add(trial.hyperparameters["optimizer"])
+    assert optimizers == {"adam", "momentum"}

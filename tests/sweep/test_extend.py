@@ -15,7 +15,7 @@ from tiny_network import DATA
 
 from hpjax import load_trial
 from hpjax.config import parse_config
-from hpjax.errors import ConfigError, WorkdirError
+from hpjax.errors import CheckpointError, ConfigError, WorkdirError
 from hpjax.search.opening import STUDY_NAME
 from hpjax.search.replicates import Stage
 from hpjax.store.records import open_records
@@ -212,3 +212,17 @@ def test_named_seeds_may_become_more(net, tmp_path):
         run_sweep(config(3, 7), tmp_path / "sweep")
     result = run_sweep(config(7, 3), tmp_path / "sweep")
     assert _tables(result) == _tables(run_sweep(config(7, 3, extend=False), tmp_path / "at_once"))
+
+
+def test_a_damaged_state_leaves_the_finished_sweep(net, tmp_path):
+    config = _config(net, 2)
+    run_sweep(config, tmp_path / "sweep")
+    before = {name: (tmp_path / "sweep" / name).read_bytes() for name in ("config.json", "summary.json")}
+    data = tmp_path / "sweep" / "checkpoints" / "states" / "epochs_2" / "trial_00001" / "arrays" / "d"
+    for file in data.iterdir():
+        content = file.read_bytes()
+        file.write_bytes(bytes(255 - byte for byte in content[:4]) + content[4:])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        run_sweep(_config(net, 2, epochs=3, extend=True), tmp_path / "sweep")
+    assert before == {name: (tmp_path / "sweep" / name).read_bytes() for name in before}
+    assert run_sweep(config, tmp_path / "sweep").summary["finished"]

@@ -172,6 +172,13 @@ def test_models_of_the_space_are_looked_for():
         ({"kernel_width": (3, 31)}, "data.image_size=30 .* at least"),
         ({"image_size": (30, 10)}, "data.image_size=10 .* at least"),
         ({"kernel_width": (3, 5), "image_size": (30, 20)}, "data.image_size=20 .* at least"),
+        (
+            {
+                "optimizer": ("sgd", "adam"),
+                "freeze": {"choices": ("conv1", "zzz"), "when": {"optimizer": ("adam",)}},
+            },
+            "model.freeze='zzz'",
+        ),
     ],
 )
 def test_what_the_last_group_would_refuse_is_refused_at_once(space, expected):
