@@ -167,7 +167,16 @@ def test_a_range_of_one_value_is_a_choice(more):
 
 @pytest.mark.parametrize(
     "condition",
-    ["", "optimizer", "optimizer=", "=adam", "batch_size=8:64", "optimiser=adam", "optimizer=adam and "],
+    [
+        "",
+        "optimizer",
+        "optimizer=",
+        "=adam",
+        "batch_size=8:64",
+        "optimiser=adam",
+        "optimizer=adam and ",
+        "optimizer=adam and optimizer=sgd",
+    ],
 )
 def test_a_condition_of_another_form_is_refused(condition):
     with pytest.raises(ConfigError, match="--space='momentum=0.5,0.9 if .*' is not allowed"):
