@@ -119,13 +119,12 @@ def _list_values(axes: Mapping[str, Any], name: str, otherwise: Any) -> tuple:
 
 def _check_states(workdir: Path, before: Stage, epochs: int, past: Sequence[TrialRow]) -> None:
     kept = set(list_states(workdir / STATES, before.epochs))
-    lost = [trial.trial for trial in past if trial.status == "complete" and trial.epochs == before.epochs]
-    if lost := [number for number in lost if number not in kept]:
+    needed = [trial.trial for trial in past if trial.status == "complete" and trial.epochs == before.epochs]
+    if lost := [number for number in needed if number not in kept]:
         raise WorkdirError(
             f"{workdir} can't go on to train.epochs={epochs}: the state of trial {lost[0]} after "
             f"{before.epochs} epochs isn't there (checkpoint.states=False keeps none): name a new --workdir, "
             "with checkpoint.states=True where that one is to be extended"
         )
-    for trial in past:  # whole, too: afterwards the sweep is the longer one
-        if trial.status == "complete" and trial.epochs == before.epochs:
-            load_state(workdir / STATES, before.epochs, trial.trial)
+    for number in needed:  # whole, too: afterwards the sweep is the longer one
+        load_state(workdir / STATES, before.epochs, number)

@@ -7,11 +7,11 @@ import weakref
 import jax
 import numpy as np
 import pytest
+from drawn_images import draw_split
 from tiny_network import MODEL
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import Dataset
-from hpjax.data.splits import Split
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program
 from hpjax.lanes.program import Program
@@ -30,17 +30,9 @@ TRIALS = [
 WILD = create_hparams(learning_rate=1e30, seed=1)
 
 
-def _split(num, seed):
-    rng = np.random.default_rng(seed)
-    labels = (np.arange(num) % 6).astype(np.int32)
-    images = rng.integers(0, 200, (num, 30, 30, 3), dtype=np.uint8)
-    images[np.arange(num), labels * 4, :, 0] = 255
-    return Split(images, labels)
-
-
 def _program(augment=None):
     config = parse_config({"model": MODEL, "train": {"batch_size": 16}})
-    train, test = _split(44, 0), _split(20, 1)
+    train, test = draw_split(44, 0), draw_split(20, 1)
     data = Dataset("drawn", tuple("abcdef"), train, None, test, fingerprint="")
     program = create_program(config, data)
     return program if augment is None else Program(program.recipe, program._init, augment)
@@ -53,7 +45,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def task():
-    return Task(_split(44, 0), {"test": _split(20, 1)}, 16, eval_batch_size=8)
+    return Task(draw_split(44, 0), {"test": draw_split(20, 1)}, 16, eval_batch_size=8)
 
 
 def _train(program, task, trials, layout=None, epochs=EPOCHS):
@@ -127,7 +119,7 @@ def test_counts_every_example_once(program, task):
 
 
 def test_dropping_the_remainder(program):
-    task = Task(_split(44, 0), {}, 16, keep_remainder=False)
+    task = Task(draw_split(44, 0), {}, 16, keep_remainder=False)
     _, results = _train(program, task, TRIALS[:2])
     assert (results[0].train.count == 32).all()
     assert task.steps_per_epoch == 2
@@ -287,7 +279,7 @@ def test_one_trace_however_many_trials(task):
 
 def test_a_last_single_step_is_one_of_the_loops(task):
     program = _program()
-    task = dataclasses.replace(task, train=_split(3 * task.batch_size, 0))
+    task = dataclasses.replace(task, train=draw_split(3 * task.batch_size, 0))
     engine = Engine(program, task, TRIALS[0], 2, Layout(2, steps_per_call=2))
     engine.run_epoch([Shuffle(5, 0)] * 2, ())
     assert program.traces == {("train", 2, False): 1}
@@ -298,7 +290,7 @@ def test_a_split_lies_on_a_device_once(program, task):
     first = place(task.train, device)
     Engine(program, task, TRIALS[0], 2, Layout(2))
     assert place(task.train, device) is first
-    split = _split(8, 3)
+    split = draw_split(8, 3)
     images = weakref.ref(place(split, device).images)
     del split
     gc.collect()

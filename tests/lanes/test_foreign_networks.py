@@ -5,11 +5,11 @@ from pathlib import Path
 import foreign_networks
 import numpy as np
 import pytest
+from drawn_images import draw_split
 from flax import nnx
 
 from hpjax.config import parse_config
 from hpjax.data.dataset import Dataset
-from hpjax.data.splits import Split
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task
 from hpjax.lanes.shuffle import Shuffle
@@ -26,21 +26,13 @@ TRIALS = [
 WILD = create_hparams(learning_rate=1e30, seed=3)
 
 
-def _split(num, seed):
-    rng = np.random.default_rng(seed)
-    labels = (np.arange(num) % 6).astype(np.int32)
-    images = rng.integers(0, 200, (num, 30, 30, 3), dtype=np.uint8)
-    images[np.arange(num), labels * 4, :, 0] = 255
-    return Split(images, labels)
-
-
 @pytest.mark.parametrize(
     "name",
     [name if name == "Residual" else pytest.param(name, marks=pytest.mark.exhaustive) for name in NAMES],
 )
 def test_a_lane_equals_the_trial_alone(name):
     config = parse_config({"model": {"name": f"{FILE}:{name}"}, "train": {"batch_size": 16}})
-    dataset = Dataset("drawn", tuple("abcdef"), _split(40, 0), None, _split(20, 1), fingerprint="")
+    dataset = Dataset("drawn", tuple("abcdef"), draw_split(40, 0), None, draw_split(20, 1), fingerprint="")
     program, task = create_program(config, dataset), create_task(config, dataset, True)
 
     def train(trials):

@@ -1,19 +1,17 @@
 """Fine-tuning in whole sweeps: continued to the bit, and the averaged model is what is handed over."""
 
 import csv
-import os
-import signal
 
 import jax
 import numpy as np
 import pytest
 import tuned_network
+from interrupting import interrupt_in_second_epoch
 
 import hpjax
 from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.sweep import Interrupted, run_sweep
-from hpjax.sweep.loop import GroupRun
 
 pytestmark = pytest.mark.exhaustive
 SEARCHES = {
@@ -54,17 +52,10 @@ def _columns(workdir):
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_interrupted_and_continued_it_gives_the_same_bits(search, tmp_path, monkeypatch):
-    config, run_epoch, calls = _config(search), GroupRun.run_epoch, []
+    config = _config(search)
     whole = run_sweep(config, tmp_path / "whole")
     assert whole.summary["traces"] == 1
-
-    def interrupt(run):
-        calls.append(run)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        run_epoch(run)
-
-    monkeypatch.setattr(GroupRun, "run_epoch", interrupt)
+    interrupt_in_second_epoch(monkeypatch)
     with pytest.raises(Interrupted):
         run_sweep(config, tmp_path / "sweep")
     run_sweep(config, tmp_path / "sweep")

@@ -2,15 +2,14 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import own_tasks
 import pytest
+from interrupting import interrupt_in_second_epoch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hpjax
@@ -19,7 +18,6 @@ from hpjax.errors import ConfigError, HpjaxError, ModelError, UserCodeError, Wor
 from hpjax.handover.replay import replay_trial
 from hpjax.sweep import Interrupted, run_sweep
 from hpjax.sweep.datasets import Datasets
-from hpjax.sweep.loop import GroupRun
 
 OWN = own_tasks.FILE
 TASKS = {
@@ -97,15 +95,7 @@ def test_its_own_metric_ranks(name, swept):
 
 
 def test_interrupted_and_continued_it_gives_the_same_bits(swept, tmp_path, monkeypatch):
-    run_epoch, calls = GroupRun.run_epoch, []
-
-    def interrupt(run):
-        calls.append(run)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        run_epoch(run)
-
-    monkeypatch.setattr(GroupRun, "run_epoch", interrupt)
+    interrupt_in_second_epoch(monkeypatch)
     with pytest.raises(Interrupted):
         run_sweep(_config("mse"), tmp_path / "sweep")
     run_sweep(_config("mse"), tmp_path / "sweep")
