@@ -37,7 +37,7 @@ LANES = (8, 1, 16, 32)
 def main(argv: list[str]) -> None:
     """Compiles the rows that are wanted, one after the other."""
     del argv
-    if PLUGIN.value and not LIST.value and PLUGIN.value not in sys.path:
+    if PLUGIN.value and not LIST.value and os.path.realpath(PLUGIN.value) not in sys.path:
         _restart_with_plugin()
     for row in _rows():
         _compile_row(*row)
@@ -45,7 +45,12 @@ def main(argv: list[str]) -> None:
 
 def _restart_with_plugin() -> None:
     """Starts this script again in a process that finds the plugin and computes on the CPU alone."""
-    paths = [PLUGIN.value, str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    # As Python has it in its path, or it would be missed there again.
+    paths = [
+        os.path.realpath(PLUGIN.value),
+        str(HERE.parent),
+        *os.environ.get("PYTHONPATH", "").split(os.pathsep),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "JAX_PLATFORMS": "cpu"}
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 

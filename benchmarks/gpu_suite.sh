@@ -37,7 +37,7 @@ tests() {
   if ((BUDGET - SECONDS < 20)); then return; fi
   echo "== tests of $name ($SECONDS s)"
   # Exit status 5: none of them can run here.
-  (cd "$HERE/.." && timeout $((BUDGET - SECONDS)) "$PYTHON" -m pytest -p no:cacheprovider "$@" \
+  (cd "$HERE/.." && JAX_DISABLE_MOST_OPTIMIZATIONS=0 timeout $((BUDGET - SECONDS)) "$PYTHON" -m pytest -p no:cacheprovider "$@" \
     >"$FOLDER/tests_$name.log" 2>&1) || [[ $? == 5 ]] || FAILED="${FAILED:-} $name"
   tail -n 3 "$FOLDER/tests_$name.log"
 }

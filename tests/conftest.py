@@ -1,6 +1,7 @@
 """What holds for every test: the CPU, unless told otherwise, and no restart or cache of the user's."""
 
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -13,8 +14,10 @@ os.environ["HPJAX_NO_REEXEC"] = "1"
 # What is promised doesn't depend on how well LLVM optimises; without, programs compile twice as fast. The
 # sweeps that `.ci/run` starts are compiled as they are for users.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# The older way from fused loops to LLVM takes a third of the time to compile.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# The older way from fused loops to LLVM takes a third of the time to compile. XLA ends a process that names a
+# flag that it doesn't know.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:  # one cache for all workers, and for what they start
     os.environ["HPJAX_CACHE"] = tempfile.mkdtemp(prefix="hpjax-tests-")

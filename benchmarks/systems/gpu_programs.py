@@ -63,8 +63,9 @@ def train_one(work: Work, place: Place) -> Any:
 
 def evaluate(work: Work, place: Place) -> Any:
     """A pass over the test split, in a loop on the device."""
-    state, data = place((_population(work).state, _examples(work)))
-    return _create_program(work).evaluate_many.lower(state, data, EVALUATED)
+    population = _population(work)
+    state, data, options = place((population.state, _examples(work), population.hparams.options))
+    return _create_program(work).evaluate_many.lower(state, data, EVALUATED, options)
 
 
 def admit(work: Work, place: Place) -> Any:

@@ -55,6 +55,17 @@ def conv_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), format_table(head, [_conv_row(row) for row in result["rows"]])])
 
 
+def kernel_table(result: dict[str, Any]) -> str:
+    """Returns the kernels that a step spends the most time in."""
+    rows = [
+        [f"`{row['op']}`", f"`{row['kernel'][:60]}`", f"{row['calls']:g}", f"{row['us']:,.0f}"]
+        for row in result["rows"][:12]
+    ]
+    what = f"All kernels of a step: {result['us_per_step']:,.0f} µs, as traced; the longest:"
+    head = ["instruction", "kernel", "calls", "µs a step"]
+    return "\n\n".join([_title(result), what, format_table(head, rows)])
+
+
 def search_table(result: dict[str, Any]) -> str:
     """Returns a row per round and peer: what each found, and when hpjax had the other's best."""
     peer, ours = ["seconds", "its best", "found after"], ["hpjax has it after", "of the peer's time"]
@@ -165,6 +176,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "startup": startup_table,
     "allocators": allocator_table,
     "conv_lowerings": conv_table,
+    "step_kernels": kernel_table,
     "search_time": search_table,
     "overhead": overhead_table,
     "accuracy": accuracy_table,
@@ -186,7 +198,8 @@ def _title(result: dict[str, Any]) -> str:
     shape += [s["precision"]] if "precision" in s else []
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     made = f"{result['date'][:10]}, {result['cores']} cores, {versions}; `{result['file']}`"
-    return f"**{result['benchmark']}: {', '.join(shape)}** ({made})"
+    remark = f": {result['remark']}" if "remark" in result else ""
+    return f"**{result['benchmark']}: {', '.join(shape)}**{remark} ({made})"
 
 
 def _contest_line(result: dict[str, Any]) -> str:

@@ -28,6 +28,9 @@ CACHE_BYTES = 2 << 30  # of compiled programs on disk; the longest unused go fir
 _CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
+# cuDNN's gradients that add with atomic operations give other bits each time: the same trial twice, a resumed
+# sweep, and lanes beside one that diverges would differ.
+_GPU: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 _COMPILING = (  # jax's own names of what it times
@@ -38,7 +41,11 @@ _COMPILING = (  # jax's own names of what it times
 
 def compiler_options() -> dict[str, Any]:
     """Returns `jax.jit`'s `compiler_options` for this backend; empty where jaxlib doesn't know them."""
-    return _cpu_options() if target.backend() == "cpu" else {}
+    backend = target.backend()
+    if backend == "cpu":
+        return _cpu_options()
+    # For a GPU that isn't here XLA can't tell which algorithms those are.
+    return dict(_GPU) if backend == "gpu" and not target.is_elsewhere() else {}
 
 
 @functools.cache

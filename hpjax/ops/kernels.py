@@ -5,7 +5,8 @@ rows of the image only, multiplies by all rows of the kernel at once, and adds t
 shrink from height x width of the kernel to its width, and few output channels still make a wide product.
 `*_scan` does the same for so few images at a time that the copies stay in the cache. `taps` multiplies once
 for each tap of the kernel by the pixels that it meets: where images are hardly larger than the kernel, most
-taps would multiply padding. `phases`, of strided input gradients, leaves the zeros between pixels out.
+taps would multiply padding. `col2im`, of input gradients, multiplies by the kernel once and adds each tap's
+share to the pixels that the tap saw: of a strided convolution it multiplies no zeros between pixels.
 """
 
 import functools
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from hpjax.ops import target
+from hpjax.ops.compiler import kept
 from hpjax.ops.geometry import Geometry, Meeting
-from hpjax.ops.phases import convolve_phases
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
@@ -38,6 +40,14 @@ class Numerics(NamedTuple):
 def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Returns the dtype in which products of `dtype` are summed."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def product_dtype(dtype: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype in which a product of `dtype` is written where nothing more is added to it.
+
+    A GPU sums in float32 at least in any case, and rounds before it writes. On a CPU that is another program.
+    """
+    return accumulation_dtype(dtype) if target.backend() == "cpu" else wanted
 
 
 def flipped(w: Array) -> Array:
@@ -61,12 +71,6 @@ def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups:
     )
 
 
-def phases(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Images:
-    """Returns the convolution of a dilated input without products with the zeros in it."""
-    convolve = functools.partial(native, numerics=numerics, groups=groups)
-    return convolve_phases(x, w, geometry, convolve)
-
-
 def native_weight_gradient(
     x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int = 1
 ) -> Kernel:
@@ -81,17 +85,21 @@ def native_weight_gradient(
 
 def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
     """Returns the convolution as one product of copied windows with the kernel."""
+    # XLA's products on a GPU take the copying into themselves; jaxlib 0.10.2 then finds no tiles for a map
+    # of 5 x 5 pixels. No public issue known.
     height, width, _, features = w.shape
-    patches = _patches(x, (height, width), geometry)
-    return _dot(patches, w.reshape(-1, features), 1, numerics).astype(numerics.dtype)
+    patches = kept(_patches(x, (height, width), geometry))
+    written = product_dtype(x.dtype, numerics.dtype)
+    return _dot(patches, w.reshape(-1, features), 1, numerics, written).astype(numerics.dtype)
 
 
 def im2col_weight_gradient(
     x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
 ) -> Kernel:
     """Returns the kernel's gradient as one product of copied windows with the output's gradient."""
-    patches = _patches(x, widths, geometry)
-    dw = _dot_over_pixels(patches, dy, numerics)
+    # As in `im2col`.
+    patches = kept(_patches(x, widths, geometry))
+    dw = _dot_over_pixels(patches, dy, numerics, product_dtype(x.dtype, numerics.dtype))
     return dw.reshape(*widths, x.shape[-1], dy.shape[-1]).astype(numerics.dtype)
 
 
@@ -133,6 +141,33 @@ def taps_input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Num
     return _sum_over_taps(
         dy, (height, width), channels, lambda i, j: w[height - 1 - i, width - 1 - j].T, geometry, numerics
     )
+
+
+def col2im(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    """Returns the input's gradient from one product with the kernel; `geometry` is the transposed one."""
+    height, width, channels, features = w.shape
+    side_by_side = w.transpose(3, 0, 1, 2).reshape(features, -1)
+    shares = _dot(dy, side_by_side, 1, numerics, product_dtype(dy.dtype, numerics.dtype))
+    outputs = geometry.output_sizes(dy.shape[1:3], (height, width))
+    added = jnp.zeros((), accumulation_dtype(dy.dtype))
+    for i, j in itertools.product(range(height), range(width)):
+        start = (i * width + j) * channels
+        share = shares[..., start : start + channels].astype(added.dtype)
+        places = [
+            _places(geometry, axis, tap, dy.shape[1 + axis], outputs[axis], w.shape[axis])
+            for axis, tap in ((0, i), (1, j))
+        ]
+        added = added + lax.pad(share, jnp.zeros((), share.dtype), [(0, 0, 0), *places, (0, 0, 0)])
+    return added.astype(numerics.dtype)
+
+
+def _places(
+    geometry: Geometry, axis: int, tap: int, size: int, outputs: int, width: int
+) -> tuple[int, int, int]:
+    """Returns how `lax.pad` puts a tap's share of `size` pixels among `outputs` pixels along an axis."""
+    step, spread = geometry.input_dilation[axis], geometry.kernel_dilation[axis]
+    start = geometry.padding[axis][0] - (width - 1 - tap) * spread
+    return start, outputs - start - (size - 1) * step - 1, step - 1
 
 
 def taps_weight_gradient(
@@ -215,7 +250,7 @@ FORWARD: dict[str, Callable] = {
 INPUT_GRADIENT: dict[str, Callable] = {
     **{name: _of_flipped(kernel) for name, kernel in FORWARD.items()},
     "taps": taps_input_gradient,
-    "phases": _of_flipped(phases),
+    "col2im": col2im,
 }
 WEIGHT_GRADIENT: dict[str, Callable] = {
     "native": native_weight_gradient,
@@ -280,15 +315,14 @@ def _patches(x: Images, widths: tuple[int, int], geometry: Geometry) -> Images:
     return jnp.concatenate([_window(rows, 1, i, count, geometry) for i in range(widths[0])], -1)
 
 
-def _dot(a: Array, b: Array, contracted: int, numerics: Numerics) -> Array:
-    return jnp.tensordot(
-        a, b, contracted, precision=numerics.precision, preferred_element_type=accumulation_dtype(a.dtype)
-    )
+def _dot(a: Array, b: Array, contracted: int, numerics: Numerics, dtype: jnp.dtype | None = None) -> Array:
+    written = dtype or accumulation_dtype(a.dtype)
+    return jnp.tensordot(a, b, contracted, precision=numerics.precision, preferred_element_type=written)
 
 
-def _dot_over_pixels(a: Images, b: Images, numerics: Numerics) -> Array:
+def _dot_over_pixels(a: Images, b: Images, numerics: Numerics, dtype: jnp.dtype | None = None) -> Array:
     a, b = (v.reshape(-1, v.shape[-1]) for v in (a, b))
-    accumulation = accumulation_dtype(a.dtype)
+    written = dtype or accumulation_dtype(a.dtype)
     return lax.dot_general(
-        a, b, (((0,), (0,)), ((), ())), precision=numerics.precision, preferred_element_type=accumulation
+        a, b, (((0,), (0,)), ((), ())), precision=numerics.precision, preferred_element_type=written
     )

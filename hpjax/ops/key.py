@@ -32,6 +32,11 @@ class Key:
         return self.geometry.input_dilation != (1, 1)
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether there are few channels on both sides."""
+        return max(self.a[-1], self.b[-1]) < 64
+
+    @property
     def is_outgrown(self) -> bool:
         """Whether this is a strided convolution's weight gradient whose map is no larger than the kernel."""
         small = any(size <= width for size, width in zip(self.b[1:3], self.widths, strict=True))
@@ -47,18 +52,20 @@ class Key:
         # XLA's CPU backend computes batch groups as every pair of lanes and masks the wrong ones by
         # products: seen with jaxlib 0.10.2; no public issue known.
         leaking = strategy == lowerings.LEAKING or (strategy == "grouped" and self.op == "weight_gradient")
-        return not leaking and kernel != "phases"
+        return not leaking and kernel != "col2im"
 
     def _suits_gpu(self, strategy: str, kernel: str) -> bool:
-        """A handful: compiling one takes seconds, and what copies patches by hand is for a CPU's caches."""
-        if strategy == "batched":
-            return kernel == "im2col" and self.widths == (1, 1)
-        fits = (
-            kernel == "native"
-            or (kernel == "phases" and self.is_dilated)
-            or (kernel == "im2col" and self.is_outgrown)
-        )
-        return fits and strategy not in ("mapped", lowerings.LEAKING)
+        """A handful: compiling one takes a second, and copies of few images at a time suit a CPU's caches."""
+        if strategy in ("mapped", lowerings.LEAKING):
+            return False
+        copying = "col2im" if self.op == "input_gradient" else "im2col"
+        if strategy == "batched":  # all lanes' products are one call
+            return kernel == copying or (kernel == "wide" and self.is_narrow and self.widths != (1, 1))
+        if strategy == "grouped":
+            return not self.is_dilated  # it would multiply the zeros between the pixels
+        if strategy == "unrolled":
+            return kernel == "native"
+        return kernel in ("native", copying)
 
 
 def _split(name: str) -> tuple[str, str]:

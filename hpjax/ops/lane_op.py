@@ -21,8 +21,6 @@ from hpjax.ops.geometry import Geometry
 from hpjax.ops.kernels import Numerics
 from hpjax.ops.key import create_key
 
-BESIDE_CHANNELS = 3  # axis of `[batch, height, width, lanes, channels]`
-
 
 def lane_op(
     op: str, a: Array, b: Array, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
@@ -72,7 +70,8 @@ def _add_lanes(operands: tuple, axes: tuple, *, name: str, op: str, **windows: A
     y = _lanes_op(op, own, **windows)(*lanes_first)
     if target.backend() == "cpu" or op == "weight_gradient" or not own[1]:
         return y, 0
-    return jnp.moveaxis(y, 0, BESIDE_CHANNELS), BESIDE_CHANNELS
+    beside = lowerings.BESIDE_CHANNELS
+    return jnp.moveaxis(y, 0, beside), beside
 
 
 batching.primitive_batchers[_primitive] = _add_lanes

@@ -27,6 +27,7 @@ from hpjax.ops.kernels import Numerics
 
 OPS = ("forward", "input_gradient", "weight_gradient")
 LEAKING = "block_diagonal"
+BESIDE_CHANNELS = 3  # where a GPU has the lanes: axis of `[batch, height, width, lanes, channels]`
 Own = tuple[bool, bool]
 
 
@@ -43,9 +44,9 @@ def lowering_names(op: str = "forward", lanes: int = 1, own: Own = (True, True))
         return names
     looped = [f"{strategy}:{name}" for strategy in ("unrolled", "mapped", "batched") for name in names]
     packed = [f"{strategy}:{name}" for strategy in _packings(op, own) for name in names]
-    grouped = ["grouped:native", *(["grouped:phases"] if op == "input_gradient" else [])]
-    unbatched = ("batched:native", "batched:phases")  # jax's own rule would group them
-    return (*packed, *(n for n in looped if n not in unbatched), *grouped, f"{LEAKING}:native")
+    # jax's own rule would group a batched one.
+    looped.remove("batched:native")
+    return (*packed, *looped, "grouped:native", f"{LEAKING}:native")
 
 
 def lower_lane(
@@ -83,7 +84,8 @@ def lower_lanes(
     one = functools.partial(lower_lane, kernel, op, widths=widths, geometry=geometry, numerics=numerics)
     if strategy in ("grouped", LEAKING):
         a, b = _with_lanes(a, b, own)
-        return _STRATEGIES[strategy](op, a, b, widths, geometry, numerics, kernel)
+        assert kernel == "native"
+        return _STRATEGIES[strategy](op, a, b, widths, geometry, numerics)
     if strategy == "dense":
         return _dense(op, one, a, b)
     return _STRATEGIES[strategy](one, a, b, own)
@@ -160,9 +162,7 @@ def _batched(one: Callable, a: Array, b: Array, own: Own) -> Array:
     return jax.vmap(one, axes)(a, b)
 
 
-def _grouped(
-    op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics, kernel: str
-) -> Array:
+def _grouped(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
     lanes = a.shape[0]
     if op == "input_gradient":
         b = kernels.flipped(b)
@@ -170,15 +170,11 @@ def _grouped(
     if op == "weight_gradient":
         y = kernels.native_weight_gradient(x, other, widths, geometry, numerics, lanes)
     else:
-        convolve = kernels.phases if kernel == "phases" else kernels.native
-        y = convolve(x, other, geometry, numerics, lanes)
+        y = kernels.native(x, other, geometry, numerics, lanes)
     return _lanes_out_of_features(y, lanes)
 
 
-def _block_diagonal(
-    op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics, kernel: str
-) -> Array:
-    assert kernel == "native"
+def _block_diagonal(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
     lanes = a.shape[0]
     same_lane = jnp.eye(lanes, dtype=a.dtype)
     if op == "weight_gradient":

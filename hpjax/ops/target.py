@@ -25,6 +25,11 @@ def compiling_for(target: Target) -> Iterator[None]:
         yield
 
 
+def is_elsewhere() -> bool:
+    """Returns whether what is traced is compiled for a device that this process hasn't."""
+    return _CHOSEN.value is not None
+
+
 def backend() -> str:
     """Returns the name of the backend that is traced for."""
     return _CHOSEN.value.backend if _CHOSEN.value else jax.default_backend()

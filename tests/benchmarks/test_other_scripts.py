@@ -1,11 +1,13 @@
 """The other benchmarks at tiny sizes: that they measure and write what they say, not how fast."""
 
+import gzip
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from scripts import run_script
+from systems import gpu_programs
 
 SHAPE = ["--model=custom_cnn", "--image_size=40", "--batch_size=4"]
 
@@ -30,6 +32,23 @@ def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
         (start,) = result["starts"][kind]
         assert 0 < start["plan"] < start["first_step"] < start["first_epoch"] < start["end"]
         assert result["first_epoch_seconds"][kind]["n"] == 1
+
+
+@pytest.mark.parametrize("name", gpu_programs.PROGRAMS)
+def test_every_program_that_is_compiled_for_a_gpu_can_be_traced(name):
+    work = gpu_programs.Work("custom_cnn", 40, 4, 2, "float32")
+    lowered = gpu_programs.PROGRAMS[name](work, lambda shapes: shapes)
+    assert lowered.as_text().startswith("module")
+
+
+@pytest.mark.exhaustive
+def test_step_kernels_have_the_time_of_a_step(tmp_path):
+    out, text = tmp_path / "result.json", tmp_path / "program.gz"
+    run_script("step_kernels.py", *SHAPE, "--lanes=2", "--steps=2", f"--out={out}", f"--text={text}")
+    result = json.loads(out.read_text())
+    times = [row["us"] for row in result["rows"]]
+    assert times == sorted(times, reverse=True) and sum(times) == pytest.approx(result["us_per_step"])
+    assert gzip.decompress(text.read_bytes()).startswith(b"HloModule")
 
 
 @pytest.mark.exhaustive

@@ -76,6 +76,18 @@ def test_allocators_have_a_row_each():
     assert "Unavailable: jemalloc (not installed)." in table
 
 
+def test_kernels_have_a_row_each_and_what_was_special_is_said():
+    rows = [{"op": f"fusion.{i}", "kernel": "k" * 90, "us": 100.0 - i, "calls": 8.0} for i in range(20)]
+    settings = {"model": "custom_cnn", "image_size": 48, "batch_size": 10, "lanes": 8}
+    result = {
+        **{"benchmark": "step_kernels", "date": "2026-01-02", "cores": 16, "versions": {}, "file": "f.json"},
+        **{"settings": settings, "remark": "without something", "us_per_step": 1234.5, "rows": rows},
+    }
+    text = TABLES["step_kernels"](result)
+    assert "8 trials**: without something (" in text and "1,234 µs" in text
+    assert text.count("| `fusion.") == 12 and "k" * 61 not in text
+
+
 def test_ratios_are_medians_of_the_rounds_ratios():
     ratio = compute_ratios({"fused": [1.0, 2.0, 1.0], "torch": [2.0, 6.0, 2.5]})["fused / torch"]
     assert ratio["median"] == 2.5 and ratio["range"] == [2.0, 3.0]

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -20,6 +21,11 @@ def test_what_is_traced_for_a_gpu_knows_it(name):
         assert memory.device_name() == f"gpu {sheet.kind}"
         assert compiler_options() == {}
     assert target.backend() == "cpu" and memory.device_name().startswith("cpu ")
+
+
+def test_a_gpu_that_is_here_excludes_what_gives_other_bits_each_time(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiler_options() == {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
 def test_products_are_as_fast_as_their_operands_are_narrow():
