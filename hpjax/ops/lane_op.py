@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import custom_batching
 from jax.core import ShapedArray
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array
@@ -68,8 +69,11 @@ def _add_lanes(operands: tuple, axes: tuple, *, name: str, op: str, **windows: A
         jnp.moveaxis(v, axis, 0) if has else v for v, axis, has in zip(operands, axes, own, strict=True)
     )
     y = _lanes_op(op, own, **windows)(*lanes_first)
-    if target.backend() == "cpu" or op == "weight_gradient" or not own[1]:
+    if target.backend() == "cpu" or not own[1]:
         return y, 0
+    if op == "weight_gradient":
+        # As the weights lie: in another layout XLA copies weights and moments into that, at every step.
+        return with_layout_constraint(y, Layout(tuple(range(y.ndim)))), 0
     beside = lowerings.BESIDE_CHANNELS
     return jnp.moveaxis(y, 0, beside), beside
 

@@ -78,7 +78,8 @@ def compile_workload(model: str, size: int, batch: int, lanes: int, precision: s
     compiled = compile_program(Work(model, size, batch, lanes, precision), program, GPUS["h200"])
     kernels = read_step(compiled.as_text())
     windows = [k.window for k in kernels if "conv" in k.call]
-    return {**summarize(kernels, GPUS["h200"], lanes), "windows": windows}
+    copies = [k.name for k in kernels if k.call == "copy" and k.bytes > 1e6]
+    return {**summarize(kernels, GPUS["h200"], lanes), "windows": windows, "copies": copies}
 
 
 def plan_for(network: str, memory_bytes: int = 0, count: int = 0) -> tuple[list[tuple[int, int, bool]], str]:
