@@ -108,5 +108,9 @@ class CheckpointError(HpjaxError):
     """No valid checkpoint could be read; names the checkpoint and what is wrong with it."""
 
 
+class DeviceError(HpjaxError):
+    """There is no device of the kind that jax was told to use; says which that was."""
+
+
 class OutOfMemory(HpjaxError):
     """A single lane doesn't fit into memory; says what to make smaller."""

@@ -35,6 +35,7 @@ from hpjax.lanes.task import Task
 from hpjax.models.options import describe_class
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
+from hpjax.ops.threads import start_devices
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
@@ -59,8 +60,9 @@ def check_config(config: Config) -> None:
 
     Raises:
       HpjaxError: The space, the sampler, the pruner, an enqueued setting, or a file of the user's own is
-        wrong.
+        wrong; or there is no device.
     """
+    start_devices()
     space = create_space(config)
     _check_constraint(config, space)
     if config.sweep.sampler == "grid":
