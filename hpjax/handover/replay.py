@@ -15,12 +15,12 @@ from hpjax.handover.agreement import Agreement, compare
 from hpjax.handover.record import Place, Record, find_place, place_alone, read_record, started_with
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.machine import find_devices
 from hpjax.lanes.probe import steps_per_call
 from hpjax.lanes.shuffle import Shuffle, choose_shuffle
 from hpjax.models.pretrained import hash_weights
 from hpjax.ops import tuning
 from hpjax.ops.compiler import use_compilation_cache
-from hpjax.ops.threads import start_devices
 from hpjax.store.changes import WEIGHTS
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import Inputs, find_inputs
@@ -54,7 +54,7 @@ def replay_trial(
       HpjaxError: There is no such trial, nothing was recorded of it, or data, weights or code aren't those
         that it was trained with.
     """
-    start_devices()
+    find_devices()
     use_compilation_cache()
     record = read_record(Path(expand_path(str(workdir))), trial)
     inputs = find_inputs(record.path) or Inputs({}, {})

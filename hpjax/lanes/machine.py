@@ -6,7 +6,21 @@ from typing import Any
 
 import jax
 
+from hpjax.errors import DeviceError
 from hpjax.ops.memory import device_name
+
+
+def find_devices() -> list[Any]:
+    """Returns the devices that jax trains on.
+
+    Raises:
+      DeviceError: There are none of the kind that it was told to use.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        told = jax.config.jax_platforms  # type: ignore[attr-defined]
+        raise DeviceError(f"JAX_PLATFORMS={told}: jax finds no such device here; {error}") from error
 
 
 @functools.cache  # asked for whenever tables are written

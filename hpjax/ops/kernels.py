@@ -28,6 +28,8 @@ Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
 # Copies of one step of a scan stay below this, so that two cores' level-2 caches hold them.
 BLOCK_BYTES = 1 << 20
+LONG_SUM = 100_000  # values that a weight gradient of XLA's CPU backend adds up in one go
+MOST_PIECES = 64  # of one sum: each is an instruction of the program
 
 
 class Numerics(NamedTuple):
@@ -75,6 +77,32 @@ def native_weight_gradient(
     x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int = 1
 ) -> Kernel:
     """Returns XLA's own gradient of the kernel; `dy` is the gradient of the output."""
+    if target.backend() == "cpu" and groups == 1:
+        wide = Numerics(accumulation_dtype(x.dtype), numerics.precision)
+        pieces = list(_pieces(x.shape[0], math.prod(dy.shape[1:3])))
+        if len(pieces) > 1:
+            every = (_native_weight_gradient(x[p], dy[p], widths, geometry, wide, 1) for p in pieces)
+            return functools.reduce(jnp.add, every).astype(numerics.dtype)
+    return _native_weight_gradient(x, dy, widths, geometry, numerics, groups)
+
+
+def _pieces(images: int, pixels: int) -> Iterator[slice]:
+    """Yields the images that XLA's CPU backend is given at once, for a sum over `pixels` pixels of each.
+
+    It takes a long sum in slices, where threads wait for each other each from within the one before: a
+    kilobyte of stack for about a hundred values. The sum over 32 images of 150 x 150 pixels can exhaust the
+    8 MB of its threads, which ends the process: seen with jaxlib 0.10.2
+    (https://github.com/tensorflow/tensorflow/issues/14807). Few images at a time are faster, too.
+    """
+    few = images
+    if images * pixels > LONG_SUM:
+        few = max(1, min(8, LONG_SUM // pixels), -(-images // MOST_PIECES))
+    return (slice(start, start + few) for start in range(0, images, few))
+
+
+def _native_weight_gradient(
+    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int
+) -> Kernel:
     shape = (*widths, x.shape[-1] // groups, dy.shape[-1])
     own = Numerics(x.dtype, numerics.precision)
     forward = functools.partial(native, geometry=geometry, numerics=own, groups=groups)

@@ -88,6 +88,11 @@ def spell(name: str) -> str:
     return name.replace("_", " ")
 
 
+def format_amount(amount: float) -> str:
+    """Returns seconds and the like in three digits or as a whole number, never with an exponent: `1,272`."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
 def format_value(value: object) -> str:
     """Returns a value as a person would write it: 0.0001 becomes `1e-4`, True `yes`, `/a/b.py:C` `b.py:C`."""
     if value is None:

@@ -27,6 +27,7 @@ from hpjax.lanes.group import (
     model_arguments,
     trial_hparams,
 )
+from hpjax.lanes.machine import find_devices
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
 from hpjax.lanes.rules import create_augment
@@ -35,7 +36,6 @@ from hpjax.lanes.task import Task
 from hpjax.models.options import describe_class
 from hpjax.models.registry import MODEL_NAMES, create_model, load_model_class
 from hpjax.models.torch_weights import from_torch
-from hpjax.ops.threads import start_devices
 from hpjax.search.objective import Objective, create_objective
 from hpjax.search.samplers import check_pruner, check_sampler
 from hpjax.search.space import Space, parse_space
@@ -62,7 +62,7 @@ def check_config(config: Config) -> None:
       HpjaxError: The space, the sampler, the pruner, an enqueued setting, or a file of the user's own is
         wrong; or there is no device.
     """
-    start_devices()
+    there = len(find_devices())
     space = create_space(config)
     _check_constraint(config, space)
     if config.sweep.sampler == "grid":
@@ -79,7 +79,7 @@ def check_config(config: Config) -> None:
     _check_objective(config)
     check_sampler(config.sweep)
     check_pruner(config.sweep)
-    if config.lanes.devices > (there := len(jax.devices())):
+    if config.lanes.devices > there:
         raise ConfigError("lanes.devices", config.lanes.devices, f"at most {there}: no more are there")
 
 

@@ -363,3 +363,14 @@ def test_the_package_lists_its_names_and_has_each():
 
     assert {"run_sweep", "plan_sweep", "load_result", "load_trial", "to_torch"} <= set(dir(hpjax))
     assert all(getattr(hpjax, name) is not None for name in hpjax.__all__)
+
+
+@pytest.mark.parametrize("told", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path, told):
+    workdir = f"--workdir={tmp_path / 'w'}"
+    flags = ("--config=configs/wd.py", workdir, "--config.data.name=synthetic_scenes")
+    done = _run(*flags, env={**os.environ, "JAX_PLATFORMS": told})
+    assert done.returncode == 2, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "JAX_PLATFORMS" in line)
+    assert f"JAX_PLATFORMS={told}: jax finds no such device here" in line
+    assert "Traceback" not in done.stderr and not (tmp_path / "w").exists()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from hpjax.ops import conv, lowering_names, tuning
-from hpjax.ops.geometry import create_geometry
+from hpjax.ops import conv, kernels, lowering_names, target, tuning
+from hpjax.ops.geometry import Geometry, create_geometry
 from hpjax.ops.kernels import Numerics
 from hpjax.ops.key import create_key
 from hpjax.ops.lowerings import OPS, lower_lane, lower_lanes
@@ -406,3 +406,33 @@ def test_overridden_lowerings_agree(name):
     want = jax.jit(f)(x, w)
     with tuning.override(dict.fromkeys(OPS, name)):
         np.testing.assert_allclose(jax.jit(lambda *a: f(*a))(x, w), want, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "pieces"), [(32, 150, 8), (32, 74, 4), (32, 38, 1), (8, 400, 8), (600, 150, 60)]
+)
+def test_a_cpus_long_sums_are_taken_in_pieces(batch, size, pieces):
+    """XLA would take one over more than its threads' stacks can hold, and end the process."""
+    shapes = [jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32) for _ in range(2)]
+    gradient = lambda x, dy: kernels.native_weight_gradient(  # noqa: E731
+        x, dy, (3, 3), Geometry(padding=((1, 1), (1, 1))), FLOAT32
+    )
+    text = str(jax.make_jaxpr(gradient)(*shapes))
+    assert text.count("= conv_general_dilated[") == pieces
+    with target.compiling_for(target.Target("gpu", "any")):
+        assert str(jax.make_jaxpr(lambda *v: gradient(*v))(*shapes)).count("= conv_general_dilated[") == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_sum_in_pieces_is_that_of_float64(monkeypatch, dtype):
+    monkeypatch.setattr(kernels, "LONG_SUM", 100)
+    x, dy = draw_normal(0, 11, 6, 7, 3).astype(dtype), draw_normal(1, 11, 6, 7, 4).astype(dtype)
+    arguments = (3, 3), Geometry(padding=((1, 1), (1, 1)))
+    got = kernels.native_weight_gradient(x, dy, *arguments, Numerics(np.dtype(dtype)))
+    with jax.enable_x64(True):
+        exact = (jnp.asarray(np.asarray(v, np.float64)) for v in (x, dy))
+        want = kernels._native_weight_gradient(*exact, *arguments, Numerics(np.dtype("float64")), 1)
+    assert got.dtype == dtype
+    # 462 products of about 1; in bfloat16 each piece's sum is rounded to 8 bits, and all of them again.
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype == "float32" else {"rtol": 2e-2, "atol": 0.2}
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance)

@@ -12,7 +12,7 @@ from hpjax.report import figures as figures_module
 from hpjax.report.curves import create_curves, label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.lineage import trace_ancestry
-from hpjax.report.style import FigureInfo, format_value, is_log_like
+from hpjax.report.style import FigureInfo, format_amount, format_value, is_log_like
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import CopyRow, EpochRow, TrialRow
 
@@ -282,6 +282,14 @@ def test_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="can't create"):
         _draw([], [], (), tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(1272.4, "1,272"), (99.96, "100"), (12.34, "12.3"), (0.0012345, "0.00123"), (0.0, "0")],
+)
+def test_amounts_have_no_exponent(amount, text):
+    assert format_amount(amount) == text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 
 from hpjax.report.diagnosis.finding import Finding
 from hpjax.report.diagnosis.runs import Sweep
+from hpjax.report.style import format_amount
 
 MOST_BESIDES = 0.5  # of an epoch: beyond, more goes into what isn't training
 LEAST_ROUNDS = 4  # epochs of a full program: single ones are disturbed by whatever else the machine does
@@ -28,8 +29,8 @@ def evaluation_takes_the_time(sweep: Sweep) -> Finding | None:
     return Finding(
         "evaluation_takes_the_time",
         "info",
-        f"{worst['share']:.0%} of an epoch's time isn't training: of {worst['epoch_seconds']:.3g} s, "
-        f"training takes {worst['train_seconds']:.3g} s; evaluation takes most of the rest.",
+        f"{worst['share']:.0%} of an epoch's time isn't training: of {format_amount(worst['epoch_seconds'])} "
+        f"s, training takes {format_amount(worst['train_seconds'])} s; evaluation takes most of the rest.",
         "Evaluate on fewer images (data.max_test_examples, or a smaller data.validation_fraction).",
         {**worst, "images": sweep.images},
     )
@@ -45,7 +46,8 @@ def input_takes_the_time(sweep: Sweep) -> Finding | None:
         "input_takes_the_time",
         "info",
         f"A step took {worst['ratio']:.1f} times as long in training as when it was measured with a batch at "
-        f"hand ({worst['trained_seconds'] * 1e3:.3g} ms instead of {worst['step_seconds'] * 1e3:.3g} ms): "
+        f"hand ({format_amount(1e3 * worst['trained_seconds'])} ms instead of "
+        f"{format_amount(1e3 * worst['step_seconds'])} ms): "
         "images pass through the device batch by batch, and steps wait for them.",
         "Keep them on the device (data.residency=device), or make them fewer or smaller "
         "(data.max_train_examples, data.image_size).",

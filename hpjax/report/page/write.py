@@ -17,6 +17,7 @@ from hpjax.report.page.seconds import list_seconds
 from hpjax.report.page.source import PageSource
 from hpjax.report.page.table import create_table
 from hpjax.report.page.winner import describe_winner
+from hpjax.report.style import format_amount
 from hpjax.store.tables import finite
 from hpjax.store.workdir import atomic_write
 
@@ -77,6 +78,7 @@ def _load_template() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["amount"] = format_amount
     return environment.get_template("page.html")
 
 
