@@ -23,7 +23,7 @@ from hpjax.lanes.rules import create_augment, create_input_rule, create_loss_rul
 from hpjax.lanes.task import Task
 from hpjax.models.modules import check_frozen, find_head
 from hpjax.models.options import dynamic_values
-from hpjax.models.registry import create_model, describe_inputs, find_model_class
+from hpjax.models.registry import MODEL_NAMES, create_model, describe_inputs, find_model_class
 from hpjax.models.torch_weights import match_weights
 from hpjax.train.evaluate import evaluate, make_restore, predict
 from hpjax.train.hparams import Hparams, create_hparams
@@ -94,7 +94,9 @@ def create_program(config: Config, dataset: Dataset) -> Program:
         nnx.update(model, pretrained)
         return create_state(model, recipe, hparams)
 
-    return Program(recipe, init, create_augment(config, dataset))
+    # A network of the user's may pool with XLA's own operations.
+    same_bits = config.model.name in MODEL_NAMES
+    return Program(recipe, init, create_augment(config, dataset), same_bits)
 
 
 def create_group_recipe(config: Config, dataset: Dataset, model: nnx.Module) -> Recipe:

@@ -20,7 +20,8 @@ def find_devices() -> list[Any]:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:
         told = jax.config.jax_platforms  # type: ignore[attr-defined]
-        raise DeviceError(f"JAX_PLATFORMS={told}: jax finds no such device here; {error}") from error
+        what = f"JAX_PLATFORMS={told}: jax finds no such device here" if told else "jax finds no device here"
+        raise DeviceError(f"{what}; {error}" if str(error) else what) from error
 
 
 @functools.cache  # asked for whenever tables are written

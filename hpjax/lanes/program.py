@@ -36,6 +36,7 @@ class Program:
       recipe: what the group's trials share.
       init: a fresh trial's state from its hyperparameters (one trial, traceable).
       augment: `f(key, images) -> images` on one trial's uint8 batch.
+      same_bits: as of `compiler_options`.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Program:
         recipe: Recipe,
         init: Callable[[Hparams], TrainState],
         augment: Callable[[Array, Array], Array] | None = None,
+        same_bits: bool = True,
     ):
         self.recipe, self._init, self._augment = recipe, init, augment
         self.traces = collections.Counter()  # of (function, lanes, whether batches are the lanes' own)
-        jit = functools.partial(jax.jit, compiler_options=compiler_options())
+        jit = functools.partial(jax.jit, compiler_options=compiler_options(same_bits))
         # Donated buffers are updated in place: a population is never there twice.
         self.train_one = jit(self._train_one, donate_argnums=(0, 1))
         self.train_many = jit(self._train_many, donate_argnums=(0, 1))

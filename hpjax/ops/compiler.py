@@ -29,7 +29,8 @@ _CPU: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_
 
 
 # cuDNN's gradients that add with atomic operations give other bits each time: the same trial twice, a resumed
-# sweep, and lanes beside one that diverges would differ.
+# sweep, and lanes beside one that diverges would differ. XLA then refuses the gradient of its max pooling,
+# of which it has no other kind (its docs/determinism.md).
 _GPU: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
@@ -39,13 +40,18 @@ _COMPILING = (  # jax's own names of what it times
 )
 
 
-def compiler_options() -> dict[str, Any]:
-    """Returns `jax.jit`'s `compiler_options` for this backend; empty where jaxlib doesn't know them."""
+def compiler_options(same_bits: bool = True) -> dict[str, Any]:
+    """Returns `jax.jit`'s `compiler_options` for this backend; none for a CPU where jaxlib doesn't know them.
+
+    Args:
+      same_bits: whether a GPU's algorithms have to give the same bits each time; what has no such algorithm
+        can't be compiled then.
+    """
     backend = target.backend()
     if backend == "cpu":
         return _cpu_options()
     # For a GPU that isn't here XLA can't tell which algorithms those are.
-    return dict(_GPU) if backend == "gpu" and not target.is_elsewhere() else {}
+    return dict(_GPU) if same_bits and backend == "gpu" and not target.is_elsewhere() else {}
 
 
 @functools.cache

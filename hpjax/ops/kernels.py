@@ -28,7 +28,7 @@ Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
 # Copies of one step of a scan stay below this, so that two cores' level-2 caches hold them.
 BLOCK_BYTES = 1 << 20
-LONG_SUM = 100_000  # values that a weight gradient of XLA's CPU backend adds up in one go
+LONG_SUM = 200_000  # values that a weight gradient of XLA's CPU backend adds up in one go
 MOST_PIECES = 64  # of one sum: each is an instruction of the program
 
 
@@ -45,11 +45,12 @@ def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def product_dtype(dtype: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype in which a product of `dtype` is written where nothing more is added to it.
+    """Returns the dtype in which a product of `dtype` is written.
 
-    A GPU sums in float32 at least in any case, and rounds before it writes. On a CPU that is another program.
+    A GPU sums in float32 at least in any case, and rounds before it writes; float16 might overflow then. On a
+    CPU that would be another program.
     """
-    return accumulation_dtype(dtype) if target.backend() == "cpu" else wanted
+    return wanted if target.backend() != "cpu" and dtype != jnp.float16 else accumulation_dtype(dtype)
 
 
 def flipped(w: Array) -> Array:
@@ -79,25 +80,26 @@ def native_weight_gradient(
     """Returns XLA's own gradient of the kernel; `dy` is the gradient of the output."""
     if target.backend() == "cpu" and groups == 1:
         wide = Numerics(accumulation_dtype(x.dtype), numerics.precision)
-        pieces = list(_pieces(x.shape[0], math.prod(dy.shape[1:3])))
+        pixels = math.prod(dy.shape[1:3])
+        pieces = _pieces(x.shape[0], pixels)
+        if len(pieces) > MOST_PIECES or pixels > 2 * LONG_SUM:  # products in a loop instead
+            return WEIGHT_GRADIENT["wide_scan"](x, dy, widths, geometry, numerics)
         if len(pieces) > 1:
             every = (_native_weight_gradient(x[p], dy[p], widths, geometry, wide, 1) for p in pieces)
             return functools.reduce(jnp.add, every).astype(numerics.dtype)
     return _native_weight_gradient(x, dy, widths, geometry, numerics, groups)
 
 
-def _pieces(images: int, pixels: int) -> Iterator[slice]:
-    """Yields the images that XLA's CPU backend is given at once, for a sum over `pixels` pixels of each.
+def _pieces(images: int, pixels: int) -> list[slice]:
+    """Returns the images that XLA's CPU backend is given at once, for a sum over `pixels` pixels of each.
 
     It takes a long sum in slices, where threads wait for each other each from within the one before: a
-    kilobyte of stack for about a hundred values. The sum over 32 images of 150 x 150 pixels can exhaust the
-    8 MB of its threads, which ends the process: seen with jaxlib 0.10.2
+    kilobyte of stack for each. The sum over 450 images of 150 x 150 pixels can exhaust the 8 MB of its
+    threads, which ends the process: seen with jaxlib 0.10.2
     (https://github.com/tensorflow/tensorflow/issues/14807). Few images at a time are faster, too.
     """
-    few = images
-    if images * pixels > LONG_SUM:
-        few = max(1, min(8, LONG_SUM // pixels), -(-images // MOST_PIECES))
-    return (slice(start, start + few) for start in range(0, images, few))
+    few = images if images * pixels <= LONG_SUM / 2 else max(1, min(8, LONG_SUM // pixels))
+    return [slice(start, start + few) for start in range(0, images, few)]
 
 
 def _native_weight_gradient(
@@ -172,7 +174,10 @@ def taps_input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Num
 
 
 def col2im(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
-    """Returns the input's gradient from one product with the kernel; `geometry` is the transposed one."""
+    """Returns the input's gradient from one product with the kernel; `geometry` is the transposed one.
+
+    On a GPU each tap's share is a bfloat16 where `dy` is: rounded once, before they are added in float32.
+    """
     height, width, channels, features = w.shape
     side_by_side = w.transpose(3, 0, 1, 2).reshape(features, -1)
     shares = _dot(dy, side_by_side, 1, numerics, product_dtype(dy.dtype, numerics.dtype))

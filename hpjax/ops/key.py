@@ -32,9 +32,14 @@ class Key:
         return self.geometry.input_dilation != (1, 1)
 
     @property
+    def channels(self) -> tuple[int, int]:
+        """A lane's channels and features."""
+        return self.a[-1] if self.op == "weight_gradient" else self.b[-2], self.b[-1]
+
+    @property
     def is_narrow(self) -> bool:
-        """Whether there are few channels on both sides."""
-        return max(self.a[-1], self.b[-1]) < 64
+        """Whether there are few channels on both sides, and each row of windows begins where a row does."""
+        return max(self.channels) < 64 and self.geometry.strides[0] == 1
 
     @property
     def is_outgrown(self) -> bool:

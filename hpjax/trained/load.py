@@ -15,6 +15,7 @@ from hpjax.config.paths import expand_path
 from hpjax.config.user_files import is_own, keep_own_code, read_code
 from hpjax.data.deep import Scale
 from hpjax.errors import CheckpointError, ConfigError, HpjaxError, ModelError, UserCodeError
+from hpjax.lanes.machine import find_devices
 from hpjax.models.options import dynamic_values
 from hpjax.models.registry import create_model
 from hpjax.store.arrays import fit_template
@@ -108,6 +109,7 @@ def load_trial(
     path = Path(expand_path(str(workdir)))
     row = find_trial(path, trial)
     directory = path / TRIALS
+    find_devices()
     weights, metadata = load_trial_checkpoint(directory, row.trial)
     where, whose = f"{directory / f'trial_{row.trial:05d}'}", f"trial {row.trial} of {path}"
     arguments = _check_metadata(metadata, where)

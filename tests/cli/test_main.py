@@ -8,15 +8,18 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
 from hpjax.cli.arguments import parse_arguments
 from hpjax.config.fields import FIELDS, PbtOptions
 from hpjax.config.rules import list_fields
-from hpjax.errors import HpjaxError
+from hpjax.errors import DeviceError, HpjaxError
 from hpjax.main import main
 from hpjax.search.space import parse_space
 from hpjax.sweep.preflight import check_config
+from hpjax.trained import load
+from hpjax.trained.load import load_trial
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"--config={ROOT}/configs/wd.py"
@@ -374,3 +377,15 @@ def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path, told):
     (line,) = (line for line in done.stderr.splitlines() if "JAX_PLATFORMS" in line)
     assert f"JAX_PLATFORMS={told}: jax finds no such device here" in line
     assert "Traceback" not in done.stderr and not (tmp_path / "w").exists()
+
+
+def test_a_trained_model_needs_a_device_too(monkeypatch, tmp_path):
+    """Not its checkpoint is at fault."""
+    monkeypatch.setattr(load, "find_trial", lambda *_: types.SimpleNamespace(trial=0))
+    monkeypatch.setattr(jax, "devices", _no_device)
+    with pytest.raises(DeviceError, match=r"^JAX_PLATFORMS=cpu: jax finds no such device here$"):
+        load_trial(tmp_path, "best")
+
+
+def _no_device():
+    raise AssertionError

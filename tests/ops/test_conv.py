@@ -409,7 +409,7 @@ def test_overridden_lowerings_agree(name):
 
 
 @pytest.mark.parametrize(
-    ("batch", "size", "pieces"), [(32, 150, 8), (32, 74, 4), (32, 38, 1), (8, 400, 8), (600, 150, 60)]
+    ("batch", "size", "pieces"), [(32, 150, 4), (450, 148, 57), (32, 74, 4), (32, 38, 1), (8, 400, 8)]
 )
 def test_a_cpus_long_sums_are_taken_in_pieces(batch, size, pieces):
     """XLA would take one over more than its threads' stacks can hold, and end the process."""
@@ -421,6 +421,24 @@ def test_a_cpus_long_sums_are_taken_in_pieces(batch, size, pieces):
     assert text.count("= conv_general_dilated[") == pieces
     with target.compiling_for(target.Target("gpu", "any")):
         assert str(jax.make_jaxpr(lambda *v: gradient(*v))(*shapes)).count("= conv_general_dilated[") == 1
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 1000), (512, 320), (4096, 150), (10_000, 64), (600, 150)])
+def test_a_cpus_longest_sums_are_products_in_a_loop(batch, size):
+    shapes = [jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32) for _ in range(2)]
+    same = Geometry(padding=((1, 1), (1, 1)))
+    text = str(
+        jax.make_jaxpr(lambda x, dy: kernels.native_weight_gradient(x, dy, (3, 3), same, FLOAT32))(*shapes)
+    )
+    assert "= scan[" in text and "conv_general_dilated[" not in text
+
+
+def test_no_piece_is_longer_than_a_sum_may_be():
+    for images, side in [(1, 600), (7, 300), (32, 150), (33, 224), (450, 148), (513, 64), (64, 38)]:
+        pieces = kernels._pieces(images, side**2)
+        assert [i for p in pieces for i in range(images)[p]] == list(range(images))
+        longest = max(len(range(images)[p]) for p in pieces)
+        assert longest == 1 or longest * side**2 <= kernels.LONG_SUM
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -11,7 +11,7 @@ from jax import custom_batching
 from test_conv import NHWC, TOLERANCE, cases, draw_normal, reference
 from tiny_network import Tiny
 
-from hpjax.ops import conv, lane_op, lowerings, measurement, target, tuning
+from hpjax.ops import conv, kernels, lane_op, lowerings, measurement, target, tuning
 from hpjax.ops.geometry import Geometry
 from hpjax.ops.key import Key, create_key
 from hpjax.ops.norm_pool import batch_norm_max_pool, normalize_max_pool
@@ -98,6 +98,7 @@ STRIDED = Geometry(input_dilation=(2, 2), padding=((1, 1), (1, 1)))
         ("input_gradient", 64, STRIDED, "batched:col2im"),
         ("input_gradient", 512, Geometry(), "batched:col2im"),
         ("forward", 16, Geometry(), "batched:wide"),
+        ("forward", 16, Geometry((2, 2)), "batched:im2col"),
         ("input_gradient", 16, STRIDED, "batched:col2im"),
     ],
 )
@@ -109,6 +110,37 @@ def test_a_gpu_chooses_from_a_handful(op, channels, geometry, chosen):
         names = key.candidates()
         assert tuning.by_rule(key) == chosen and chosen in names and len(names) <= 4
     assert not {n for n in key.candidates() if "col2im" in n}
+
+
+@pytest.mark.parametrize(
+    ("channels", "features", "chosen"),
+    [(512, 64, "im2col"), (64, 512, "im2col"), (16, 64, "im2col"), (256, 32, "im2col"), (128, 64, "native")],
+)
+def test_both_sides_channels_count_for_all_three_operations(channels, features, chosen):
+    x, w, dy = (8, 9, 9, channels), (3, 3, channels, features), (8, 7, 7, features)
+    own, back = (True, True), Geometry(padding=((2, 2), (2, 2)))
+    for op, a, b, geometry in (
+        ("forward", x, w, Geometry()),
+        ("input_gradient", dy, w, back),
+        ("weight_gradient", x, dy, Geometry()),
+    ):
+        with target.compiling_for(GPU):
+            name = tuning.by_rule(Key(op, a, b, (3, 3), own, 8, "bfloat16", geometry))
+        wanted = "col2im" if (op, chosen) == ("input_gradient", "im2col") else chosen
+        assert name.partition(":")[2] == wanted, op
+
+
+def test_shares_of_half_precision_do_not_overflow_one_by_one():
+    """Each tap's share may be out of range where their sum isn't."""
+    w = jnp.asarray([30.0, 0.0, -30.0], jnp.float16).reshape(1, 3, 1, 1) * jnp.ones(
+        (1, 3, 1, 64), jnp.float16
+    )
+    dy = jnp.full((1, 1, 3, 64), 40.0, jnp.float16)
+    with target.compiling_for(GPU):
+        dx = kernels.INPUT_GRADIENT["col2im"](
+            dy, w, Geometry(padding=((0, 0), (1, 1))), kernels.Numerics(np.dtype("float16"))
+        )
+    assert np.isfinite(dx).ravel().tolist() == [False, True, False] and dx[0, 0, 1, 0] == 0
 
 
 @pytest.mark.parametrize("op", lowerings.OPS)
