@@ -64,18 +64,16 @@ def _shape(a: Any, b: Any, **parameters: Any) -> Any:
 
 def _add_lanes(operands: tuple, axes: tuple, *, name: str, op: str, **windows: Any) -> tuple[Array, int]:
     del name
-    own = tuple(axis is not None for axis in axes)
+    own = (axes[0] is not None, axes[1] is not None)
     lanes_first = (
         jnp.moveaxis(v, axis, 0) if has else v for v, axis, has in zip(operands, axes, own, strict=True)
     )
     y = _lanes_op(op, own, **windows)(*lanes_first)
-    if target.backend() == "cpu" or not own[1]:
-        return y, 0
-    if op == "weight_gradient":
+    if op == "weight_gradient" and own[1] and target.backend() != "cpu":
         # As the weights lie: in another layout XLA copies weights and moments into that, at every step.
-        return with_layout_constraint(y, Layout(tuple(range(y.ndim)))), 0
-    beside = lowerings.BESIDE_CHANNELS
-    return jnp.moveaxis(y, 0, beside), beside
+        y = with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+    axis = lowerings.result_axis(op, own)
+    return (jnp.moveaxis(y, 0, axis), axis) if axis else (y, axis)
 
 
 batching.primitive_batchers[_primitive] = _add_lanes

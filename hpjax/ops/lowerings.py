@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from hpjax.ops import kernels
+from hpjax.ops import kernels, target
 from hpjax.ops.geometry import Geometry
 from hpjax.ops.kernels import Numerics
 
@@ -89,6 +89,12 @@ def lower_lanes(
     if strategy == "dense":
         return _dense(op, one, a, b)
     return _STRATEGIES[strategy](one, a, b, own)
+
+
+def result_axis(op: str, own: Own) -> int:
+    """Returns where training has the lanes of a result: in front, or on a GPU beside images' channels."""
+    in_front = target.backend() == "cpu" or op == "weight_gradient" or not own[1]
+    return 0 if in_front else BESIDE_CHANNELS
 
 
 def _kernels(op: str) -> dict[str, Callable]:

@@ -82,13 +82,7 @@ def _lower_lanes(key: Key, name: str, axes: tuple[int, int], numerics: Numerics,
         jnp.moveaxis(v, axis, 0) if has else v for v, axis, has in zip((a, b), axes, key.own, strict=True)
     )
     y = lowerings.lower_lanes(name, key.op, a, b, key.own, key.widths, key.geometry, numerics)
-    return jnp.moveaxis(y, 0, _result_axis(key))
-
-
-def _result_axis(key: Key) -> int:
-    """Returns where the result's lanes are in training."""
-    in_front = key.op == "weight_gradient" or not key.own[1]
-    return 0 if in_front else lane_axes(key)[0]
+    return jnp.moveaxis(y, 0, lowerings.result_axis(key.op, key.own))
 
 
 def _compiled(key: Key, name: str, operands: tuple[Array, Array]) -> Callable | None:
@@ -108,7 +102,8 @@ def is_isolated(key: Key, program: Callable, operands: tuple[Array, Array]) -> b
         v.at[(slice(None),) * axis + (0,)].set(np.nan) if has else v
         for v, has, axis in zip(operands, key.own, axes, strict=True)
     ]
-    return bool(_same_bits(program(*operands), program(*ill), _result_axis(key)))
+    results_lanes = lowerings.result_axis(key.op, key.own)
+    return bool(_same_bits(program(*operands), program(*ill), results_lanes))
 
 
 @functools.partial(jax.jit, static_argnums=2)
