@@ -53,24 +53,24 @@ def compile_program(work: Work, name: str, gpu: gpus.Gpu) -> Any:
 def train(work: Work, place: Place) -> Any:
     """The steps of an epoch, in a loop on the device."""
     row = _row()
-    return _create_program(work).train_many.lower(*place((*_training(work), row, row)))
+    return create_program(work).train_many.lower(*place((*training(work), row, row)))
 
 
 def train_one(work: Work, place: Place) -> Any:
     """One step a call."""
-    return _create_program(work).train_one.lower(*place((*_training(work), _row())))
+    return create_program(work).train_one.lower(*place((*training(work), _row())))
 
 
 def evaluate(work: Work, place: Place) -> Any:
     """A pass over the test split, in a loop on the device."""
     population = _population(work)
     state, data, options = place((population.state, _examples(work), population.hparams.options))
-    return _create_program(work).evaluate_many.lower(state, data, EVALUATED, options)
+    return create_program(work).evaluate_many.lower(state, data, EVALUATED, options)
 
 
 def admit(work: Work, place: Place) -> Any:
     """A fresh trial put into a lane."""
-    program = _create_program(work)
+    program = create_program(work)
     trial = jax.eval_shape(lambda: program._create(_hparams()))
     return program.insert.lower(*place((_population(work), _row(), trial)))
 
@@ -78,7 +78,7 @@ def admit(work: Work, place: Place) -> Any:
 def copy(work: Work, place: Place) -> Any:
     """Lanes that go on from others' weights."""
     sources = jax.ShapeDtypeStruct((work.lanes,), jnp.int32)
-    return _create_program(work).take.lower(*place((_population(work), sources)))
+    return create_program(work).take.lower(*place((_population(work), sources)))
 
 
 def train_plainly(work: Work, place: Place, map_lanes: Callable = jax.vmap) -> Any:
@@ -129,7 +129,7 @@ PROGRAMS: dict[str, Callable[[Work, Place], Any]] = {
 }
 
 
-def _create_program(work: Work) -> Program:
+def create_program(work: Work) -> Program:
     """Returns hpjax's functions, to be compiled for the target of this context."""
     config = parse_config({"model": {"name": work.model}, "train": {"precision": work.precision}})
     split = Split(np.zeros((2, work.image_size, work.image_size, 3), np.uint8), np.zeros(2, np.int32))
@@ -137,16 +137,16 @@ def _create_program(work: Work) -> Program:
     return group.create_program(config, Dataset("shapes", classes, split, None, split, fingerprint=""))
 
 
-def _training(work: Work) -> tuple:
+def training(work: Work) -> tuple:
     population = _population(work)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    sums = jax.eval_shape(lambda: _create_program(work).zero_sums(work.lanes))
+    sums = jax.eval_shape(lambda: create_program(work).zero_sums(work.lanes))
     return population.state, sums, population.hparams, _examples(work), _order(work), key
 
 
 @functools.lru_cache(maxsize=4)
 def _population(work: Work) -> Population:
-    return _create_program(work).shapes(_hparams(), work.lanes)
+    return create_program(work).shapes(_hparams(), work.lanes)
 
 
 def _hparams() -> Hparams:

@@ -53,7 +53,12 @@ GPUS = {
 
 
 def create_device(gpu: Gpu) -> Any:
-    """Returns a device that programs are compiled for, and that runs none.
+    """Returns a device that programs are compiled for, and that runs none; raises as `create_devices`."""
+    return create_devices(gpu, 1)[0]
+
+
+def create_devices(gpu: Gpu, count: int) -> list[Any]:
+    """Returns so many devices of one host that programs are compiled for, and that run none.
 
     Raises:
       NotImplementedError: XLA's plugin for CUDA isn't installed, or is for another jaxlib.
@@ -86,8 +91,8 @@ def create_device(gpu: Gpu) -> Any:
         f' platform_name: "CUDA" dnn_version_info {{ major: {_CUDNN[0]} minor: {_CUDNN[1]} }}'
         f' runtime_version {{ major: {_CUDA} }} device_description_str: "{gpu.kind}"'
     )
-    topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1")
-    return topology.devices[0]
+    topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology=f"1x1x{count}")
+    return topology.devices
 
 
 def place_shapes(tree: Any, device: Any) -> Any:

@@ -71,12 +71,13 @@ def choose_layout(
     """
     num_devices = count_devices(devices)
     limit = count or min(wanted, FUSED_MAX * num_devices)
-    probe = Probe(program, task, hparams, own=not in_step)
+    probe = Probe(program, task, hparams, own=not in_step, devices=num_devices)
     per_device = -(-limit // num_devices)
     if limit == 1 or strategy != "auto":
         fitting = limit if count else min(limit, _lanes_that_fit(probe, per_device) * num_devices)
         return _estimate(probe, fixed_choice("sequential" if limit == 1 else strategy, fitting, num_devices))
-    key = f"layout of {per_device} lanes{'' if in_step else ' out of step'}: {name}"
+    spread = f" on each of {num_devices} devices" if num_devices > 1 else ""
+    key = f"layout of {per_device} lanes{spread}{'' if in_step else ' out of step'}: {name}"
     briefly = f"{key}, {lane_steps} steps in all"
     seconds = (_recall(briefly, probe) or _recall(key, probe)) if name else None
     if seconds is None:

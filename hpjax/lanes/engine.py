@@ -1,8 +1,9 @@
 """Lanes at work: shards of a population, one or more devices, one epoch at a time.
 
-A shard is a population that one call of the compiled program advances. All lanes in one shard are fused; a
-shard per lane is sequential training; a shard per device spreads the lanes. Whoever drives the engine sees
-lanes numbered from 0 and never a shard.
+A shard is a population that one call of the compiled program advances, an equal part of it on each device.
+All lanes in one shard are fused; a shard of a lane per device is sequential training. Whoever drives the
+engine sees lanes numbered from 0 and never a shard, nor the lanes that fill up the last one where the devices
+don't divide it.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.data.batches import stream_batches
+from hpjax.lanes.mesh import first_devices
 from hpjax.lanes.population import (
     Population,
     check_arrays,
@@ -27,7 +29,6 @@ from hpjax.lanes.population import (
     from_arrays,
     lane_arrays,
     lane_weights,
-    set_hparams,
     to_arrays,
 )
 from hpjax.lanes.program import Program, create_population
@@ -45,10 +46,10 @@ from hpjax.train.step import Batch
 class Layout:
     """How lanes lie on the devices and how steps are called."""
 
-    lanes_per_shard: int  # lanes that one call advances
+    lanes_per_shard: int  # lanes of each device that one call advances
     steps_per_call: int = 1  # 1: a call a step; more: a loop on the device
-    devices: int = 1  # shards go round these
-    threads: int = 1  # of the host, that a device's shards are run in; more keep a CPU's cores busier
+    devices: int = 1  # every call is on all of these
+    threads: int = 1  # of the host, that shards are run in; more keep a CPU's cores busier
 
     @property
     def at_once(self) -> int:
@@ -91,23 +92,25 @@ class Engine:
         layout: Layout,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
-        self._devices = jax.devices()[: layout.devices]
-        resident = [*task.evaluated.values(), *([] if task.streamed else [task.train])]
-        for split, device in itertools.product(resident, self._devices):
-            place(split, device)
-        sizes = _shard_sizes(num_lanes, layout.lanes_per_shard)
-        self._shards = [
-            jax.device_put(create_population(program, hparams, size), self._device(i))
-            for i, size in enumerate(sizes)
-        ]
+        self._mesh = first_devices(layout.devices)
+        self.program, self.task, self.layout, self._should_stop = (
+            program.on(self._mesh),
+            task,
+            layout,
+            should_stop,
+        )
+        for split in [*task.evaluated.values(), *([] if task.streamed else [task.train])]:
+            place(split, self._mesh)
+        self._num_lanes = num_lanes
+        sizes = self._shard_sizes(num_lanes)
+        self._shards = [create_population(program, self._mesh, hparams, size) for size in sizes]
         self._dispatch = threading.Lock()
         self._trained: set[tuple[int, bool]] = set()  # lanes of a call, whether their batches were their own
 
     @property
     def num_lanes(self) -> int:
         """How many lanes there are, busy or idle."""
-        return sum(map(_size, self._shards))
+        return self._num_lanes
 
     @property
     def traces(self) -> int:
@@ -116,21 +119,16 @@ class Engine:
 
     def admit(self, lane: int, hparams: Hparams) -> None:
         """Puts a fresh trial into `lane`."""
-        shard, index = self._find(lane)
-        trial = jax.device_put(self.program.create(hparams), self._device(shard))
-        self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+        self._insert(lane, jax.device_put(self.program.create(hparams), self._mesh.everywhere))
 
     def put(self, lane: int, arrays: dict[str, np.ndarray]) -> None:
         """Puts a trial into `lane` that goes on from what `take_out` returned."""
-        shard, index = self._find(lane)
-        check_arrays(self._shards[shard], {name: array[None] for name, array in arrays.items()})
-        trial = from_arrays(self._shards[shard], arrays, self._device(shard))
-        self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+        check_arrays(self._shards[0], {name: array[None] for name, array in arrays.items()})
+        self._insert(lane, from_arrays(self._shards[0], arrays, self._mesh.everywhere))
 
     def take_out(self, lane: int) -> dict[str, np.ndarray]:
         """Returns host copies of everything that a lane goes on from."""
-        shard, index = self._find(lane)
-        return lane_arrays(self._shards[shard], index)
+        return lane_arrays(*self._piece(lane))
 
     def run_epoch(self, shuffles: Sequence[Shuffle | None], splits: Sequence[str]) -> EpochResult:
         """Trains all lanes for one epoch and evaluates them.
@@ -146,24 +144,24 @@ class Engine:
         """
         parts = self._split(shuffles)
         with _timed() as clock:
-            train = _join(self._each_shard(lambda i: self._train_shard(i, parts[i])))
+            train = self._join(self._each_shard(lambda i: self._train_shard(i, parts[i])))
         evaluated = {name: self.evaluate(name) for name in splits}
-        diverged = np.concatenate(jax.device_get([s.state.diverged_step for s in self._shards]))
+        diverged = self._join([shard.state.diverged_step for shard in self._shards])
         return EpochResult(train, evaluated, diverged, clock.seconds, not all(map(agree, parts)))
 
     def evaluate(self, split: str) -> Sums:
         """Returns each lane's sums over a split of `task.evaluated`."""
-        return _join(self._each_shard(lambda i: self._evaluate_shard(i, split)))
+        return self._join(self._each_shard(lambda i: self._evaluate_shard(i, split)))
 
     def keep_best(self, scores: np.ndarray) -> None:
         """Notes the present weights of each lane whose score (higher is better) is its highest so far."""
-        for i, part in enumerate(self._split(scores)):
-            self._shards[i] = self.program.keep_best(self._shards[i], jnp.asarray(part, jnp.float32))
+        for i, part in enumerate(self._split(scores.tolist(), -np.inf)):
+            placed = jax.device_put(np.array(part, np.float32), self._mesh.lanes)
+            self._shards[i] = self.program.keep_best(self._shards[i], placed)
 
     def weights(self, lane: int) -> dict:
         """Returns a lane's best weights as nested dicts of host arrays."""
-        shard, index = self._find(lane)
-        return lane_weights(self._shards[shard], index)
+        return lane_weights(*self._piece(lane))
 
     def copy_lanes(self, sources: list[int]) -> None:
         """Makes lane i go on from the weights and optimizer state of lane `sources[i]`, as itself."""
@@ -173,8 +171,9 @@ class Engine:
 
     def set_hparams(self, lane: int, hparams: Hparams) -> None:
         """Gives a lane other hyperparameters."""
-        shard, index = self._find(lane)
-        self._shards[shard] = set_hparams(self._shards[shard], index, hparams)
+        i, index = self._find(lane)
+        shard, new = self._shards[i], jax.device_put(hparams, self._mesh.everywhere)
+        self._shards[i] = shard._replace(hparams=self.program.insert(shard.hparams, jnp.asarray(index), new))
 
     def shrink(self, busy: Sequence[int]) -> list[int] | None:
         """Drops idle lanes where that saves work.
@@ -188,7 +187,7 @@ class Engine:
         Returns:
           Which lanes stay, in their new order; None where nothing changed.
         """
-        size, per_shard = self.num_lanes, self.layout.lanes_per_shard
+        size, per_shard = self.num_lanes, self.layout.lanes_per_shard * self._mesh.size
         while busy and size // 2 >= len(busy):
             size //= 2
         size = min(size, -(-len(busy) // per_shard) * per_shard)
@@ -201,9 +200,13 @@ class Engine:
 
     def rearrange(self, sources: Sequence[int]) -> None:
         """Makes lane i what lane `sources[i]` was; fewer sources than lanes shrink the program."""
-        bounds = np.cumsum([0, *_shard_sizes(len(sources), self.layout.lanes_per_shard)])
-        parts = [sources[a:b] for a, b in itertools.pairwise(bounds)]
-        self._shards = [self._gather(part, self._device(i)) for i, part in enumerate(parts)]
+        sizes, devices = self._shard_sizes(len(sources)), self._mesh.devices
+        filled = [*sources, *[sources[0]] * (sum(sizes) * len(devices) - len(sources))]
+        shards, taken = [], iter(filled)
+        for size in sizes:
+            parts = [[next(taken) for _ in range(size)] for _ in devices]
+            shards.append(self._mesh.join(list(map(self._gather, parts, devices))))
+        self._shards, self._num_lanes = shards, len(sources)
 
     def change_layout(self, layout: Layout) -> None:
         """Goes on with the same lanes in another layout on the same devices."""
@@ -214,24 +217,26 @@ class Engine:
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns host copies of everything that `restore` needs."""
         shards = [to_arrays(shard) for shard in _on_their_way(self._shards)]
-        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+        names = shards[0]
+        return {name: np.concatenate([s[name] for s in shards])[: self._num_lanes] for name in names}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Puts back what `snapshot` returned, from any layout and number of lanes."""
         check_arrays(self._shards[0], arrays)
-        num_lanes = len(next(iter(arrays.values())))
-        bounds = np.cumsum([0, *_shard_sizes(num_lanes, self.layout.lanes_per_shard)])
+        self._num_lanes = len(next(iter(arrays.values())))
+        bounds = np.cumsum([0, *self._shard_sizes(self._num_lanes)]) * self._mesh.size
+        # A lane that fills up the last shard is a copy of the first.
+        rows = [i if i < self._num_lanes else 0 for i in range(bounds[-1])]
         self._shards = [
-            from_arrays(self._shards[0], {name: v[a:b] for name, v in arrays.items()}, self._device(i))
-            for i, (a, b) in enumerate(itertools.pairwise(bounds))
+            from_arrays(self._shards[0], {name: v[rows[a:b]] for name, v in arrays.items()}, self._mesh.lanes)
+            for a, b in itertools.pairwise(bounds)
         ]
 
     def _each_shard(self, work: Callable[[int], Sums]) -> list[Sums]:
-        """Returns what `work` gives for each shard; devices, and threads of a device, work side by side."""
-        shards, workers = range(len(self._shards)), self.layout.threads * len(self._devices)
+        """Returns what `work` gives for each shard; threads work side by side."""
+        shards, workers = range(len(self._shards)), self.layout.threads
         if workers == 1:
             return [work(i) for i in shards]
-        # A worker takes every `workers`th shard, so that it stays with one device.
         with ThreadPoolExecutor(workers) as pool:
             take = lambda first: [jax.block_until_ready(work(i)) for i in shards[first::workers]]  # noqa: E731
             by_worker = list(pool.map(take, range(workers)))
@@ -239,9 +244,10 @@ class Engine:
 
     def _train_shard(self, i: int, shuffles: Sequence[Shuffle | None]) -> Sums:
         shard, own = self._shards[i], not agree(shuffles)
-        self._trained.add((_size(shard), own))
+        self._trained.add((_size(shard) // self._mesh.size, own))
         drawn = self._draw(fill_idle(shuffles), own)
-        order, key, sums = jax.device_put((*drawn, self.program.zero_sums(_size(shard))), self._device(i))
+        order, key = jax.device_put(tuple(drawn), self._mesh.lanes if own else self._mesh.everywhere)
+        sums = self._zero_sums(i)
         steps = self._streamed_steps if self.task.streamed else self._resident_steps
         state, sums = steps(i, sums, order, key)
         self._shards[i] = shard._replace(state=state)
@@ -256,7 +262,7 @@ class Engine:
 
     def _resident_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
         program, task, shard = self.program, self.task, self._shards[i]
-        data = place(task.train, self._device(i))
+        data = place(task.train, self._mesh)
         full, rest = divmod(len(task.train), task.batch_size)
         state, hparams, most = shard.state, shard.hparams, self.layout.steps_per_call
         for start in range(0, full, most):
@@ -279,7 +285,8 @@ class Engine:
             if self._should_stop():
                 raise Stopped
             mask = None if step < full else self._mask(len(task.train) % task.batch_size)
-            batch = Batch(*jax.device_put((*host, mask), self._device(i)))
+            placing = self._mesh.lanes if rows.ndim == 3 else self._mesh.everywhere
+            batch = Batch(*jax.device_put((*host, mask), (placing, placing, self._mesh.everywhere)))
             with self._dispatch:
                 state, sums = self.program.train_batch(state, sums, shard.hparams, batch, key, step)
         return state, sums
@@ -289,11 +296,11 @@ class Engine:
 
     def _evaluate_shard(self, i: int, split: str) -> Sums:
         (state, hparams, _), task = self._shards[i], self.task
-        data = place(task.evaluated[split], self._device(i))
+        data = place(task.evaluated[split], self._mesh)
         if self.layout.steps_per_call > 1:
             with self._dispatch:
                 return self.program.evaluate_many(state, data, task.eval_batch_size, hparams.options)
-        sums = jax.device_put(self.program.zero_sums(_size(self._shards[i])), self._device(i))
+        sums = self._zero_sums(i)
         for step in range(-(-data.labels.shape[0] // task.eval_batch_size)):
             with self._dispatch:
                 sums = self.program.evaluate_one(
@@ -304,13 +311,27 @@ class Engine:
     def _gather(self, lanes: Sequence[int], device: Any) -> Population:
         """Returns a shard on `device` of lanes from anywhere; only they travel."""
         parts = []
-        for i, run in itertools.groupby(map(self._find, lanes), key=lambda found: found[0]):
-            taken = self.program.take(self._shards[i], jnp.asarray([index for _, index in run]))
-            parts.append(jax.device_put(taken, device))
+        for (i, source), run in itertools.groupby(map(self._locate, lanes), key=lambda found: found[:2]):
+            piece, indices = self._mesh.pieces(self._shards[i])[source], [index for *_, index in run]
+            parts.append(jax.device_put(self.program.take(piece, jnp.asarray(indices)), device))
         return parts[0] if len(parts) == 1 else concatenate(parts)
 
-    def _device(self, shard: int) -> Any:
-        return self._devices[shard % len(self._devices)]
+    def _insert(self, lane: int, trial: Population) -> None:
+        shard, index = self._find(lane)
+        self._shards[shard] = self.program.insert(self._shards[shard], jnp.asarray(index), trial)
+
+    def _zero_sums(self, i: int) -> Sums:
+        return jax.device_put(self.program.zero_sums(_size(self._shards[i])), self._mesh.lanes)
+
+    def _piece(self, lane: int) -> tuple[Population, int]:
+        """Returns the lanes that lie with a lane on a device, and which of them it is."""
+        shard, device, index = self._locate(lane)
+        return self._mesh.pieces(self._shards[shard])[device], index
+
+    def _locate(self, lane: int) -> tuple[int, int, int]:
+        """Returns the shard of a lane, the device and which of that device's lanes it is."""
+        shard, index = self._find(lane)
+        return (shard, *divmod(index, _size(self._shards[shard]) // self._mesh.size))
 
     def _find(self, lane: int) -> tuple[int, int]:
         for i, shard in enumerate(self._shards):
@@ -319,9 +340,22 @@ class Engine:
             lane -= _size(shard)
         raise IndexError(lane)
 
-    def _split(self, per_lane: Any) -> list[Any]:
+    def _split(self, per_lane: Sequence[Any], idle: Any = None) -> list[Any]:
+        """Returns each shard's part of what there is for every lane; `idle` is for those that fill up."""
         bounds = np.cumsum([0, *map(_size, self._shards)])
-        return [per_lane[a:b] for a, b in itertools.pairwise(bounds)]
+        filled = [*per_lane, *[idle] * (int(bounds[-1]) - len(per_lane))]
+        return [filled[a:b] for a, b in itertools.pairwise(bounds)]
+
+    def _join(self, per_shard: Sequence[Any]) -> Any:
+        """Returns host arrays with an entry per lane, of each shard's."""
+        join = lambda *parts: np.concatenate(parts)[: self._num_lanes]  # noqa: E731
+        return jax.tree.map(join, *jax.device_get(per_shard))
+
+    def _shard_sizes(self, num_lanes: int) -> list[int]:
+        """Returns the lanes that each device has of each shard."""
+        per_shard, devices = self.layout.lanes_per_shard, self._mesh.size
+        full, rest = divmod(num_lanes, per_shard * devices)
+        return [per_shard] * full + [-(-rest // devices)] * bool(rest)
 
 
 @dataclass
@@ -344,14 +378,5 @@ def _on_their_way(shards: list[Population]) -> list[Population]:
     return shards
 
 
-def _join(sums: list[Sums]) -> Sums:
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(sums))
-
-
 def _size(shard: Population) -> int:
     return shard.state.step.shape[0]
-
-
-def _shard_sizes(num_lanes: int, lanes_per_shard: int) -> list[int]:
-    full, rest = divmod(num_lanes, lanes_per_shard)
-    return [lanes_per_shard] * full + [rest] * bool(rest)

@@ -70,12 +70,6 @@ def continue_as(copied: Population, own: Population) -> Population:
     return Population(state, own.hparams, own.best)
 
 
-def set_hparams(population: Population, lane: int, hparams: Hparams) -> Population:
-    """Returns the population with other hyperparameters for one lane."""
-    new = jax.tree.map(lambda all_, one: all_.at[lane].set(one), population.hparams, hparams)
-    return population._replace(hparams=new)
-
-
 def stack_lanes(trial: Population, num_lanes: int) -> Population:
     """Returns a population of `num_lanes` equal lanes."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_lanes, *x.shape)) + jnp.zeros((), x.dtype), trial)
@@ -112,9 +106,9 @@ def check_arrays(template: Population, arrays: dict[str, np.ndarray]) -> None:
             raise CheckpointError(f"saved {name} is {arrays[name].shape}, the model wants {leaf.shape}")
 
 
-def from_arrays(template: Population, arrays: dict[str, np.ndarray], device: Any) -> Population:
-    """Returns a population like `template` on `device`, with arrays that `check_arrays` let pass."""
-    placed = jax.device_put([arrays[name] for name in _named_leaves(template)], device)
+def from_arrays(template: Population, arrays: dict[str, np.ndarray], sharding: Any) -> Population:
+    """Returns a population like `template`, placed so, with arrays that `check_arrays` let pass."""
+    placed = jax.device_put([arrays[name] for name in _named_leaves(template)], sharding)
     # A copy: on a CPU the device's buffer may be numpy's own, which a step would overwrite.
     return jax.tree.unflatten(jax.tree.structure(template), [jnp.array(leaf, copy=True) for leaf in placed])
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from hpjax.data.splits import Split
 from hpjax.lanes.exhaustion import is_out_of_memory
-from hpjax.lanes.population import count_bytes
+from hpjax.lanes.mesh import first_devices
+from hpjax.lanes.population import Population, count_bytes
 from hpjax.lanes.program import Program, create_population
 from hpjax.lanes.residents import Examples, place
 from hpjax.lanes.shuffle import Draw, draw, draw_lanes
 from hpjax.lanes.task import Task
 from hpjax.train.hparams import Hparams
+from hpjax.train.metrics import Sums
 
 SAMPLE_SECONDS = 0.05  # that a measurement lasts at least
 SHORTEST_SECONDS = 1e-4  # that a call is held to take: a clock may be coarse, or stand still
@@ -25,7 +27,7 @@ MOST_STEPS = 8  # that are measured in one go
 
 
 class Candidate(NamedTuple):
-    """A way to train a group on one device."""
+    """A way to train a group, told of one device; all do the same."""
 
     lanes: int  # advanced by one call
     threads: int = 1  # of the host, each with calls of its own
@@ -52,26 +54,27 @@ def parse_candidate(name: str) -> Candidate | None:
 
 
 class Probe:
-    """Compiles and times a group's training step at different numbers of lanes.
+    """Compiles and times a group's training step at different numbers of lanes of each device.
 
     Args:
       program: the group's functions.
       task: its data.
       hparams: any trial's.
       own: whether each lane takes batches of its own, as lanes do that aren't in step.
+      devices: that the lanes are spread over.
     """
 
-    def __init__(self, program: Program, task: Task, hparams: Hparams, own: bool = False):
-        self.program, self.task, self.hparams, self.own = program, task, hparams, own
+    def __init__(self, program: Program, task: Task, hparams: Hparams, own: bool = False, devices: int = 1):
+        # Committed to devices, as in an engine: else jax would compile for those again.
+        self.mesh = first_devices(devices)
+        self.program, self.task, self.hparams, self.own = program.on(self.mesh), task, hparams, own
         self.full_steps = max(1, min(MOST_STEPS, len(task.train) // task.batch_size))
-        # Committed to a device, as in an engine: else jax would compile for that one again.
-        self.device = jax.devices()[0]
         self.data = self._examples()
         self.compile_seconds = 0.0  # of the first program
         self._memory: dict[int, int] = {}
 
     def memory(self, num_lanes: int) -> int:
-        """Returns the bytes that training `num_lanes` lanes needs on the device; 0 where XLA can't say."""
+        """Returns the bytes that training `num_lanes` lanes needs on a device; 0 where XLA can't say."""
         if num_lanes not in self._memory:
             start = time.perf_counter()
             self._memory[num_lanes] = self._analyse(num_lanes)
@@ -79,19 +82,20 @@ class Probe:
         return self._memory[num_lanes]
 
     def evaluation_memory(self, num_lanes: int) -> int:
-        """Returns the bytes that evaluating `num_lanes` lanes needs on the device; 0 where XLA can't say."""
+        """Returns the bytes that evaluating `num_lanes` lanes needs on a device; 0 where XLA can't say."""
         if not self.task.evaluated:
             return 0
-        population, program = self._committed(self.program.shapes(self.hparams, num_lanes)), self.program
-        data = self._committed(Examples(*_arrays(max(self.task.evaluated.values(), key=len))))
+        population, program = self._population(num_lanes), self.program
+        examples = Examples(*_arrays(max(self.task.evaluated.values(), key=len)))
+        data = self._committed(examples, self.mesh.everywhere)
         batch_size, options = self.task.eval_batch_size, population.hparams.options
         if steps_per_call() > 1:
             lowered = program.evaluate_many.lower(population.state, data, batch_size, options)
         else:
-            sums = self._committed(self.program.zero_sums(num_lanes))
+            sums = self._sums(num_lanes)
             lowered = program.evaluate_one.lower(population.state, sums, data, 0, batch_size, options)
         own = held_bytes(lowered.compile(), arguments=False)
-        return 0 if own is None else own + count_bytes(population) + self._resident_bytes()
+        return 0 if own is None else own + self._lane_bytes(population) + self._resident_bytes()
 
     @property
     def evaluation_bound(self) -> float:
@@ -100,34 +104,49 @@ class Probe:
 
     def _examples(self) -> Examples:
         if not self.task.streamed:
-            return place(self.task.train, self.device)
+            return place(self.task.train, self.mesh)
         num = min(len(self.task.train), self.full_steps * self.task.batch_size)
         images, labels = _arrays(self.task.train)
-        return Examples(*jax.device_put((images[:num], labels[:num]), self.device))
+        return Examples(*jax.device_put((images[:num], labels[:num]), self.mesh.everywhere))
 
     def _analyse(self, num_lanes: int) -> int:
-        population, most = self._committed(self.program.shapes(self.hparams, num_lanes)), steps_per_call()
-        order, key = self._committed(jax.eval_shape(lambda: self._draw(num_lanes)))
+        population, most = self._population(num_lanes), steps_per_call()
+        order, key = self._committed(jax.eval_shape(lambda: self._draw(num_lanes)), self._drawn(num_lanes))
         train = self.program.train_one if most == 1 else self.program.train_many
         steps = (0,) if most == 1 else (0, self.full_steps)
-        state, sums = population.state, self._committed(self.program.zero_sums(num_lanes))
+        state, sums = population.state, self._sums(num_lanes)
         lowered = train.lower(state, sums, population.hparams, self.data, order, key, *steps)
         if (used := held_bytes(lowered.compile(), arguments=True)) is None:
             return 0
-        return used + count_bytes(population.best) - count_bytes(self.data) + self._resident_bytes()
+        best = self._lane_bytes(population.best)
+        return used + best - count_bytes(self.data) + self._resident_bytes()
 
-    def _committed(self, tree):
-        """Returns the shapes of arrays on the device: what is compiled for them is what a call takes."""
-        place = jax.sharding.SingleDeviceSharding(self.device)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+    def _population(self, num_lanes: int) -> Population:
+        shapes = self.program.shapes(self.hparams, num_lanes * self.mesh.size)
+        return self._committed(shapes, self.mesh.lanes)
+
+    def _sums(self, num_lanes: int) -> Sums:
+        shapes = jax.eval_shape(lambda: self.program.zero_sums(num_lanes * self.mesh.size))
+        return self._committed(shapes, self.mesh.lanes)
+
+    def _committed(self, tree: Any, sharding: Any) -> Any:
+        """Returns the shapes of arrays on the devices: what is compiled for them is what a call takes."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+    def _lane_bytes(self, tree: Any) -> int:
+        """Returns the bytes that a device has of what is split over all."""
+        return count_bytes(tree) // self.mesh.size
 
     def _resident_bytes(self) -> int:
-        """Returns the bytes of all images that lie on the device."""
+        """Returns the bytes of all images that lie on a device."""
         splits = [*self.task.evaluated.values(), *([] if self.task.streamed else [self.task.train])]
         return sum(array.nbytes for split in splits for array in _arrays(split))
 
     def seconds(self, candidate: Candidate, repeats: int = 5) -> float:
-        """Returns the least seconds per lane and step, compile time apart; others' work only adds to it."""
+        """Returns the least seconds per step and lane of a device; others' work only adds to it.
+
+        Compiling isn't counted.
+        """
         lanes, threads, steps = candidate
         steps = min(steps, self.full_steps)
         shards = [self._advance(self._create(lanes), steps) for _ in range(threads)]
@@ -152,14 +171,15 @@ class Probe:
         return math.inf
 
     def _create(self, num_lanes: int) -> tuple:
-        population = create_population(self.program, self.hparams, num_lanes)
-        shard = population.state, self.program.zero_sums(num_lanes), population.hparams
-        return jax.device_put(shard, self.device)
+        population = create_population(self.program, self.mesh, self.hparams, num_lanes)
+        sums = self.program.zero_sums(num_lanes * self.mesh.size)
+        return population.state, jax.device_put(sums, self.mesh.lanes), population.hparams
 
     def _advance(self, shard: tuple, steps: int, calls: int = 1) -> tuple:
         """Returns a shard after `calls` calls of `steps` steps; waits for the last only, as epochs do."""
         state, sums, hparams = shard
-        order, key = jax.device_put(tuple(self._draw(sums.loss.shape[0])), self.device)
+        num_lanes = sums.loss.shape[0] // self.mesh.size
+        order, key = jax.device_put(tuple(self._draw(num_lanes)), self._drawn(num_lanes))
         for call in range(calls):
             start = call % (self.full_steps // steps) * steps
             state, sums = self.program.train(
@@ -168,11 +188,18 @@ class Probe:
         return (*jax.block_until_ready((state, sums)), hparams)
 
     def _draw(self, num_lanes: int) -> Draw:
-        num, batch_size = len(self.data.labels), self.task.batch_size
-        if not self.own or num_lanes == 1:
+        num, batch_size, total = len(self.data.labels), self.task.batch_size, num_lanes * self.mesh.size
+        if not self._is_own(total):
             return draw(0, 0, num, batch_size)
-        seeds = np.arange(num_lanes, dtype=np.uint32)
-        return draw_lanes(seeds, np.zeros(num_lanes, np.int32), num, batch_size)
+        seeds = np.arange(total, dtype=np.uint32)
+        return draw_lanes(seeds, np.zeros(total, np.int32), num, batch_size)
+
+    def _drawn(self, num_lanes: int) -> Any:
+        """Returns where it lies."""
+        return self.mesh.lanes if self._is_own(num_lanes * self.mesh.size) else self.mesh.everywhere
+
+    def _is_own(self, total: int) -> bool:
+        return self.own and total > 1
 
 
 def held_bytes(compiled: Any, arguments: bool) -> int | None:

@@ -2,7 +2,7 @@
 
 The skeleton: `train_step` trains one trial for one step. `_step` maps it over the lanes of a population.
 `_train_one` takes that step on row `i` of an epoch's order of examples, `_train_many` loops over rows on the
-device, and `Program` compiles both.
+device, and `Program` compiles both: for the lanes of one device, or for all devices of a mesh in one call.
 """
 
 import collections
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hpjax.lanes.mesh import LANES, STATIC, Mesh
 from hpjax.lanes.population import Population, create_lane, insert_lane, keep_best, stack_lanes, take_lanes
 from hpjax.lanes.residents import Examples
 from hpjax.ops.compiler import compiler_options, quick_options
@@ -37,6 +38,7 @@ class Program:
       init: a fresh trial's state from its hyperparameters (one trial, traceable).
       augment: `f(key, images) -> images` on one trial's uint8 batch.
       same_bits: as of `compiler_options`.
+      mesh: what it is compiled for; None: a device, whichever its arguments are on.
     """
 
     def __init__(
@@ -45,21 +47,35 @@ class Program:
         init: Callable[[Hparams], TrainState],
         augment: Callable[[Array, Array], Array] | None = None,
         same_bits: bool = True,
+        mesh: Mesh | None = None,
     ):
         self.recipe, self._init, self._augment = recipe, init, augment
+        self._same_bits, self._mesh = same_bits, mesh
+        self._on: dict[tuple, Program] = {}
         self.traces = collections.Counter()  # of (function, lanes, whether batches are the lanes' own)
         jit = functools.partial(jax.jit, compiler_options=compiler_options(same_bits))
+        split = self._split
         # Donated buffers are updated in place: a population is never there twice.
-        self.train_one = jit(self._train_one, donate_argnums=(0, 1))
-        self.train_many = jit(self._train_many, donate_argnums=(0, 1))
-        self.train_batch = jit(self._train_batch, donate_argnums=(0, 1))
-        self.evaluate_one = jit(self._evaluate_one, donate_argnums=1, static_argnums=4)
-        self.evaluate_many = jit(self._evaluate_many, static_argnums=2)
+        self.train_one = jit(split(self._train_one, _rows_axes), donate_argnums=(0, 1))
+        self.train_many = jit(split(self._train_many, _rows_axes), donate_argnums=(0, 1))
+        self.train_batch = jit(split(self._train_batch, self._batch_axes), donate_argnums=(0, 1))
+        evaluate_one = split(self._evaluate_one, (0, 0, None, None, STATIC, 0))
+        self.evaluate_one = jit(evaluate_one, donate_argnums=1, static_argnums=4)
+        self.evaluate_many = jit(split(self._evaluate_many, (0, None, STATIC, 0)), static_argnums=2)
         self.create = jax.jit(self._create, compiler_options=quick_options())
-        self.stack = jit(stack_lanes, static_argnums=1)
-        self.insert = jit(insert_lane, donate_argnums=0)
-        self.take = jit(take_lanes)
-        self.keep_best = jit(keep_best, donate_argnums=0)
+        self.stack = jit(split(stack_lanes, (None, STATIC)), static_argnums=1)
+        insert = insert_lane if mesh is None else _insert_on_its_device
+        self.insert = jit(split(insert, (0, None, None)), donate_argnums=0)
+        self.take = jit(take_lanes)  # of one device's lanes
+        self.keep_best = jit(split(keep_best, (0, 0)), donate_argnums=0)
+
+    def on(self, mesh: Mesh) -> "Program":
+        """Returns the same functions for the lanes of a mesh; always the same ones for one."""
+        if mesh.size == 1:
+            return self
+        if mesh.devices not in self._on:
+            self._on[mesh.devices] = Program(self.recipe, self._init, self._augment, self._same_bits, mesh)
+        return self._on[mesh.devices]
 
     def zero_sums(self, num_lanes: int) -> Sums:
         """Returns each lane's sums over no examples."""
@@ -122,6 +138,17 @@ class Program:
             0, steps, lambda i, sums: self._evaluate_one(state, sums, data, i, batch_size, options), zero
         )
 
+    def _split(self, f: Callable[..., Any], in_axes: tuple | Callable[..., tuple]) -> Callable[..., Any]:
+        """Returns `f` for all devices; `in_axes` as of `Mesh.map`, or a function of the arguments."""
+        mesh = self._mesh
+        if mesh is None:
+            return f
+        return lambda *args: mesh.map(f, in_axes(*args) if callable(in_axes) else in_axes)(*args)
+
+    def _batch_axes(self, *args: Any) -> tuple:
+        own = self._is_own(args[3])
+        return (0, 0, 0, OWN if own else None, 0 if own else None, None)
+
     def _is_own(self, batch: Batch) -> bool:
         return batch.labels.ndim - self.recipe.loss.targets == 2
 
@@ -149,17 +176,33 @@ def map_lanes(f: Callable[..., Any], in_axes: tuple) -> Callable[..., Any]:
     def mapped(*args):
         if jax.tree.leaves(args[0])[0].shape[0] > 1:
             return jax.vmap(f, in_axes)(*args)
-        assert OWN not in in_axes, "a single lane's batch needs no lane axis"
         only = f(*map(_only_lane, in_axes, args))
         return jax.tree.map(lambda x: x[None], only)
 
     return mapped
 
 
-def _only_lane(axis: int | None, arg: Any) -> Any:
+def _only_lane(axis: Any, arg: Any) -> Any:
+    if isinstance(axis, Batch):
+        return Batch(*map(_only_lane, axis, arg))
     return arg if axis is None else jax.tree.map(lambda x: x[0], arg)
 
 
-def create_population(program: Program, hparams: Hparams, num_lanes: int) -> Population:
-    """Returns `num_lanes` equal, fresh lanes; idle until trials are inserted."""
-    return program.stack(program.create(hparams), num_lanes)
+def _rows_axes(*args: Any) -> tuple:
+    """Returns the axes of what takes state, sums, hparams, data, order, key, and numbers."""
+    own = 0 if args[4].ndim == 3 else None
+    return (0, 0, 0, None, own, own)
+
+
+def _insert_on_its_device(population: Population, lane: Array, trial: Population) -> Population:
+    """`insert_lane` on each device of a mesh; `lane` counts over all of them."""
+    here = jax.tree.leaves(population)[0].shape[0]
+    own = lane - jax.lax.axis_index(LANES) * here
+    # Beyond the last lane nothing is set; a negative one would count from the end.
+    return insert_lane(population, jnp.where(own >= 0, own, here), trial)
+
+
+def create_population(program: Program, mesh: Mesh, hparams: Hparams, num_lanes: int) -> Population:
+    """Returns `num_lanes` equal, fresh lanes of each device; idle until trials are inserted."""
+    trial = jax.device_put(program.create(hparams), mesh.everywhere)
+    return jax.device_put(program.on(mesh).stack(trial, num_lanes), mesh.lanes)

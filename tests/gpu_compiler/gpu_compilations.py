@@ -102,3 +102,33 @@ def plan_for(network: str, memory_bytes: int = 0, count: int = 0) -> tuple[list[
     plan = plan_sweep_for(parse_config(given), "h200")
     (needs,) = plan.groups.values()
     return [(each.lanes, each.memory_bytes, each.fits) for each in needs], str(plan)
+
+
+def compile_for_several(count: int) -> tuple[str, list[int]]:
+    """Returns steps of two lanes on each of so many GPUs, and the kernels of one GPU and of these."""
+    import functools
+
+    import jax
+    import numpy as np
+    from systems.gpu_programs import Work, create_program, training
+
+    from hpjax.compiled import gpus
+    from hpjax.compiled.kernels import read_step
+    from hpjax.lanes.mesh import Mesh
+    from hpjax.ops import target
+
+    def place(sharding, tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+    sheet = gpus.GPUS["h100"]
+    devices, texts = gpus.create_devices(sheet, count), []
+    with target.compiling_for(sheet.target):
+        for mesh in (Mesh(devices[:1]), Mesh(devices)):
+            work = Work("custom_cnn", 48, 10, 2 * mesh.size, "float32")
+            lanes, everywhere = (functools.partial(place, x) for x in (mesh.lanes, mesh.everywhere))
+            arguments = training(work)
+            rows = everywhere((jax.ShapeDtypeStruct((), np.int32),) * 2)
+            program = create_program(work).on(mesh)
+            lowered = program.train_many.lower(*lanes(arguments[:3]), *everywhere(arguments[3:]), *rows)
+            texts.append(lowered.compile().as_text())
+    return texts[1], [len(read_step(text)) for text in texts]

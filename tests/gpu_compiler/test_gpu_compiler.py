@@ -2,7 +2,7 @@
 
 import linear_network
 import pytest
-from gpu_compilations import Case, compile_conv, compile_workload, plan_for
+from gpu_compilations import Case, compile_conv, compile_for_several, compile_workload, plan_for
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -104,6 +104,14 @@ def test_a_plan_for_a_gpu_says_what_fits(compile_elsewhere):
     assert "NVIDIA H200, not timed" in text and "lane-step" in text
     (row,), text = compile_elsewhere(plan_for, linear_network.__file__, 2 * one, 5)
     assert row[0] == 5 and row[2] == (row[1] <= 2 * one * 0.75 * 0.85) is False and " no " in text
+
+
+def test_gpus_of_a_mesh_exchange_nothing(compile_elsewhere):
+    """Each runs what one alone would."""
+    text, (one, several) = compile_elsewhere(compile_for_several, 4)
+    assert "num_partitions=4" in text and several == one
+    exchanges = ("all-gather", "all-reduce", "all-to-all", "collective-", "reduce-scatter", "send(", "recv(")
+    assert not [name for name in exchanges if name in text]
 
 
 @pytest.mark.exhaustive

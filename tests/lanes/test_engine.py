@@ -14,6 +14,7 @@ from hpjax.config import parse_config
 from hpjax.data.dataset import Dataset
 from hpjax.lanes.engine import Engine, Layout
 from hpjax.lanes.group import create_program
+from hpjax.lanes.mesh import first_devices
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import place
 from hpjax.lanes.shuffle import Shuffle
@@ -286,12 +287,12 @@ def test_a_last_single_step_is_one_of_the_loops(task):
 
 
 def test_a_split_lies_on_a_device_once(program, task):
-    device = jax.devices()[0]
-    first = place(task.train, device)
+    mesh = first_devices(1)
+    first = place(task.train, mesh)
     Engine(program, task, TRIALS[0], 2, Layout(2))
-    assert place(task.train, device) is first
+    assert place(task.train, mesh) is first
     split = draw_split(8, 3)
-    images = weakref.ref(place(split, device).images)
+    images = weakref.ref(place(split, mesh).images)
     del split
     gc.collect()
     assert images() is None
