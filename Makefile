@@ -51,7 +51,7 @@ clean:
 # torch first: what depends on it then keeps the build that is there.
 .venv/installed-dev: .venv/installed
 	$(PIP) torch
-	$(PIP) --editable '.[dev,docs,hub,mlflow,onnx,torch,wandb]'
+	$(PIP) --editable '.[dev,docs,hub,mlflow,onnx,ray,torch,wandb]'
 	@touch $@
 
 # In a folder of its own: jax would look for a GPU wherever it finds the plugin. Of jaxlib's version.

@@ -59,6 +59,17 @@ class HpjaxError(Exception):
     def __init__(self, *args: object):
         super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
 
+    def __reduce__(self) -> tuple:
+        """Lets another process have it: not all are made of what they say."""
+        return _unpickle, (type(self), self.args, self.__dict__)
+
+
+def _unpickle(kind: type[HpjaxError], args: tuple, state: dict) -> HpjaxError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(HpjaxError):
     """A configuration value is not allowed.

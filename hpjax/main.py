@@ -1,10 +1,11 @@
 """`python -m hpjax.main --config=FILE`: runs a sweep."""
 
+import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hpjax.cli.arguments import Arguments, find_help, parse_arguments
 from hpjax.cli.command import run_command
@@ -28,21 +29,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Arguments) -> int:
-    if arguments.plan_for:  # the compiler for CUDA is asked; jax itself would look for a GPU
+    # The compiler for CUDA is asked, or workers train: jax itself would take a GPU.
+    if arguments.plan_for or arguments.ray:
         os.environ["JAX_PLATFORMS"] = "cpu"
     # Only now: a wrong command line is answered before jax is loaded.
     from hpjax import sweep
 
-    with arguments.naming_flags():
+    with arguments.naming_flags(), _workers(arguments) as given:
         if arguments.plan_for:
             print(sweep.plan_sweep_for(arguments.config, arguments.plan_for, progress=True))
             return 0
         if arguments.plan:
-            print(sweep.plan_sweep(arguments.config, progress=True))
+            print(sweep.plan_sweep(arguments.config, progress=True, **given))
             return 0
-        result = sweep.run_sweep(arguments.config, arguments.workdir, arguments.resume, progress=True)
+        asked = (arguments.config, arguments.workdir, arguments.resume)
+        result = sweep.run_sweep(*asked, progress=True, **given)
     print(_describe(result))
     return 0 if result.best is not None else NOTHING_ENDED_WELL
+
+
+@contextlib.contextmanager
+def _workers(arguments: Arguments) -> Iterator[dict[str, Any]]:
+    """Enters the workers that the command line names; yields them as an argument of a sweep."""
+    if arguments.ray is None:
+        yield {}
+        return
+    from hpjax.launch.ray import RayWorkers
+
+    with RayWorkers(*arguments.ray) as workers:
+        yield {"workers": workers}
 
 
 def _describe(result: "SweepResult") -> str:

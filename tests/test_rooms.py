@@ -23,7 +23,7 @@ SWEEP = {
         *("datasets", "effects", "inputs", "leader", "optimizers", "pacing", "protocol", "signals", "spec"),
         *("surroundings", "variants"),
     },
-    1: {"extension", "ledgers", "preflight"},
+    1: {"extension", "ledgers", "preflight", "workers"},
     2: {"session"},
     3: {"loop", "events"},
     4: {"judging", "planning", "selection"},

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -38,11 +38,24 @@ Trains every trial of a sweep, many at once, and writes tables, figures and chec
   --plan                print what would be compiled and trained, and run nothing
   --plan --for=h200     the same for a GPU that isn't here (a100, h100, h200): which lanes fit,
                         what they move; needs XLA's compiler for CUDA, and no GPU
+  --launcher=ray        train on the workers of a Ray cluster; needs Ray
+  --ray_address=ADDRESS  which cluster, or auto for the one of this machine; one is started here
+                        where none is named
+  --ray_workers=N       how many workers; default one per GPU, or one per node where there is none
+  --ray_deadline=60     seconds after which a worker that answers nothing counts as lost
   --help, --helpfull    this text; with every field, its default and what it may be
 
 exit status: 0 done, 3 done but every trial diverged, 2 the input is wrong, 130, 143 or 129
 interrupted (saved), 141 done but nobody reads the output, 1 a defect
 """
+
+
+class RayOptions(NamedTuple):
+    """How a Ray cluster is reached; see `hpjax.launch.ray.RayWorkers`."""
+
+    address: str
+    count: int
+    deadline: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class Arguments:
       resume: auto, never or must.
       plan: only print the plan.
       plan_for: the GPU that is planned for; None: this machine.
+      ray: how a cluster is reached; None: this process trains.
       fields: dotted keys of the fields that were typed.
       spaces: what was typed after `--space=`, by hyperparameter.
     """
@@ -64,6 +78,7 @@ class Arguments:
     resume: Resume
     plan: bool
     plan_for: str | None = None
+    ray: "RayOptions | None" = None
     fields: frozenset[str] = frozenset()
     spaces: dict[str, str] = field(default_factory=dict)
 
@@ -104,10 +119,21 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     given = with_fields(load_config_file(find_config_file(expand_path(taken.file))), fields)
     if chosen["for"] and not chosen["plan"]:
         raise UsageError(f"--for={chosen['for']} is not allowed alone: expected --plan --for={chosen['for']}")
-    asked = (workdir, chosen["resume"], chosen["plan"], chosen["for"])
+    asked = (workdir, chosen["resume"], chosen["plan"], chosen["for"], _ray_options(chosen))
     arguments = Arguments(Config(), *asked, frozenset(taken.fields), spaces)
     with arguments.naming_flags():
         return dataclasses.replace(arguments, config=parse_config(given))
+
+
+def _ray_options(chosen: dict[str, Any]) -> RayOptions | None:
+    if chosen["launcher"] == "ray":
+        if chosen["for"]:
+            raise UsageError("--launcher=ray is not allowed with --for: nothing is trained then")
+        return RayOptions(chosen["ray_address"], chosen["ray_workers"], chosen["ray_deadline"])
+    for name in ("ray_address", "ray_workers"):
+        if chosen[name]:
+            raise UsageError(f"--{name} is not allowed alone: expected --launcher=ray --{name}=…")
+    return None
 
 
 def _parse_spaces(given: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -129,6 +155,10 @@ def _parse_flags(argv: list[str]) -> dict[str, Any]:
     flags.DEFINE_enum("resume", "auto", ["auto", "never", "must"], "", flag_values=values)
     flags.DEFINE_bool("plan", False, "", flag_values=values)
     flags.DEFINE_enum("for", None, ["a100", "h100", "h200"], "", flag_values=values)
+    flags.DEFINE_enum("launcher", "local", ["local", "ray"], "", flag_values=values)
+    flags.DEFINE_string("ray_address", "", "", flag_values=values)
+    flags.DEFINE_integer("ray_workers", 0, "", lower_bound=0, upper_bound=10_000, flag_values=values)
+    flags.DEFINE_float("ray_deadline", 60.0, "", lower_bound=1.0, flag_values=values)
     if rest := values(argv)[1:]:
         raise UsageError(f"argument {rest[0]!r} is not allowed: expected only flags, as in --plan")
     return values.flag_values_dict()

@@ -113,6 +113,11 @@ class Engine:
         return self._num_lanes
 
     @property
+    def lanes_per_device(self) -> int:
+        """How many of them the device has that has most."""
+        return -(-self._num_lanes // self.layout.devices)
+
+    @property
     def traces(self) -> int:
         """How often a training step was traced for the calls that were made: once each, if all is well."""
         return sum(self.program.traces["train", size, own] for size, own in self._trained)
@@ -187,11 +192,9 @@ class Engine:
         Returns:
           Which lanes stay, in their new order; None where nothing changed.
         """
-        size, per_shard = self.num_lanes, self.layout.lanes_per_shard * self._mesh.size
-        while busy and size // 2 >= len(busy):
-            size //= 2
-        size = min(size, -(-len(busy) // per_shard) * per_shard)
-        if not busy or size == self.num_lanes:
+        per_call = self.layout.lanes_per_shard * self._mesh.size
+        size = smaller_size(self.num_lanes, len(busy), per_call)
+        if size is None:
             return None
         idle = [lane for lane in range(self.num_lanes) if lane not in busy]
         kept = [*busy, *idle[: size - len(busy)]]
@@ -356,6 +359,21 @@ class Engine:
         per_shard, devices = self.layout.lanes_per_shard, self._mesh.size
         full, rest = divmod(num_lanes, per_shard * devices)
         return [per_shard] * full + [-(-rest // devices)] * bool(rest)
+
+
+def smaller_size(num_lanes: int, busy: int, per_call: int) -> int | None:
+    """Returns how many lanes are left where so many are busy; None where all stay.
+
+    Args:
+      num_lanes: busy or idle.
+      busy: of them.
+      per_call: that one call advances.
+    """
+    size = num_lanes
+    while busy and size // 2 >= busy:
+        size //= 2
+    size = min(size, -(-busy // per_call) * per_call)
+    return size if busy and size < num_lanes else None
 
 
 @dataclass

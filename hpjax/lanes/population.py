@@ -13,6 +13,8 @@ from hpjax.errors import CheckpointError
 from hpjax.train.hparams import Hparams
 from hpjax.train.state import TrainState, evaluated_state
 
+_OWN = (".state.rng", ".hparams", ".best")  # what a lane keeps that goes on from another's state
+
 
 class Best(NamedTuple):
     """The weights of the epoch that scored highest."""
@@ -68,6 +70,11 @@ def continue_as(copied: Population, own: Population) -> Population:
     """
     state = dataclasses.replace(copied.state, rng=own.state.rng)
     return Population(state, own.hparams, own.best)
+
+
+def continue_arrays_as(copied: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what `continue_as` does, of lanes as `lane_arrays` gives them."""
+    return {name: (own if name.startswith(_OWN) else copied)[name] for name in own}
 
 
 def stack_lanes(trial: Population, num_lanes: int) -> Population:

@@ -7,20 +7,27 @@ from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.data.dataset import Dataset
 from hpjax.lanes.correction import Correction, create_correction
-from hpjax.lanes.engine import Engine, Layout, Stopped
-from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.engine import Layout, Stopped
+from hpjax.lanes.group import create_program, create_task
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
-from hpjax.ops import tuning
 from hpjax.search.pbt import make_plan_copies
 from hpjax.search.trial import Trial
 from hpjax.sweep.events import TrialEvents, Upkeep
 from hpjax.sweep.judging import judge_winner
 from hpjax.sweep.loop import GroupRun
-from hpjax.sweep.planning import choose_lanes, introduce, limit_lanes, note_setup, write_plan
+from hpjax.sweep.planning import (
+    choose_lanes,
+    describe_work,
+    introduce,
+    limit_lanes,
+    note_setup,
+    write_plan,
+)
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.selection import forget_kept, read_test, select_winner
-from hpjax.sweep.session import Group, Interrupted, LaneLimit, RunState, Session
+from hpjax.sweep.session import Group, Interrupted, RunState, Session
+from hpjax.sweep.workers import LaneLimit
 
 log = logging.getLogger("hpjax")
 
@@ -76,7 +83,6 @@ def _open_run(session: Session, key: str, found: RunState | None) -> GroupRun:
     dataset = session.datasets.load(config)
     if not session.programs:
         introduce(session, dataset)
-    tuning.enable(config.lanes.tune)
     program = _find_program(session, key, config, dataset)
     task = create_task(config, dataset, session.spec.tests_each_epoch)
     if found:
@@ -110,14 +116,15 @@ def _find_program(session: Session, key: str, config: Config, dataset: Dataset) 
 def _begin(
     session: Session, key: str, first: Trial, config: Config, program: Program, task: Task, start: float
 ) -> GroupRun:
-    choice = choose_lanes(session, first, session.stores.queue.count(key), program, task)
+    work = describe_work(session, first)
+    choice, num_lanes = choose_lanes(session, work, session.stores.queue.count(key), program, task)
     note_setup(session, start)
     write_plan(session)
     log.info("%s", session.plan)
-    layout, resident = choice.layout, choice.num_lanes
-    session.lanes_in_use = LaneLimit(layout.at_once, -(-resident // layout.devices))
+    layout = choice.layout
+    session.lanes_in_use = LaneLimit(layout.at_once, -(-choice.num_lanes // layout.devices))
     group, correction = Group(key, first, layout), create_correction(choice)
-    return _create_run(session, group, correction, resident, config, program, task)
+    return _create_run(session, group, correction, num_lanes, config, program, task)
 
 
 def _resume(session: Session, found: RunState, config: Config, program: Program, task: Task) -> GroupRun:
@@ -145,8 +152,8 @@ def _create_run(
 ) -> GroupRun:
     spec, upkeep = session.spec, Upkeep(session)
     events = TrialEvents(spec, session.stores, session.tally, session.leader, session.datasets, group, upkeep)
-    hparams = trial_hparams(config, group.first.seed)
-    engine = Engine(program, task, hparams, num_lanes, group.layout, upkeep.stop_now)
+    work = describe_work(session, group.first)
+    engine = session.workers.create_lanes(work, program, task, num_lanes, group.layout, upkeep.stop_now)
     plan_copies = make_plan_copies(spec.config, spec.space)
     splits = tuple(task.evaluated)
     return GroupRun(config, engine, correction, spec.objective, spec.ranking, splits, events, plan_copies)

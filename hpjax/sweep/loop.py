@@ -14,7 +14,7 @@ import numpy as np
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.correction import Correction
-from hpjax.lanes.engine import Engine, EpochResult, Stopped
+from hpjax.lanes.engine import EpochResult, Stopped
 from hpjax.lanes.group import trial_hparams
 from hpjax.lanes.shuffle import Shuffle, choose_shuffle
 from hpjax.ops.compiler import compile_seconds
@@ -24,6 +24,7 @@ from hpjax.search.trial import Trial
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, to_columns
 from hpjax.sweep.protocol import Events, Order, Slot, Status
+from hpjax.sweep.workers import Lanes
 from hpjax.train.loss import LossRule
 from hpjax.train.scores import measure
 
@@ -47,7 +48,7 @@ class GroupRun:
     def __init__(
         self,
         config: Config,
-        engine: Engine,
+        engine: Lanes,
         correction: Correction,
         objective: Objective,
         ranking: Ranking,
@@ -108,8 +109,8 @@ class GroupRun:
         """Returns the seconds per lane and step of an epoch; infinite where lanes were idle."""
         if len(self.busy) < len(self.slots) or result.own != self.correction.own:
             return math.inf
-        per_device = -(-len(self.slots) // self.engine.layout.devices)
-        return result.train_seconds / (per_device * self.engine.task.steps_per_epoch)
+        lane_steps = self.engine.lanes_per_device * self.engine.task.steps_per_epoch
+        return result.train_seconds / lane_steps
 
     def copy(self) -> None:
         """Population based training: has the worst trials go on from the state of the best."""

@@ -3,21 +3,17 @@
 import dataclasses
 import json
 import logging
-import os
 import time
-
-import jax
 
 from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.data.dataset import Dataset
 from hpjax.errors import OutOfMemory
-from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
+from hpjax.lanes.capacity import Choice
 from hpjax.lanes.engine import Layout
-from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.group import create_program, create_task
 from hpjax.lanes.population import count_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
-from hpjax.ops import tuning
 from hpjax.report.heading import describe_start
 from hpjax.search.plan import GroupPlan, Plan
 from hpjax.search.queue import most_unfinished
@@ -25,7 +21,8 @@ from hpjax.search.space import list_static
 from hpjax.search.trial import Trial
 from hpjax.store.workdir import atomic_write
 from hpjax.sweep.preflight import check_groups
-from hpjax.sweep.session import LaneLimit, Session
+from hpjax.sweep.session import Session
+from hpjax.sweep.workers import Asked, LaneLimit, Work
 
 log = logging.getLogger("hpjax")
 
@@ -48,11 +45,10 @@ def plan_groups(session: Session) -> Plan:
 
 def introduce(session: Session, dataset: Dataset) -> None:
     """Says, before the first group of a process, what is trained on what."""
-    devices = session.spec.config.lanes.devices or len(jax.devices())
-    kind = jax.devices()[0].device_kind
-    if jax.default_backend() == "cpu":
-        kind = f"{kind} ({os.cpu_count()} cores)"
-    device = kind if devices == 1 else f"{devices} devices ({kind})"
+    about, workers = session.workers.describe(), session.workers.size
+    devices = session.spec.config.lanes.devices or about.machine["devices"]
+    device = about.kind if devices == 1 else f"{devices} devices ({about.kind})"
+    device = device if workers == 1 else f"{workers} workers, each {device}"
     log.info("%s", describe_start(device, session.spec.config, dataset, session.num_trials))
 
 
@@ -78,8 +74,7 @@ def _plan_one(session: Session, first: Trial, trials: int) -> None:
     if not session.plans:
         introduce(session, dataset)
     task = create_task(config, dataset, session.spec.tests_each_epoch)
-    tuning.enable(config.lanes.tune)
-    choose_lanes(session, first, trials, create_program(config, dataset), task)
+    choose_lanes(session, describe_work(session, first), trials, create_program(config, dataset), task)
     note_setup(session, start)
 
 
@@ -88,38 +83,44 @@ def note_setup(session: Session, start: float) -> None:
     session.plans[-1] = dataclasses.replace(session.plans[-1], setup_seconds=time.monotonic() - start)
 
 
-def choose_lanes(session: Session, first: Trial, trials: int, program: Program, task: Task) -> Choice:
-    """Returns how many lanes a group has and how they are called; adds it to the session's plans.
+def describe_work(session: Session, first: Trial) -> Work:
+    """Returns what the lanes of a trial's group do, for those who train them."""
+    spec, inputs = session.spec, (dict(session.datasets.fingerprints), session.files, session.data)
+    key = static_key(apply_hyperparameters(spec.config, first.hyperparameters), spec.space.dynamic)
+    return Work(key, spec.config, first, spec.tests_each_epoch, *inputs)
+
+
+def choose_lanes(
+    session: Session, work: Work, trials: int, program: Program, task: Task
+) -> tuple[Choice, int]:
+    """Returns how each worker trains its lanes of a group, and how many lanes there are of all of them.
+
+    It is added to the session's plans.
 
     Args:
       session: the sweep's.
-      first: one of the group's trials.
+      work: what the group's lanes do.
       trials: how many it has, or may have.
       program: what is compiled for it.
       task: what it learns.
     """
-    lanes, limit = session.spec.config.lanes, session.limit
-    config = apply_hyperparameters(session.spec.config, first.hyperparameters)
-    hparams = trial_hparams(config, first.seed)
-    wanted = min(trials, MOST_LANES, most_unfinished(session.spec.config) or trials)
+    lanes, workers, config = work.config.lanes, session.workers, work.of_trial
+    wanted, count = min(trials, MOST_LANES * workers.size, most_unfinished(config) or trials), lanes.count
     if config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
-        lanes = dataclasses.replace(lanes, count=lanes.count or wanted)
-    if limit.at_once:  # what may not fit isn't measured
-        asked = min(lanes.count or wanted, limit.resident * count_devices(lanes.devices))
-        choice = fixed_choice(lanes.strategy, asked, lanes.devices, limit.at_once)
-    else:
-        name = f"{static_key(config, session.spec.space.dynamic)} on {len(task.train)} images"
-        steps = trials * config.train.epochs * task.steps_per_epoch
-        # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
-        in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
-        choice = choose_layout(
-            program, task, hparams, wanted, lanes.count, lanes.strategy, lanes.devices, name, steps, in_step
-        )
-    one = program.shapes(hparams, 1)
-    saved = {"population_bytes": count_bytes(one) * choice.num_lanes, "weights_bytes": count_bytes(one.best)}
-    plan = _describe_group(session, first, trials, task, choice)
-    session.plans.append(dataclasses.replace(plan, **saved))
-    return choice
+        count = count or wanted
+    name = f"{work.key} on {len(task.train)} images"
+    steps = trials * config.train.epochs * task.steps_per_epoch
+    # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
+    in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
+    each = -(-wanted // workers.size), -(-count // workers.size)
+    asked = Asked(*each, lanes.strategy, lanes.devices, name, -(-steps // workers.size), in_step)
+    choice = workers.choose_layout(work, program, task, asked, session.limit)
+    num_lanes = min(choice.num_lanes * workers.size, count or wanted)
+    one = program.shapes(work.hparams, 1)
+    saved = {"population_bytes": count_bytes(one) * num_lanes, "weights_bytes": count_bytes(one.best)}
+    plan = _describe_group(session, work.first, trials, task, choice)
+    session.plans.append(dataclasses.replace(plan, lanes=num_lanes, **saved))
+    return choice, num_lanes
 
 
 def limit_lanes(session: Session, layout: Layout) -> Layout:
@@ -179,11 +180,11 @@ def _describe_group(session: Session, first: Trial, trials: int, task: Task, cho
         lanes=choice.num_lanes,
         lanes_per_call=layout.lanes_per_shard,
         threads=layout.threads,
-        devices=layout.devices,
+        devices=layout.devices * session.workers.size,
         steps_per_epoch=task.steps_per_epoch,
         epochs=apply_hyperparameters(session.spec.config, swept).train.epochs,
         memory_bytes=choice.memory_bytes,
-        available_bytes=device_memory_limit(),
+        available_bytes=session.workers.describe().available_bytes,
         lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
         speedup=choice.speedup,
         streamed=task.streamed,

@@ -43,7 +43,8 @@ from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.planning_for import ForeignPlan, plan_groups_for
 from hpjax.sweep.preflight import blaming_models, check_config
 from hpjax.sweep.selection import find_setting
-from hpjax.sweep.session import Interrupted, LaneLimit, Session
+from hpjax.sweep.session import HERE, Interrupted, Session
+from hpjax.sweep.workers import LaneLimit, Workers, WorkersLost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,12 @@ def _refusing_without_memory() -> Iterator[None]:
 @keep_own_code()
 @_refusing_without_memory()
 def run_sweep(
-    config: Config, workdir: str | Path, resume: Resume = "auto", progress: bool = False, data: Any = None
+    config: Config,
+    workdir: str | Path,
+    resume: Resume = "auto",
+    progress: bool = False,
+    data: Any = None,
+    workers: Workers = HERE,
 ) -> SweepResult:
     """Runs a sweep to its end, or goes on with the one in `workdir`.
 
@@ -146,6 +152,7 @@ def run_sweep(
       progress: shows a progress bar on a terminal, plain lines elsewhere.
       data: arrays of your own, `{"train": (x, y), "test": (x, y)}` and perhaps `"validation"`; see
         docs/data.md. `data.name` is then `arrays`.
+      workers: who trains: this process, or those of `hpjax.launch.ray.start_workers`.
 
     Returns:
       All trials and epochs, and the best trial.
@@ -167,7 +174,7 @@ def run_sweep(
     ):
         inputs = find_inputs(opened.path) if opened.finished else None
         if inputs is None:  # the summary of a finished sweep that doesn't say is written again
-            _run_in_less_memory(config, opened, progress, data)
+            _run_again_and_again(config, opened, progress, data, workers)
         else:
             _answer_for(config, opened, inputs, files, data)
             log.info("the sweep in %s is finished already", opened.path)
@@ -199,21 +206,31 @@ def _answer_for(config: Config, workdir: Workdir, inputs: Inputs, files: Files, 
     workdir.accept()
 
 
-def _run_in_less_memory(config: Config, workdir: Workdir, progress: bool, data: Any) -> None:
-    """Runs to the end; goes on from the last checkpoint with half the lanes when memory runs out."""
-    limit = LaneLimit()
-    while (used := _run_to_the_end(config, workdir, progress, limit, data)) is not None:
+def _run_again_and_again(
+    config: Config, workdir: Workdir, progress: bool, data: Any, workers: Workers
+) -> None:
+    """Runs to the end.
+
+    Goes on from the last checkpoint with half the lanes when memory runs out, and when workers are lost.
+    """
+    limit: LaneLimit | None = LaneLimit()
+    while limit is not None:
+        try:
+            used = _run_to_the_end(config, workdir, progress, limit, data, workers)
+            limit = None if used is None else halve_lanes(used, keep_population=bool(config.sweep.pbt))
+        except WorkersLost as lost:
+            log.warning("%s: going on from the last checkpoint", lost)
+            workers.recover()
         gc.collect()  # what failed may hold on to arrays, in cycles
-        limit = halve_lanes(used, keep_population=bool(config.sweep.pbt))
 
 
 def _run_to_the_end(
-    config: Config, workdir: Workdir, progress: bool, limit: LaneLimit, data: Any
+    config: Config, workdir: Workdir, progress: bool, limit: LaneLimit, data: Any, workers: Workers
 ) -> LaneLimit | None:
     """Returns None when done, or the lanes that memory ran out with."""
     session = None
     try:
-        with Session(config, workdir, progress, limit, data) as session:
+        with Session(config, workdir, progress, limit, data, workers) as session:
             run_groups(session)
             with sparing("every figure"):
                 _draw(session)
@@ -231,18 +248,19 @@ def _run_to_the_end(
 
 @keep_own_code()
 @_refusing_without_memory()
-def plan_sweep(config: Config, progress: bool = False, data: Any = None) -> Plan:
+def plan_sweep(config: Config, progress: bool = False, data: Any = None, workers: Workers = HERE) -> Plan:
     """Returns what a sweep would compile, hold and take; measures a few steps of each program it knows of.
 
     Args:
       config: what would be run. Of groups that only a sampler will find, the first is planned.
       progress: shows how far images are decoded.
       data: arrays of your own, as `run_sweep` takes them.
+      workers: who would train.
 
     Raises:
       HpjaxError: The config or the data don't allow it; says what to change.
     """
-    with _planning(config, progress, data) as session:
+    with _planning(config, progress, data, workers) as session:
         return plan_groups(session)
 
 
@@ -265,7 +283,7 @@ def plan_sweep_for(config: Config, gpu: str, progress: bool = False, data: Any =
 
 
 @contextlib.contextmanager
-def _planning(config: Config, progress: bool, data: Any) -> Iterator[Session]:
+def _planning(config: Config, progress: bool, data: Any, workers: Workers = HERE) -> Iterator[Session]:
     config = dataclasses.replace(_with_arrays(config, data), trackers=())
     check_config(config)
     use_compilation_cache()
@@ -274,7 +292,7 @@ def _planning(config: Config, progress: bool, data: Any) -> Iterator[Session]:
         _showing_decoding(progress),
         tempfile.TemporaryDirectory() as scratch,
         open_workdir(scratch, to_dict(config)) as opened,
-        Session(config, opened, data=data) as session,
+        Session(config, opened, data=data, workers=workers) as session,
         session.signals.at_once(),  # there is nothing to save
     ):
         yield session

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +20,6 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.parsing import MAX_SEED, to_dict
 from hpjax.errors import CheckpointError, HpjaxError, Signalled
 from hpjax.lanes.engine import Layout
-from hpjax.lanes.machine import describe_machine
 from hpjax.lanes.program import Program
 from hpjax.report.page import PAGE_NAME, PageSource, write_page
 from hpjax.report.progress import Progress
@@ -52,6 +51,7 @@ from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
 from hpjax.sweep.spec import create_spec
 from hpjax.sweep.surroundings import describe_surroundings
+from hpjax.sweep.workers import Here, LaneLimit, Workers
 
 
 class Interrupted(HpjaxError):
@@ -62,14 +62,7 @@ class Interrupted(HpjaxError):
         super().__init__(f"interrupted; the same command continues the sweep in {workdir}")
 
 
-class LaneLimit(NamedTuple):
-    """Lanes of one device at most; 0: as many as planned."""
-
-    at_once: int = 0  # that the calls under way advance, with all that a step needs
-    resident: int = 0  # whose state is in its memory
-
-
-NO_LIMIT = LaneLimit()
+NO_LIMIT, HERE = LaneLimit(), Here()
 
 
 @dataclass(frozen=True)
@@ -127,6 +120,8 @@ class Session:
       files: hashes of the code and the weights that shape its results.
       workdir: open and locked.
       limit: lanes of a device at most, after memory ran out.
+      data: arrays that were given in a call, if any.
+      workers: who trains.
       lanes_in_use: those of the group that runs; with fewer it would need less memory.
       stores: what is written to.
       tally: what is counted.
@@ -148,9 +143,11 @@ class Session:
         progress: bool = False,
         limit: LaneLimit = NO_LIMIT,
         data: Any = None,
+        workers: Workers = HERE,
     ):
         self.files = hash_files(config)  # before any of it is run
-        self.spec, self.workdir, self.limit, self._data = create_spec(config), workdir, limit, data
+        self.spec, self.workdir, self.limit, self.data = create_spec(config), workdir, limit, data
+        self.workers = workers
         self.lanes_in_use = LaneLimit(1, 1)
         self._opened = time.monotonic()
         self._noted = self._opened  # when the tally's wall time was brought up to date
@@ -238,7 +235,7 @@ class Session:
         self.plans = [read_as(GroupPlan, plan) for plan in ledger.get("plans", [])]
         if not is_dict_of(str, fingerprints := ledger.get("fingerprints", {})):
             raise ValueError("fingerprints are no texts by name")
-        self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints, self._data)
+        self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints, self.data)
         run = ledger.get("run")
         slots = check_run(run["ledger"])["slots"] if run else []
         if run and not (self.plans and {len(array) for array in arrays.values()} == {len(slots)}):
@@ -326,7 +323,8 @@ class Session:
         shares |= {"planned_seconds": self.plan.total_seconds}
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
         inputs = Inputs(self.datasets.fingerprints, self.files)._asdict()
-        made = {"inputs": inputs, "machine": describe_machine(), "made_with": describe_surroundings()}
+        made = {"inputs": inputs, "machine": self.workers.describe().machine}
+        made |= {"made_with": describe_surroundings()}
         known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **made}
         self.stores.records.write_tables(self.spec.ranking, finished, {**known, **more})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpjax.config import get_default
 from hpjax.lanes.capacity import choose_layout
-from hpjax.sweep import events, planning
+from hpjax.sweep import events, workers
 
 events.CHECKPOINT_SHARE = (
     1.0  # epochs this short would hardly ever be saved, and a kill never come in between
@@ -22,7 +22,7 @@ def _choose_threads(*arguments):
     )
 
 
-planning.choose_layout = _choose_threads
+workers.choose_layout = _choose_threads
 
 
 def get_config():

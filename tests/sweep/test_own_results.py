@@ -13,7 +13,7 @@ from tiny_network import MODEL
 from hpjax.config import parse_config
 from hpjax.lanes.capacity import Choice
 from hpjax.lanes.engine import Layout
-from hpjax.sweep import planning, run_sweep
+from hpjax.sweep import run_sweep, workers
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)
 DIVERGES = 1e30
@@ -34,7 +34,7 @@ def _run(folder, space, num_lanes=1, layout=None, monkeypatch=None, **sections):
     )
     if layout is not None:
         choice = Choice(layout, num_lanes, 0.0, 0.0, 0, {})
-        monkeypatch.setattr(planning, "choose_layout", lambda *_: choice)
+        monkeypatch.setattr(workers, "choose_layout", lambda *_: choice)
     return run_sweep(config, folder)
 
 

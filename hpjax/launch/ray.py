@@ -1,0 +1,380 @@
+"""Workers as actors of a Ray cluster: one per GPU, or some on the processors of each node.
+
+The process that was started stays what it is without them: it alone asks the study, writes the workdir and
+knows the trials. A worker has an engine, does as it is told and keeps nothing: where one is lost, the sweep
+goes on from its last checkpoint with those that are left, and with the lost one again once Ray has restarted
+it, perhaps on another node.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hpjax.cli.host_memory import kept_memory_environment
+from hpjax.config.user_files import keep_own_code
+from hpjax.errors import DeviceError, HpjaxError, UsageError, WorkdirError
+from hpjax.lanes.capacity import Choice
+from hpjax.lanes.engine import Engine, Layout, Stopped
+from hpjax.lanes.exhaustion import is_out_of_memory
+from hpjax.lanes.group import create_program, create_task
+from hpjax.lanes.program import Program
+from hpjax.lanes.task import Task
+from hpjax.launch.lanes import SpreadLanes
+from hpjax.ops import tuning
+from hpjax.ops.compiler import use_compilation_cache
+from hpjax.sweep.datasets import Datasets
+from hpjax.sweep.inputs import hash_files
+from hpjax.sweep.preflight import blaming_models
+from hpjax.sweep.workers import Asked, Device, Here, LaneLimit, Work, WorkersLost
+
+log = logging.getLogger("hpjax")
+
+POLL = 0.5  # seconds between two looks at signals and workers while an answer is awaited
+PING = 10.0  # seconds at most after which a worker that is at work is asked whether it is alive
+START = 120.0  # seconds that workers are waited for at first
+PROGRAMS_KEPT = 4  # groups' compiled programs that a worker has at once
+
+
+class Worker:
+    """What runs in a worker's process; every method returns plain values and arrays of the host."""
+
+    def __init__(self) -> None:
+        self._datasets: Datasets | None = None
+        self._cores: list[int] = []  # that it keeps to
+        self._opened: dict[str, tuple[Program, Task]] = {}
+        self._engine: Engine | None = None
+
+    def locate(self) -> str:
+        """Returns its node."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    def keep_to(self, part: int, parts: int) -> None:
+        """Uses only one of so many equal parts of its cores: others have the rest.
+
+        For good: XLA's threads are those of the cores that there are when it is first used.
+        """
+        if hasattr(os, "sched_setaffinity") and not self._cores:
+            cores = sorted(os.sched_getaffinity(0))
+            each = max(1, len(cores) // parts)
+            first = part * each % len(cores)
+            self._cores = cores[first : first + each]
+            os.sched_setaffinity(0, self._cores)
+
+    def describe(self) -> Device:
+        """Returns what it trains on."""
+        use_compilation_cache()
+        return Here().describe()
+
+    def ping(self) -> None:
+        """Answers while another method runs."""
+
+    def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> tuple[Choice, bool]:
+        """Returns how it is to train its lanes, and whether images are streamed."""
+        with self._open(work) as (program, task):
+            return Here().choose_layout(work, program, task, asked, limit), task.streamed
+
+    def create_lanes(self, work: Work, num_lanes: int, layout: Layout) -> None:
+        """Makes lanes; those that it had are gone."""
+        with self._open(work) as (program, task):
+            tuning.enable(work.config.lanes.tune)
+            self._engine = None  # before there are others
+            self._engine = Engine(program, task, work.hparams, num_lanes, layout)
+
+    def drop_lanes(self) -> None:
+        """Lets go of its lanes."""
+        self._engine = None
+
+    def call(self, name: str, *args: Any) -> Any:
+        """Returns what a method, or property, of the engine gives."""
+        with _picklable():
+            found = getattr(self._engine, name)
+            return jax.device_get(found(*args) if callable(found) else found)
+
+    @contextlib.contextmanager
+    def _open(self, work: Work) -> Iterator[tuple[Program, Task]]:
+        """Enters what a group is compiled for, of the same code, weights and images as the sweep's."""
+        with _picklable(), keep_own_code(), blaming_models(work.config):
+            if work.key not in self._opened:
+                self._opened[work.key] = self._create(work)
+            program = self._opened[work.key] = self._opened.pop(work.key)  # now the newest
+            if len(self._opened) > PROGRAMS_KEPT:
+                del self._opened[next(iter(self._opened))]
+            yield program
+
+    def _create(self, work: Work) -> tuple[Program, Task]:
+        if hash_files(work.config) != work.files:
+            raise WorkdirError(
+                "a worker has other code or weights than the sweep: files that the config names must be the "
+                "same, under the same path, on every node"
+            )
+        config, place = work.of_trial, Path("the sweep")
+        if self._datasets is None:
+            given = work.given.fetch() if isinstance(work.given, Shared) else work.given
+            self._datasets = Datasets(work.config, place, dict(work.fingerprints), given)
+        self._datasets.keep_only([config])
+        dataset = self._datasets.load(config)
+        return create_program(config, dataset), create_task(config, dataset, work.tests_each_epoch)
+
+
+@contextlib.contextmanager
+def _picklable() -> Iterator[None]:
+    """Has memory that ran out be an error that another process knows."""
+    try:
+        yield
+    except HpjaxError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from None
+        raise
+
+
+class RayWorkers:
+    """The workers of a cluster; a context manager that lets go of them.
+
+    Args:
+      address: of the cluster; empty: one is started on this machine, and ends with this process.
+      count: how many workers; 0: one per GPU of the cluster, or one per node where it has none.
+      deadline: seconds that a worker may stay silent before it counts as lost.
+
+    Raises:
+      UsageError: Ray isn't installed.
+      DeviceError: There is no cluster at the address, or it has no room for a single worker.
+    """
+
+    def __init__(self, address: str = "", count: int = 0, deadline: float = 60.0):
+        self._ray, self._deadline = _connect(address), deadline
+        self._given: tuple[Any, Any] = (None, None)
+        self._pings: dict[Any, tuple[Any, float]] = {}
+        self._missing: list[Any] = []  # what those will answer that aren't there yet
+        try:
+            self._actors = self._start(count)
+            self._working = self._wait_for(START)
+            if not self._working:
+                raise DeviceError(f"no worker started within {START:.0f} s: the cluster has no room for one")
+        except BaseException:
+            self._ray.shutdown()
+            raise
+
+    def __enter__(self) -> "RayWorkers":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ray.shutdown()
+
+    @property
+    def size(self) -> int:
+        """How many work."""
+        return len(self._working)
+
+    def describe(self) -> Device:
+        """Returns what the first of them trains on."""
+        return next(iter(self._working.values()))
+
+    def choose_layout(
+        self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
+    ) -> Choice:
+        """Returns what the first of them has measured; takes in those that have come since the last group."""
+        del program, task
+        if self._missing and self._ray.wait(self._missing, timeout=0)[0]:
+            self._working = self._wait_for(self._deadline)
+        (found,) = self.ask([(next(iter(self._working)), "choose_layout", (self._sent(work), asked, limit))])
+        return found[0]
+
+    def create_lanes(
+        self, work: Work, program: Program, task: Task, num_lanes: int, layout: Layout, should_stop: Any
+    ) -> SpreadLanes:
+        """Returns lanes that are spread evenly over all of them."""
+        workers = list(self._working)[:num_lanes]
+        return SpreadLanes(self, workers, self._sent(work), program, task, num_lanes, layout, should_stop)
+
+    def recover(self) -> None:
+        """Waits for those that Ray restarts, a while for all, and then until there is one."""
+        self._pings.clear()
+        self._working = self._wait_for(self._deadline)
+        while not self._working:
+            log.warning("no worker is left: waiting for Ray to start one")
+            self._working = self._wait_for(self._deadline)
+        log.warning("%d of %d workers are there", self.size, len(self._actors))
+
+    def ask(self, calls: Sequence[tuple[Any, str, tuple]], should_stop: Any = None) -> list[Any]:
+        """Returns what the workers answer, in the order of the calls; they work side by side.
+
+        Args:
+          calls: worker, method and arguments of each.
+          should_stop: asked from time to time.
+
+        Raises:
+          WorkersLost: One of them died, or was silent for longer than the deadline.
+          Stopped: `should_stop()` turned true; the answers are left behind.
+        """
+        errors, answers = self._ray.exceptions, {}
+        try:
+            futures = [getattr(actor, name).remote(*args) for actor, name, args in calls]
+            waiting = {future: actor for future, (actor, *_) in zip(futures, calls, strict=True)}
+            while waiting:
+                done, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL)
+                for future in done:
+                    self._pings.pop(waiting.pop(future), None)
+                    answers[future] = self._ray.get(future)  # a failure is told before all have answered
+                if waiting and should_stop is not None and should_stop():
+                    raise Stopped
+                self._check_alive(set(waiting.values()))
+            return [answers[future] for future in futures]
+        except errors.RayTaskError as error:
+            raise error.cause from error
+        except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError) as error:
+            raise WorkersLost(f"a worker was lost ({_first_line(error)})") from error
+
+    def _check_alive(self, actors: set[Any]) -> None:
+        """Raises WorkersLost where a worker hasn't answered for longer than the deadline; it is restarted."""
+        now = time.monotonic()
+        for actor in actors:
+            future, sent = self._pings.setdefault(actor, (None, now))
+            if future is None and now - sent > min(PING, self._deadline / 2):
+                self._pings[actor] = (actor.ping.remote(), now)
+            elif future is not None and self._ray.wait([future], timeout=0)[0]:
+                self._ray.get(future)
+                self._pings[actor] = (None, now)
+            elif future is not None and now - sent > self._deadline:
+                self._ray.kill(actor, no_restart=False)
+                raise WorkersLost(f"a worker was silent for {self._deadline:.0f} s")
+
+    def _sent(self, work: Work) -> Work:
+        """Returns the work with arrays that were given once for all workers."""
+        if work.given is None:
+            return work
+        if self._given[0] is not work.given:
+            self._given = (work.given, self._ray.put(work.given))
+        return dataclasses.replace(work, given=Shared(self._given[1]))
+
+    def _start(self, count: int) -> list[Any]:
+        resources, nodes = self._ray.cluster_resources(), [n for n in self._ray.nodes() if n["Alive"]]
+        gpus = int(resources.get("GPU", 0))
+        workers = count or gpus or len(nodes)
+        per_node = -(-workers // len(nodes))
+        cores = min(int(node["Resources"].get("CPU", 0)) for node in nodes)
+        needs = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": max(1, cores // per_node)}
+        options = {
+            **needs,
+            "max_restarts": -1,
+            "scheduling_strategy": "SPREAD",
+            "runtime_env": {"env_vars": _environment(bool(gpus))},
+        }
+        self._has_gpus = bool(gpus)
+        actor = self._ray.remote(concurrency_groups={"aside": 1})(_actor_class(self._ray)).options(**options)
+        return [actor.remote() for _ in range(workers)]
+
+    def _wait_for(self, seconds: float) -> dict[Any, Device]:
+        """Returns the workers that answer in time, and what they train on."""
+        asked = {actor: actor.locate.remote() for actor in self._actors}
+        located = self._answers(asked, seconds)
+        self._missing = [future for actor, future in asked.items() if actor not in located]
+        on_node, seen = Counter(located.values()), Counter()
+        told = {}
+        for actor, node in located.items():
+            if self._has_gpus:
+                break  # cores only feed them: all may use all of them
+            told[actor] = actor.keep_to.remote(seen[node], on_node[node])
+            seen[node] += 1
+        self._answers(told, seconds)
+        ready = self._answers({actor: actor.describe.remote() for actor in located}, seconds)
+        return {actor: ready[actor] for actor in self._actors if actor in ready}
+
+    def _answers(self, futures: Mapping[Any, Any], seconds: float) -> dict[Any, Any]:
+        done: list[Any] = []
+        if futures:
+            done, _ = self._ray.wait(list(futures.values()), num_returns=len(futures), timeout=seconds)
+        found = {}
+        for actor, future in futures.items():
+            if future in done:
+                with contextlib.suppress(self._ray.exceptions.RayActorError):
+                    found[actor] = self._ray.get(future)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Arrays that lie in the cluster's object store."""
+
+    reference: Any
+
+    def fetch(self) -> Any:
+        """Returns them."""
+        import ray
+
+        return ray.get(self.reference)
+
+
+def _connect(address: str) -> Any:
+    """Returns the module, connected to a cluster.
+
+    Raises:
+      UsageError: It isn't installed.
+      DeviceError: There is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
+    if address:
+        _check_reachable(address)
+    else:  # of this cluster alone; Ray would write one into the home
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--launcher=ray needs Ray: pip install 'hpjax[ray]'") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", include_dashboard=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        token = "" if os.environ.get("RAY_AUTH_MODE") else " (one with tokens needs RAY_AUTH_MODE=token)"
+        place = address or "this machine"
+        raise DeviceError(f"no Ray cluster at {place}: {_first_line(error)}{token}") from error
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises DeviceError where nothing listens at `HOST:PORT`; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+
+
+def _actor_class(ray: Any) -> type:
+    """Returns the class of actors; one thread answers pings while the other trains."""
+
+    class Actor(Worker):
+        @ray.method(concurrency_group="aside")
+        def ping(self) -> None:
+            """Answers while another method runs."""
+
+    return Actor
+
+
+def _environment(has_gpus: bool) -> dict[str, str]:
+    """Returns the variables that a worker's process starts with: its devices, allocator and cache."""
+    kept = kept_memory_environment(os.environ) or {}
+    own = {name: value for name, value in kept.items() if os.environ.get(name) != value}
+    own |= {name: value for name, value in os.environ.items() if name.startswith("HPJAX_")}
+    return {**own, "JAX_PLATFORMS": "" if has_gpus else "cpu"}
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

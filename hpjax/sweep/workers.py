@@ -1,0 +1,234 @@
+"""Who trains the lanes of a group: this process, or others that a launcher has started."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from hpjax.config.fields import Config
+from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
+from hpjax.lanes.engine import Engine, EpochResult, Layout
+from hpjax.lanes.group import trial_hparams
+from hpjax.lanes.machine import describe_machine
+from hpjax.lanes.program import Program
+from hpjax.lanes.shuffle import Shuffle
+from hpjax.lanes.task import Task
+from hpjax.ops import tuning
+from hpjax.search.trial import Trial
+from hpjax.sweep.inputs import Files
+from hpjax.train.hparams import Hparams
+from hpjax.train.metrics import Sums
+
+
+class WorkersLost(Exception):
+    """A worker, or what runs it, died or hangs: its lanes are gone; says which."""
+
+
+class LaneLimit(NamedTuple):
+    """Lanes of one device at most; 0: as many as planned."""
+
+    at_once: int = 0  # that the calls under way advance, with all that a step needs
+    resident: int = 0  # whose state is in its memory
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the lanes of a group do.
+
+    Attributes:
+      key: what its trials have in common.
+      config: the sweep's.
+      first: one of its trials.
+      tests_each_epoch: whether the test split is evaluated each epoch.
+      fingerprints: of the sweep's data sets.
+      files: hashes of the code and the weights that shape its results.
+      given: arrays that the sweep was given in a call, if any.
+    """
+
+    key: str
+    config: Config
+    first: Trial
+    tests_each_epoch: bool
+    fingerprints: dict[str, str]
+    files: Files
+    given: Any = None
+
+    @property
+    def of_trial(self) -> Config:
+        """The first trial's configuration."""
+        return apply_hyperparameters(self.config, self.first.hyperparameters)
+
+    @property
+    def hparams(self) -> Hparams:
+        """The first trial's dynamic hyperparameters."""
+        return trial_hparams(self.of_trial, self.first.seed)
+
+
+class Asked(NamedTuple):
+    """What is asked of a layout; see `choose_layout`."""
+
+    wanted: int
+    count: int
+    strategy: str
+    devices: int
+    name: str
+    lane_steps: int
+    in_step: bool
+
+
+class Device(NamedTuple):
+    """What a worker trains on.
+
+    Attributes:
+      kind: in words.
+      machine: what shapes the last bits of results; see `describe_machine`.
+      available_bytes: of memory.
+    """
+
+    kind: str
+    machine: dict[str, Any]
+    available_bytes: int
+
+
+class Lanes(Protocol):
+    """Lanes of one program, wherever they are; see `hpjax.lanes.engine.Engine`, which has them here."""
+
+    program: Program
+    task: Task
+    layout: Layout
+
+    @property
+    def num_lanes(self) -> int:
+        """How many lanes there are, busy or idle."""
+        ...
+
+    @property
+    def lanes_per_device(self) -> int:
+        """How many of them the device has that has most."""
+        ...
+
+    @property
+    def traces(self) -> int:
+        """How often a training step was traced: once for each shape of a call, if all is well."""
+        ...
+
+    def admit(self, lane: int, hparams: Hparams) -> None:
+        """Puts a fresh trial into `lane`."""
+
+    def put(self, lane: int, arrays: dict[str, np.ndarray]) -> None:
+        """Puts a trial into `lane` that goes on from what `take_out` returned."""
+
+    def take_out(self, lane: int) -> dict[str, np.ndarray]:
+        """Returns host copies of everything that a lane goes on from."""
+        ...
+
+    def run_epoch(self, shuffles: Sequence[Shuffle | None], splits: Sequence[str]) -> EpochResult:
+        """Trains all lanes for one epoch and evaluates them."""
+        ...
+
+    def evaluate(self, split: str) -> Sums:
+        """Returns each lane's sums over a split."""
+        ...
+
+    def keep_best(self, scores: np.ndarray) -> None:
+        """Notes the present weights of each lane whose score is its highest so far."""
+
+    def weights(self, lane: int) -> dict[str, Any]:
+        """Returns a lane's best weights as nested dicts of host arrays."""
+        ...
+
+    def copy_lanes(self, sources: list[int]) -> None:
+        """Makes lane i go on from the weights and optimizer state of lane `sources[i]`, as itself."""
+
+    def set_hparams(self, lane: int, hparams: Hparams) -> None:
+        """Gives a lane other hyperparameters."""
+
+    def shrink(self, busy: Sequence[int]) -> list[int] | None:
+        """Drops idle lanes where that saves work; returns which stay, None where nothing changed."""
+        ...
+
+    def change_layout(self, layout: Layout) -> None:
+        """Goes on with the same lanes in another layout."""
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns host copies of everything that `restore` needs."""
+        ...
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Puts back what `snapshot` returned, from any layout and number of lanes."""
+
+
+class Workers(Protocol):
+    """Processes that train lanes, each with devices of its own."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def recover(self) -> None:
+        """Starts again those that were lost, after `WorkersLost`; waits until there is one."""
+
+    def describe(self) -> Device:
+        """Returns what one of them trains on."""
+        ...
+
+    def choose_layout(
+        self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
+    ) -> Choice:
+        """Returns how one of them is to train its lanes."""
+        ...
+
+    def create_lanes(
+        self,
+        work: Work,
+        program: Program,
+        task: Task,
+        num_lanes: int,
+        layout: Layout,
+        should_stop: Callable[[], bool],
+    ) -> Lanes:
+        """Returns lanes that are spread over all of them."""
+        ...
+
+
+class Here:
+    """This process."""
+
+    size = 1
+
+    def recover(self) -> None:
+        """Does nothing: it can't lose itself."""
+
+    def describe(self) -> Device:
+        """Returns what it trains on."""
+        kind = jax.devices()[0].device_kind
+        if jax.default_backend() == "cpu":
+            kind = f"{kind} ({os.cpu_count()} cores)"
+        return Device(kind, describe_machine(), device_memory_limit())
+
+    def choose_layout(
+        self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
+    ) -> Choice:
+        """Returns how it is to train a group's lanes; measures that where it isn't fixed."""
+        tuning.enable(work.config.lanes.tune)
+        if limit.at_once:  # what may not fit isn't measured
+            most = min(asked.count or asked.wanted, limit.resident * count_devices(asked.devices))
+            return fixed_choice(asked.strategy, most, asked.devices, limit.at_once)
+        return choose_layout(program, task, work.hparams, *asked)
+
+    def create_lanes(
+        self,
+        work: Work,
+        program: Program,
+        task: Task,
+        num_lanes: int,
+        layout: Layout,
+        should_stop: Callable[[], bool],
+    ) -> Engine:
+        """Returns lanes on its devices."""
+        return Engine(program, task, work.hparams, num_lanes, layout, should_stop)

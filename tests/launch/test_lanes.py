@@ -1,0 +1,157 @@
+"""Lanes of several workers act as one engine's; here the workers are objects of this process."""
+
+import pickle
+
+import numpy as np
+import pytest
+from tiny_network import DATA, MODEL
+
+from hpjax.config import parse_config
+from hpjax.data.dataset import load_dataset
+from hpjax.errors import ConfigError, UserCodeError, WorkdirError
+from hpjax.lanes.engine import Engine, Layout
+from hpjax.lanes.group import create_program, create_task, trial_hparams
+from hpjax.lanes.shuffle import Shuffle
+from hpjax.launch.lanes import SpreadLanes
+from hpjax.launch.ray import Worker
+from hpjax.search.trial import Trial
+from hpjax.sweep.inputs import hash_files
+from hpjax.sweep.workers import Work
+
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)
+CONFIG = parse_config({"model": MODEL, "data": DATA, "train": {"batch_size": 12}})
+
+
+class Pool:
+    """Workers that are asked one after the other."""
+
+    def ask(self, calls, should_stop=None):
+        del should_stop
+        return [getattr(worker, name)(*args) for worker, name, args in calls]
+
+
+@pytest.fixture(scope="module")
+def group():
+    dataset = load_dataset(CONFIG.data, CONFIG.seed)
+    work = Work("key", CONFIG, Trial(0, {}, 0), True, {}, hash_files(CONFIG))
+    return work, create_program(CONFIG, dataset), create_task(CONFIG, dataset, True)
+
+
+@pytest.fixture
+def here(group):
+    work, program, task = group
+    return _admitted(Engine(program, task, work.hparams, len(RATES), Layout(2)))
+
+
+@pytest.fixture
+def spread(group, workers):
+    return _spread(group, workers, len(RATES))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    return [Worker(), Worker()]
+
+
+def _spread(group, workers, num_lanes):
+    work, program, task = group
+    return _admitted(SpreadLanes(Pool(), workers, work, program, task, num_lanes, Layout(2)))
+
+
+def _hparams(lane):
+    return trial_hparams(CONFIG, lane)._replace(learning_rate=np.float32(RATES[lane]))
+
+
+def _admitted(lanes):
+    for lane in range(lanes.num_lanes):
+        lanes.admit(lane, _hparams(lane))
+    return lanes
+
+
+def _run(lanes, epoch=0):
+    return lanes.run_epoch([Shuffle(5, epoch)] * lanes.num_lanes, ("test",))
+
+
+def _assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+def test_an_epoch(here, spread):
+    assert spread.num_lanes == 5 and spread.lanes_per_device == 3 and spread.traces in (0, 1, 2)
+    ours, theirs = _run(spread), _run(here)
+    np.testing.assert_allclose(ours.train.loss, theirs.train.loss, rtol=1e-5)
+    np.testing.assert_allclose(ours.evaluated["test"].loss, theirs.evaluated["test"].loss, rtol=1e-3)
+    np.testing.assert_array_equal(ours.train.count, theirs.train.count)
+    np.testing.assert_array_equal(ours.diverged_step, theirs.diverged_step)
+    np.testing.assert_allclose(spread.evaluate("test").loss, ours.evaluated["test"].loss, rtol=1e-6)
+
+
+def test_lanes_are_moved_to_the_bit(here, spread):
+    _run(spread)
+    here.restore(before := spread.snapshot())
+    _assert_equal(here.snapshot(), before)
+    for lanes in (here, spread):
+        lanes.keep_best(np.array([0.1, 0.5, 0.3, 0.4, 0.2]))
+        lanes.put(4, lanes.take_out(0))
+        lanes.copy_lanes([3, 1, 0, 4, 2])  # near and far, and all at once
+        lanes.set_hparams(2, _hparams(4))
+    _assert_equal(spread.snapshot(), here.snapshot())
+    for lane in range(5):
+        _assert_equal(
+            {str(k): v for k, v in _flat(spread.weights(lane))},
+            {str(k): v for k, v in _flat(here.weights(lane))},
+        )
+
+
+def _flat(tree, path=()):
+    for name, value in tree.items():
+        yield from _flat(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
+
+
+@pytest.mark.parametrize("busy", [[4], [3, 4], [0, 1, 2], [0, 4]])
+def test_few_that_are_left_are_spread_evenly(spread, busy):
+    _run(spread)
+    before = spread.snapshot()
+    kept = spread.shrink(busy)
+    assert set(busy) <= set(kept)
+    assert len(kept) == spread.num_lanes == {1: 1, 2: 2, 3: 4}[len(busy)]
+    assert max(spread._sizes) - min(spread._sizes) <= 1
+    _assert_equal(spread.snapshot(), {name: array[kept] for name, array in before.items()})
+    spread.change_layout(Layout(1))
+    _assert_equal(spread.snapshot(), {name: array[kept] for name, array in before.items()})
+    _run(spread, 1)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_checkpoint_goes_on_on_other_workers(group, spread, workers, after):
+    _run(spread)
+    arrays = spread.snapshot()
+    expected = _run(spread, 1)
+    other = _spread(group, [Worker() for _ in range(after)], 2)
+    other.restore(arrays)
+    _assert_equal(other.snapshot(), arrays)
+    np.testing.assert_allclose(_run(other, 1).train.loss, expected.train.loss, rtol=1e-4)
+
+
+def test_more_workers_than_lanes(group, workers):
+    spread = _spread(group, workers, 1)
+    assert spread.num_lanes == 1 and np.isfinite(_run(spread).train.loss).all()
+
+
+def test_a_worker_trains_on_nothing_else(group):
+    work, *_ = group
+    other = Work(work.key, work.config, work.first, True, {}, {"model.name": {"": "other"}})
+    with pytest.raises(WorkdirError, match="a worker has other code"):
+        Worker().create_lanes(other, 1, Layout(1))
+    names = {f"{DATA['name']}:{DATA['image_size']}": "another"}
+    other = Work(work.key, work.config, work.first, True, names, work.files)
+    with pytest.raises(WorkdirError, match="other images"):
+        Worker().create_lanes(other, 1, Layout(1))
+
+
+@pytest.mark.parametrize("error", [ConfigError("a.b", 3, "less"), UserCodeError("file.py, line 3: no")])
+def test_errors_cross_processes(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error) and str(again) == str(error) and vars(again) == vars(error)

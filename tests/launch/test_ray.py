@@ -1,0 +1,190 @@
+"""Workers of a real cluster on this machine: the same sweep, the same tables, whatever dies meanwhile."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tiny_network import MODEL
+
+ray = pytest.importorskip("ray", reason="needs Ray")
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+CONFIG = f"""
+from hpjax.config import get_default
+from hpjax.sweep import events
+
+events.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved
+
+def get_config():
+    config = get_default()
+    config.model.name = {MODEL["name"]!r}
+    config.data.name, config.data.image_size = "digits", 12
+    config.data.max_train_examples, config.data.max_test_examples = 50, 30
+    config.train.batch_size, config.train.epochs = 12, 4
+    config.sweep.space = {{"learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)}}
+    config.lanes.strategy, config.lanes.count = "fused", 4
+    config.trackers = ()
+    return config
+"""
+LONG = "--config.train.epochs=40"
+ASHA = (
+    "--config.sweep.sampler=random",
+    "--config.sweep.trials=8",
+    "--config.sweep.pruner=successive_halving",
+    "--space=learning_rate=1e-4:3e-3:log",
+)
+PBT = ("--config.sweep.metric=train_loss", "--config.sweep.pbt.every_epochs=1", "--config.lanes.count=0")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of three nodes, which are processes of this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, cluster):
+    config = tmp_path_factory.mktemp("config") / "config.py"
+    config.write_text(CONFIG)
+
+    def start(workdir: Path, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "hpjax.main", f"--config={config}", f"--workdir={workdir}", *flags]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def on_cluster(workdir: Path, *flags: str) -> subprocess.Popen:
+        given = ("--launcher=ray", f"--ray_address={cluster.address}", "--ray_deadline=10")
+        return start(workdir, *given, *flags)
+
+    start.on_cluster = on_cluster
+    return start
+
+
+def _finish(process: subprocess.Popen, workdir: Path):
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    with open(workdir / "epochs.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    losses = {
+        (row["trial"], int(row["epoch"])): [float(row[name] or 0) for name in ("train_loss", "test_loss")]
+        for row in rows
+    }
+    assert len(losses) == len(rows)  # nothing is counted twice
+    return losses, text
+
+
+def _assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for key, losses in ours.items():
+        # As between any two layouts: sums in another order, which Adam turns into steps.
+        tolerance = 1e-5 if key[1] == 1 else 2e-3 if key[1] <= 4 else 0.1
+        np.testing.assert_allclose(losses, theirs[key], rtol=tolerance, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone") / "w"
+    return _finish(start(workdir), workdir)[0]
+
+
+def _wait_for_checkpoint(process: subprocess.Popen, workdir: Path) -> None:
+    while not any((workdir / "checkpoints" / "population").glob("step_*/ledger")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def _workers() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "ray::Actor" in " ".join(p.info["cmdline"] or ())]
+
+
+def test_workers_give_what_one_process_gives(start, alone, tmp_path):
+    """Five trials, four lanes, three workers: two have one lane; the last trial takes whichever is free."""
+    workdir = tmp_path / "w"
+    _assert_same(_finish(start.on_cluster(workdir), workdir)[0], alone)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert [(layout["lanes"], layout["devices"]) for layout in summary["layouts"]] == [(4, 3)]
+    assert not _workers()  # they end with the sweep
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("flags", [pytest.param(ASHA, id="asha"), pytest.param(PBT, id="pbt")])
+def test_pruning_and_copies_across_workers(start, tmp_path, flags):
+    here, there = tmp_path / "here", tmp_path / "there"
+    ours = _finish(start.on_cluster(there, *flags), there)[0]
+    _assert_same(ours, _finish(start(here, *flags), here)[0])
+    if flags is PBT:
+        copies = [(workdir / "lineage.csv").read_text() for workdir in (here, there)]
+        assert copies[0] == copies[1] and len(copies[0].splitlines()) > 1
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.exhaustive)]
+)
+def test_a_worker_that_dies_or_hangs(start, tmp_path, number):
+    here, there = tmp_path / "here", tmp_path / "there"
+    process = start.on_cluster(there, LONG)
+    _wait_for_checkpoint(process, there)
+    _workers()[0].send_signal(number)
+    ours, text = _finish(process, there)
+    assert "going on from the last checkpoint" in text
+    _assert_same(ours, _finish(start(here, LONG), here)[0])
+
+
+@pytest.mark.exhaustive
+def test_a_node_that_is_lost_and_one_that_comes(start, cluster, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    process = start.on_cluster(there, LONG)
+    _wait_for_checkpoint(process, there)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    try:
+        ours, text = _finish(process, there)
+    finally:
+        cluster.add_node(num_cpus=1)
+    assert "2 of 3 workers are there" in text
+    _assert_same(ours, _finish(start(here, LONG), here)[0])
+
+
+@pytest.mark.exhaustive
+def test_the_process_that_was_started_dies(start, alone, tmp_path):
+    workdir = tmp_path / "w"
+    process = start.on_cluster(workdir)
+    _wait_for_checkpoint(process, workdir)
+    process.kill()
+    process.communicate()
+    _assert_same(_finish(start.on_cluster(workdir), workdir)[0], alone)
+
+
+@pytest.mark.exhaustive
+def test_it_stops_and_goes_on_without_a_cluster(start, alone, tmp_path):
+    workdir = tmp_path / "w"
+    process = start.on_cluster(workdir)
+    _wait_for_checkpoint(process, workdir)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    _assert_same(_finish(start(workdir), workdir)[0], alone)
+
+
+def test_what_is_wrong_is_one_line(start, tmp_path):
+    for flags, said in [
+        (("--launcher=ray", "--ray_address=127.0.0.1:1"), "no Ray cluster at 127.0.0.1:1"),
+        (("--ray_workers=2",), "expected --launcher=ray --ray_workers=…"),
+        (("--launcher=slurm",), "local|ray"),
+    ]:
+        process = start(tmp_path / "w", *flags)
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 2, text
+        assert said in text and len(text.strip().splitlines()) == 1, text
