@@ -98,6 +98,28 @@ def overhead_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
 
+def workers_table(result: dict[str, Any]) -> str:
+    """Returns what several workers train in the time of one."""
+    s = result["settings"]
+    what = (
+        f"{s['lanes']} trials of {s['epochs']} epochs of {s['examples']} images through the command line; all"
+        " of a device's lanes in one call, which isn't what one process would choose for two cores."
+        f" n = {s['repeats']}, quartiles in brackets."
+    )
+    head = ["trained by", "images/s", "of one process on one core", "seconds from command to end"]
+    rows = [
+        [
+            name,
+            _with_spread(row["images_per_second"], 0),
+            _with_spread(row["speedup"], 2),
+            _with_spread(row["command_seconds"], 0),
+        ]
+        for name, row in result["systems"].items()
+    ]
+    shape = {"model": "custom_cnn", "batch_size": 10, "image_size": s["image_size"]}
+    return "\n\n".join([_title({**result, "settings": shape}), what, format_table(head, rows)])
+
+
 def checkpoint_table(result: dict[str, Any]) -> str:
     """Returns what saving the population adds to the time of a sweep."""
     s, seconds, cost = result["settings"], result["seconds"], result["cost"]
@@ -181,6 +203,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "overhead": overhead_table,
     "accuracy": accuracy_table,
     "checkpoint_cost": checkpoint_table,
+    "workers": workers_table,
     "gpu_compile": compiled_table,
 }
 

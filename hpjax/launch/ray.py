@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+import hpjax
 from hpjax.cli.host_memory import kept_memory_environment
 from hpjax.config.user_files import keep_own_code
 from hpjax.errors import DeviceError, HpjaxError, UsageError, WorkdirError
@@ -49,16 +50,17 @@ class Worker:
     """What runs in a worker's process; every method returns plain values and arrays of the host."""
 
     def __init__(self) -> None:
+        self._sweep = ""  # what its data sets and programs belong to
         self._datasets: Datasets | None = None
         self._cores: list[int] = []  # that it keeps to
         self._opened: dict[str, tuple[Program, Task]] = {}
         self._engine: Engine | None = None
 
-    def locate(self) -> str:
-        """Returns its node."""
+    def locate(self) -> tuple[str, str]:
+        """Returns its node, and the version of hpjax there."""
         import ray
 
-        return ray.get_runtime_context().get_node_id()
+        return ray.get_runtime_context().get_node_id(), hpjax.__version__
 
     def keep_to(self, part: int, parts: int) -> None:
         """Uses only one of so many equal parts of its cores: others have the rest.
@@ -76,6 +78,10 @@ class Worker:
         """Returns what it trains on."""
         use_compilation_cache()
         return Here().describe()
+
+    def available_bytes(self) -> int:
+        """Returns how much memory it has left."""
+        return Here().available_bytes()
 
     def ping(self) -> None:
         """Answers while another method runs."""
@@ -106,6 +112,10 @@ class Worker:
     def _open(self, work: Work) -> Iterator[tuple[Program, Task]]:
         """Enters what a group is compiled for, of the same code, weights and images as the sweep's."""
         with _picklable(), keep_own_code(), blaming_models(work.config):
+            sweep = repr((work.config, work.files, work.given))
+            if sweep != self._sweep:
+                self._sweep, self._datasets = sweep, None
+                self._opened.clear()
             if work.key not in self._opened:
                 self._opened[work.key] = self._create(work)
             program = self._opened[work.key] = self._opened.pop(work.key)  # now the newest
@@ -122,7 +132,8 @@ class Worker:
         config, place = work.of_trial, Path("the sweep")
         if self._datasets is None:
             given = work.given.fetch() if isinstance(work.given, Shared) else work.given
-            self._datasets = Datasets(work.config, place, dict(work.fingerprints), given)
+            self._datasets = Datasets(work.config, place, {}, given)
+        self._datasets.fingerprints.update(work.fingerprints)
         self._datasets.keep_only([config])
         dataset = self._datasets.load(config)
         return create_program(config, dataset), create_task(config, dataset, work.tests_each_epoch)
@@ -182,6 +193,10 @@ class RayWorkers:
     def describe(self) -> Device:
         """Returns what the first of them trains on."""
         return next(iter(self._working.values()))
+
+    def available_bytes(self) -> int:
+        """Returns how much memory the first of them has left."""
+        return self.ask([(next(iter(self._working)), "available_bytes", ())])[0]
 
     def choose_layout(
         self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
@@ -282,15 +297,21 @@ class RayWorkers:
         asked = {actor: actor.locate.remote() for actor in self._actors}
         located = self._answers(asked, seconds)
         self._missing = [future for actor, future in asked.items() if actor not in located]
-        on_node, seen = Counter(located.values()), Counter()
+        for _, version in located.values():
+            if version != hpjax.__version__:
+                raise DeviceError(f"a worker has hpjax {version}, this process {hpjax.__version__}")
+        on_node, seen = Counter(node for node, _ in located.values()), Counter()
         told = {}
-        for actor, node in located.items():
+        for actor, (node, _) in located.items():
             if self._has_gpus:
                 break  # cores only feed them: all may use all of them
             told[actor] = actor.keep_to.remote(seen[node], on_node[node])
             seen[node] += 1
         self._answers(told, seconds)
         ready = self._answers({actor: actor.describe.remote() for actor in located}, seconds)
+        kinds = {repr(device.machine) for device in ready.values()}
+        if len(kinds) > 1:
+            log.warning("workers differ (%s): so do the last bits of what they give", "; ".join(kinds))
         return {actor: ready[actor] for actor in self._actors if actor in ready}
 
     def _answers(self, futures: Mapping[Any, Any], seconds: float) -> dict[Any, Any]:

@@ -184,7 +184,7 @@ def _describe_group(session: Session, first: Trial, trials: int, task: Task, cho
         steps_per_epoch=task.steps_per_epoch,
         epochs=apply_hyperparameters(session.spec.config, swept).train.epochs,
         memory_bytes=choice.memory_bytes,
-        available_bytes=session.workers.describe().available_bytes,
+        available_bytes=session.workers.available_bytes(),
         lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
         speedup=choice.speedup,
         streamed=task.streamed,

@@ -324,9 +324,13 @@ class Session:
         swept = {"objective": self.spec.objective.name, "swept": list(self.spec.space.names)}
         inputs = Inputs(self.datasets.fingerprints, self.files)._asdict()
         made = {"inputs": inputs, "machine": self.workers.describe().machine}
-        made |= {"made_with": describe_surroundings()}
+        made |= {"made_with": {**describe_surroundings(), "device": self._name_device()}}
         known = {**swept, **self.datasets.describe(), **dataclasses.asdict(self.tally), **shares, **made}
         self.stores.records.write_tables(self.spec.ranking, finished, {**known, **more})
+
+    def _name_device(self) -> str:
+        name, size = self.workers.describe().name, self.workers.size
+        return name if size == 1 else f"{size} workers, each {name}"
 
     def write_page(self) -> None:
         """Writes the page that shows the tables; where that fails, a line says so."""

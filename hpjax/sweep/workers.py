@@ -20,6 +20,7 @@ from hpjax.lanes.task import Task
 from hpjax.ops import tuning
 from hpjax.search.trial import Trial
 from hpjax.sweep.inputs import Files
+from hpjax.sweep.surroundings import describe_surroundings
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
 
@@ -84,14 +85,14 @@ class Device(NamedTuple):
     """What a worker trains on.
 
     Attributes:
-      kind: in words.
+      kind: in words, for a line.
+      name: as `made_with` of a summary has it.
       machine: what shapes the last bits of results; see `describe_machine`.
-      available_bytes: of memory.
     """
 
     kind: str
+    name: str
     machine: dict[str, Any]
-    available_bytes: int
 
 
 class Lanes(Protocol):
@@ -177,6 +178,10 @@ class Workers(Protocol):
         """Returns what one of them trains on."""
         ...
 
+    def available_bytes(self) -> int:
+        """Returns how much memory one of them has left."""
+        ...
+
     def choose_layout(
         self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
     ) -> Choice:
@@ -209,7 +214,11 @@ class Here:
         kind = jax.devices()[0].device_kind
         if jax.default_backend() == "cpu":
             kind = f"{kind} ({os.cpu_count()} cores)"
-        return Device(kind, describe_machine(), device_memory_limit())
+        return Device(kind, describe_surroundings()["device"], describe_machine())
+
+    def available_bytes(self) -> int:
+        """Returns how much memory its devices have left, each."""
+        return device_memory_limit()
 
     def choose_layout(
         self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit

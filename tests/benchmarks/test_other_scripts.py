@@ -24,6 +24,16 @@ def test_scaling_has_a_row_for_each_number_of_lanes(tmp_path):
 
 
 @pytest.mark.benchmark
+@pytest.mark.ray
+def test_workers_are_compared_with_one_process(tmp_path):
+    out = tmp_path / "result.json"
+    tiny = ("--image_size=40", "--examples=40", "--epochs=3", "--lanes=2", "--repeats=1")
+    run_script("workers.py", *tiny, f"--out={out}")
+    systems = json.loads(out.read_text())["systems"]
+    assert len(systems) == 5 and all(row["images_per_second"]["median"] > 0 for row in systems.values())
+
+
+@pytest.mark.benchmark
 def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
     out = tmp_path / "result.json"
     run_script("startup.py", *SHAPE, "--lanes=2", "--strategy=fused", "--repeats=1", f"--out={out}")
