@@ -65,6 +65,7 @@ class EpochResult(NamedTuple):
     diverged_step: np.ndarray  # -1: healthy
     train_seconds: float  # wall time of training alone, compiling apart
     own: bool  # lanes of one call took batches of their own: they were at different passes
+    compile_seconds: float = 0.0  # of all that was done
 
 
 class Stopped(Exception):
@@ -147,12 +148,13 @@ class Engine:
           Stopped: `should_stop()` turned true between two steps; the lanes are then between two epochs
             no more.
         """
-        parts = self._split(shuffles)
+        parts, compiled = self._split(shuffles), compile_seconds()
         with _timed() as clock:
             train = self._join(self._each_shard(lambda i: self._train_shard(i, parts[i])))
         evaluated = {name: self.evaluate(name) for name in splits}
         diverged = self._join([shard.state.diverged_step for shard in self._shards])
-        return EpochResult(train, evaluated, diverged, clock.seconds, not all(map(agree, parts)))
+        own, compiled = not all(map(agree, parts)), compile_seconds() - compiled
+        return EpochResult(train, evaluated, diverged, clock.seconds, own, compiled)
 
     def evaluate(self, split: str) -> Sums:
         """Returns each lane's sums over a split of `task.evaluated`."""

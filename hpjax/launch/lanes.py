@@ -101,6 +101,7 @@ class SpreadLanes:
             np.concatenate([result.diverged_step for result in results]),
             max(result.train_seconds for result in results),
             any(result.own for result in results),
+            max(result.compile_seconds for result in results),
         )
 
     def evaluate(self, split: str) -> Sums:

@@ -11,7 +11,9 @@ import dataclasses
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ import jax
 
 import hpjax
 from hpjax.cli.host_memory import kept_memory_environment
+from hpjax.config.fields import Config
 from hpjax.config.user_files import keep_own_code
 from hpjax.errors import DeviceError, HpjaxError, UsageError, WorkdirError
 from hpjax.lanes.capacity import Choice
@@ -31,7 +34,6 @@ from hpjax.lanes.group import create_program, create_task
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.launch.lanes import SpreadLanes
-from hpjax.ops import tuning
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import hash_files
@@ -43,7 +45,12 @@ log = logging.getLogger("hpjax")
 POLL = 0.5  # seconds between two looks at signals and workers while an answer is awaited
 PING = 10.0  # seconds at most after which a worker that is at work is asked whether it is alive
 START = 120.0  # seconds that workers are waited for at first
+MOST_BUSY = 600.0  # seconds that a worker which answers pings is waited for
 PROGRAMS_KEPT = 4  # groups' compiled programs that a worker has at once
+
+
+class LanesGone(Exception):
+    """A worker was restarted since it was given lanes."""
 
 
 class Worker:
@@ -55,11 +62,14 @@ class Worker:
         self._cores: list[int] = []  # that it keeps to
         self._opened: dict[str, tuple[Program, Task]] = {}
         self._engine: Engine | None = None
+        self._config = Config()
+        self._stop = threading.Event()  # what it does is wanted no more
 
     def locate(self) -> tuple[str, str]:
         """Returns its node, and the version of hpjax there."""
         import ray
 
+        self._stop.clear()
         return ray.get_runtime_context().get_node_id(), hpjax.__version__
 
     def keep_to(self, part: int, parts: int) -> None:
@@ -86,17 +96,23 @@ class Worker:
     def ping(self) -> None:
         """Answers while another method runs."""
 
+    def stop(self) -> None:
+        """Has another method that runs end soon: nobody waits for its answer."""
+        self._stop.set()
+
     def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> tuple[Choice, bool]:
         """Returns how it is to train its lanes, and whether images are streamed."""
+        self._engine = None  # what is left of the group before would take room
         with self._open(work) as (program, task):
             return Here().choose_layout(work, program, task, asked, limit), task.streamed
 
     def create_lanes(self, work: Work, num_lanes: int, layout: Layout) -> None:
         """Makes lanes; those that it had are gone."""
         with self._open(work) as (program, task):
-            tuning.enable(work.config.lanes.tune)
+            self._stop.clear()
             self._engine = None  # before there are others
-            self._engine = Engine(program, task, work.hparams, num_lanes, layout)
+            self._engine = Here().create_lanes(work, program, task, num_lanes, layout, self._stop.is_set)
+            self._engine.program.traces.clear()  # those of lanes before are counted
 
     def drop_lanes(self) -> None:
         """Lets go of its lanes."""
@@ -104,7 +120,9 @@ class Worker:
 
     def call(self, name: str, *args: Any) -> Any:
         """Returns what a method, or property, of the engine gives."""
-        with _picklable():
+        if self._engine is None:
+            raise LanesGone
+        with _picklable(), blaming_models(self._config):
             found = getattr(self._engine, name)
             return jax.device_get(found(*args) if callable(found) else found)
 
@@ -112,9 +130,8 @@ class Worker:
     def _open(self, work: Work) -> Iterator[tuple[Program, Task]]:
         """Enters what a group is compiled for, of the same code, weights and images as the sweep's."""
         with _picklable(), keep_own_code(), blaming_models(work.config):
-            sweep = repr((work.config, work.files, work.given))
-            if sweep != self._sweep:
-                self._sweep, self._datasets = sweep, None
+            if work.sweep != self._sweep:
+                self._sweep, self._config, self._datasets = work.sweep, work.config, None
                 self._opened.clear()
             if work.key not in self._opened:
                 self._opened[work.key] = self._create(work)
@@ -141,15 +158,15 @@ class Worker:
 
 @contextlib.contextmanager
 def _picklable() -> Iterator[None]:
-    """Has memory that ran out be an error that another process knows."""
+    """Has errors be such as another process can read, memory that ran out among them."""
     try:
         yield
-    except HpjaxError:
+    except (HpjaxError, Stopped):
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from None
-        raise
+        raise RuntimeError(f"in a worker: {type(error).__name__}: {error}") from error
 
 
 class RayWorkers:
@@ -166,24 +183,36 @@ class RayWorkers:
     """
 
     def __init__(self, address: str = "", count: int = 0, deadline: float = 60.0):
-        self._ray, self._deadline = _connect(address), deadline
-        self._given: tuple[Any, Any] = (None, None)
+        self._ray, self._is_own = _connect(address)
+        self._deadline, self._refused = deadline, ""
+        self._given: tuple[str, Any] = ("", None)
         self._pings: dict[Any, tuple[Any, float]] = {}
         self._missing: list[Any] = []  # what those will answer that aren't there yet
         try:
+            self._working: dict[Any, Device] = {}
             self._actors = self._start(count)
             self._working = self._wait_for(START)
             if not self._working:
-                raise DeviceError(f"no worker started within {START:.0f} s: the cluster has no room for one")
+                why = self._refused or "the cluster has no room for one"
+                raise DeviceError(f"no worker started within {START:.0f} s: {why}")
+            if self.size < len(self._actors):
+                log.warning("%d of %d workers are there", self.size, len(self._actors))
         except BaseException:
-            self._ray.shutdown()
+            self.close()
             raise
 
     def __enter__(self) -> "RayWorkers":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._ray.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the workers, and of the cluster if it was reached for them alone."""
+        for actor in getattr(self, "_actors", ()):
+            self._ray.kill(actor)
+        if self._is_own:
+            self._ray.shutdown()
 
     @property
     def size(self) -> int:
@@ -235,7 +264,7 @@ class RayWorkers:
           WorkersLost: One of them died, or was silent for longer than the deadline.
           Stopped: `should_stop()` turned true; the answers are left behind.
         """
-        errors, answers = self._ray.exceptions, {}
+        errors, answers, waiting = self._ray.exceptions, {}, {}
         try:
             futures = [getattr(actor, name).remote(*args) for actor, name, args in calls]
             waiting = {future: actor for future, (actor, *_) in zip(futures, calls, strict=True)}
@@ -249,9 +278,14 @@ class RayWorkers:
                 self._check_alive(set(waiting.values()))
             return [answers[future] for future in futures]
         except errors.RayTaskError as error:
+            if isinstance(error.cause, LanesGone):
+                raise WorkersLost("a worker was lost and started again") from error
             raise error.cause from error
-        except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError) as error:
+        except errors.RayError as error:
             raise WorkersLost(f"a worker was lost ({_first_line(error)})") from error
+        finally:
+            for actor in set(waiting.values()):  # nobody waits for these any more
+                actor.stop.remote()
 
     def _check_alive(self, actors: set[Any]) -> None:
         """Raises WorkersLost where a worker hasn't answered for longer than the deadline; it is restarted."""
@@ -271,8 +305,8 @@ class RayWorkers:
         """Returns the work with arrays that were given once for all workers."""
         if work.given is None:
             return work
-        if self._given[0] is not work.given:
-            self._given = (work.given, self._ray.put(work.given))
+        if self._given[0] != work.sweep:
+            self._given = (work.sweep, self._ray.put(work.given))
         return dataclasses.replace(work, given=Shared(self._given[1]))
 
     def _start(self, count: int) -> list[Any]:
@@ -315,14 +349,23 @@ class RayWorkers:
         return {actor: ready[actor] for actor in self._actors if actor in ready}
 
     def _answers(self, futures: Mapping[Any, Any], seconds: float) -> dict[Any, Any]:
-        done: list[Any] = []
-        if futures:
-            done, _ = self._ray.wait(list(futures.values()), num_returns=len(futures), timeout=seconds)
-        found = {}
-        for actor, future in futures.items():
-            if future in done:
-                with contextlib.suppress(self._ray.exceptions.RayActorError):
-                    found[actor] = self._ray.get(future)
+        """Returns the answers of those that answer in time, or are busy but alive, by worker."""
+        found: dict[Any, Any] = {}
+        waiting, until = dict(futures), time.monotonic() + MOST_BUSY
+        while waiting:
+            done, _ = self._ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=seconds)
+            for actor in [actor for actor, future in waiting.items() if future in done]:
+                try:
+                    found[actor] = self._ray.get(waiting.pop(actor))
+                except self._ray.exceptions.RayError as error:
+                    self._refused = _first_line(error)
+            # One that was told to stop may still compile; one that is to be started has no ping either.
+            pings = {actor: actor.ping.remote() for actor in waiting if actor in self._working}
+            asked = list(pings.values())
+            alive = self._ray.wait(asked, num_returns=len(asked), timeout=PING)[0] if asked else []
+            waiting = {actor: waiting[actor] for actor, ping in pings.items() if ping in alive}
+            if time.monotonic() > until:
+                break
         return found
 
 
@@ -339,8 +382,8 @@ class Shared:
         return ray.get(self.reference)
 
 
-def _connect(address: str) -> Any:
-    """Returns the module, connected to a cluster.
+def _connect(address: str) -> tuple[Any, bool]:
+    """Returns the module, connected to a cluster, and whether it wasn't before.
 
     Raises:
       UsageError: It isn't installed.
@@ -355,6 +398,10 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise UsageError("--launcher=ray needs Ray: pip install 'hpjax[ray]'") from error
+    if ray.is_initialized():
+        return ray, False
+    # Ray takes SIGTERM for itself.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
@@ -365,7 +412,11 @@ def _connect(address: str) -> Any:
         token = "" if os.environ.get("RAY_AUTH_MODE") else " (one with tokens needs RAY_AUTH_MODE=token)"
         place = address or "this machine"
         raise DeviceError(f"no Ray cluster at {place}: {_first_line(error)}{token}") from error
-    return ray
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return ray, True
 
 
 def _check_reachable(address: str) -> None:
@@ -382,9 +433,8 @@ def _actor_class(ray: Any) -> type:
     """Returns the class of actors; one thread answers pings while the other trains."""
 
     class Actor(Worker):
-        @ray.method(concurrency_group="aside")
-        def ping(self) -> None:
-            """Answers while another method runs."""
+        ping = ray.method(concurrency_group="aside")(Worker.ping)
+        stop = ray.method(concurrency_group="aside")(Worker.stop)
 
     return Actor
 

@@ -87,7 +87,7 @@ def describe_work(session: Session, first: Trial) -> Work:
     """Returns what the lanes of a trial's group do, for those who train them."""
     spec, inputs = session.spec, (dict(session.datasets.fingerprints), session.files, session.data)
     key = static_key(apply_hyperparameters(spec.config, first.hyperparameters), spec.space.dynamic)
-    return Work(key, spec.config, first, spec.tests_each_epoch, *inputs)
+    return Work(session.name, key, spec.config, first, spec.tests_each_epoch, *inputs)
 
 
 def choose_lanes(
@@ -105,9 +105,11 @@ def choose_lanes(
       task: what it learns.
     """
     lanes, workers, config = work.config.lanes, session.workers, work.of_trial
-    wanted, count = min(trials, MOST_LANES * workers.size, most_unfinished(config) or trials), lanes.count
+    most, count = MOST_LANES * workers.size, lanes.count
     if config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
-        count = count or wanted
+        most = MOST_LANES
+        count = count or min(trials, most, most_unfinished(config) or trials)
+    wanted = min(trials, most, most_unfinished(config) or trials)
     name = f"{work.key} on {len(task.train)} images"
     steps = trials * config.train.epochs * task.steps_per_epoch
     # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
@@ -132,8 +134,16 @@ def limit_lanes(session: Session, layout: Layout) -> Layout:
     most = min(n for n in (layout.lanes_per_shard, limit.at_once, lanes.count) if n)
     per_shard = 1 if lanes.strategy == "sequential" else most
     threads = 1 if limit.at_once else layout.threads
-    session.plans[-1] = dataclasses.replace(session.plans[-1], lanes_per_call=per_shard, threads=threads)
-    return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads)
+    there = session.workers.describe().machine["devices"]
+    devices = min(n for n in (layout.devices, there, lanes.devices) if n)
+    changed = {"threads": threads, "devices": devices}
+    session.plans[-1] = dataclasses.replace(
+        session.plans[-1],
+        lanes_per_call=per_shard,
+        threads=threads,
+        devices=devices * session.workers.size,
+    )
+    return dataclasses.replace(layout, lanes_per_shard=per_shard, **changed)
 
 
 def halve_lanes(used: LaneLimit, keep_population: bool) -> LaneLimit:

@@ -17,7 +17,7 @@ from hpjax.config.paths import expand_path
 from hpjax.config.user_files import keep_own_code
 from hpjax.data.cache import watching_decoding
 from hpjax.data.own import GIVEN
-from hpjax.errors import ConfigError, HpjaxError, OutOfMemory
+from hpjax.errors import ConfigError, DeviceError, HpjaxError, OutOfMemory
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.ops.compiler import use_compilation_cache
 from hpjax.report.curves import label_trials
@@ -35,7 +35,8 @@ from hpjax.store.ranking import Ranking, parse_ranking
 from hpjax.store.records import load_copies, load_epochs, load_trials
 from hpjax.store.rows import EpochRow, TrialRow
 from hpjax.store.settings import SettingRow, summarize_settings
-from hpjax.store.workdir import CONFIG_NAME, SUMMARY_NAME, Resume, Workdir, open_workdir
+from hpjax.store.steps import list_numbers
+from hpjax.store.workdir import CONFIG_NAME, POPULATION, SUMMARY_NAME, Resume, Workdir, open_workdir
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.groups import run_groups
 from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "SweepResult", "load_result", "plan_sweep", "plan_sweep_for", "run_sweep"]
 
 log = logging.getLogger("hpjax")
+
+MOST_LOSSES = 5  # of workers, without a checkpoint in between: it is no accident then
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def run_sweep(
       progress: shows a progress bar on a terminal, plain lines elsewhere.
       data: arrays of your own, `{"train": (x, y), "test": (x, y)}` and perhaps `"validation"`; see
         docs/data.md. `data.name` is then `arrays`.
-      workers: who trains: this process, or those of `hpjax.launch.ray.start_workers`.
+      workers: who trains: this process, or a `hpjax.launch.ray.RayWorkers`.
 
     Returns:
       All trials and epochs, and the best trial.
@@ -214,11 +217,20 @@ def _run_again_and_again(
     Goes on from the last checkpoint with half the lanes when memory runs out, and when workers are lost.
     """
     limit: LaneLimit | None = LaneLimit()
+    saved: list[int] = []
+    losses = 0  # of workers, since a checkpoint was saved
     while limit is not None:
         try:
             used = _run_to_the_end(config, workdir, progress, limit, data, workers)
             limit = None if used is None else halve_lanes(used, keep_population=bool(config.sweep.pbt))
         except WorkersLost as lost:
+            before, saved = saved, list_numbers(workdir.path / POPULATION, "step")
+            losses = losses + 1 if saved == before else 1
+            if losses == MOST_LOSSES:
+                raise DeviceError(
+                    f"workers were lost {losses} times without a checkpoint in between ({lost}): is their "
+                    "memory enough? lower lanes.count, or give them more; the same command goes on"
+                ) from lost
             log.warning("%s: going on from the last checkpoint", lost)
             workers.recover()
         gc.collect()  # what failed may hold on to arrays, in cycles

@@ -7,6 +7,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 import contextlib
 import dataclasses
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -122,6 +123,7 @@ class Session:
       limit: lanes of a device at most, after memory ran out.
       data: arrays that were given in a call, if any.
       workers: who trains.
+      name: tells it from others that they train for.
       lanes_in_use: those of the group that runs; with fewer it would need less memory.
       stores: what is written to.
       tally: what is counted.
@@ -147,7 +149,7 @@ class Session:
     ):
         self.files = hash_files(config)  # before any of it is run
         self.spec, self.workdir, self.limit, self.data = create_spec(config), workdir, limit, data
-        self.workers = workers
+        self.workers, self.name = workers, uuid.uuid4().hex
         self.lanes_in_use = LaneLimit(1, 1)
         self._opened = time.monotonic()
         self._noted = self._opened  # when the tally's wall time was brought up to date

@@ -10,6 +10,7 @@ import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.errors import HpjaxError
 from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
 from hpjax.lanes.engine import Engine, EpochResult, Layout
 from hpjax.lanes.group import trial_hparams
@@ -25,7 +26,7 @@ from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
 
 
-class WorkersLost(Exception):
+class WorkersLost(HpjaxError):
     """A worker, or what runs it, died or hangs: its lanes are gone; says which."""
 
 
@@ -41,6 +42,7 @@ class Work:
     """What the lanes of a group do.
 
     Attributes:
+      sweep: names the sweep, as long as a process has it open.
       key: what its trials have in common.
       config: the sweep's.
       first: one of its trials.
@@ -50,6 +52,7 @@ class Work:
       given: arrays that the sweep was given in a call, if any.
     """
 
+    sweep: str
     key: str
     config: Config
     first: Trial
@@ -240,4 +243,5 @@ class Here:
         should_stop: Callable[[], bool],
     ) -> Engine:
         """Returns lanes on its devices."""
+        tuning.enable(work.config.lanes.tune)
         return Engine(program, task, work.hparams, num_lanes, layout, should_stop)
