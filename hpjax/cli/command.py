@@ -50,7 +50,8 @@ def _run(command: Callable[[], int | None]) -> int:
         return _report(error)
     except KeyboardInterrupt as error:
         print("hpjax: interrupted", file=sys.stderr)
-        return 128 + getattr(error, "signum", signal.SIGINT)
+        # Another library may raise one of its own in place of a `Signalled`.
+        return 128 + getattr(error, "signum", _Received.last or signal.SIGINT)
 
 
 def _report(error: HpjaxError) -> int:
@@ -75,5 +76,10 @@ def _raising_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Received:
+    last = 0  # signal
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
+    _Received.last = number
     raise Signalled(number)

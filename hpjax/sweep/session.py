@@ -19,7 +19,7 @@ import numpy as np
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.parsing import MAX_SEED, to_dict
-from hpjax.errors import CheckpointError, HpjaxError, Signalled
+from hpjax.errors import CheckpointError, HpjaxError
 from hpjax.lanes.engine import Layout
 from hpjax.lanes.program import Program
 from hpjax.report.page import PAGE_NAME, PageSource, write_page
@@ -278,8 +278,11 @@ class Session:
         try:
             with self.signals.at_once():
                 yield
-        except Signalled as error:
-            raise Interrupted(error.signum, self.workdir.path) from None
+        except KeyboardInterrupt as error:  # another library's, perhaps, in place of a `Signalled`
+            signum = getattr(error, "signum", self.signals.received)
+            if not signum:
+                raise
+            raise Interrupted(signum, self.workdir.path) from None
 
     def save(self, run: RunState | None = None, block: bool = False) -> None:
         """Saves a run's lanes (None: between two groups) and where the logs stand."""

@@ -195,3 +195,13 @@ def test_what_is_wrong_is_one_line(start, tmp_path):
         _, text = process.communicate(timeout=120)
         assert process.returncode == 2, text
         assert said in text and len(text.strip().splitlines()) == 1, text
+
+
+def test_it_is_interrupted_before_a_worker_is_there(start, tmp_path):
+    process = start.on_cluster(tmp_path / "w", "--ray_workers=9")  # waits for those that have no room
+    while not _workers():
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert text.strip().splitlines()[-1] == "hpjax: interrupted"
