@@ -69,8 +69,8 @@ def choose_layout(
         programs would, only one lane a call is tried. 0: unknown, many.
       in_step: whether lanes take the same batches most of the time; else each takes its own.
     """
-    num_devices = count_devices(devices)
-    limit = count or min(wanted, FUSED_MAX * num_devices)
+    limit = count or min(wanted, FUSED_MAX * count_devices(devices))
+    num_devices = min(count_devices(devices), limit)  # others would only fill up
     probe = Probe(program, task, hparams, own=not in_step, devices=num_devices)
     per_device = -(-limit // num_devices)
     if limit == 1 or strategy != "auto":
@@ -96,7 +96,7 @@ def count_devices(asked: int) -> int:
 
 def fixed_choice(strategy: str, num_lanes: int, devices: int, most: int = 0) -> Choice:
     """Returns a layout that isn't measured: all lanes (or `most`) in one call per device, or one a call."""
-    num_devices = count_devices(devices)
+    num_devices = min(count_devices(devices), num_lanes)
     per_shard = 1 if strategy == "sequential" else -(-num_lanes // num_devices)
     per_shard = min(per_shard, most or per_shard)
     layout = Layout(per_shard, steps_per_call(), num_devices)

@@ -220,6 +220,11 @@ def test_layouts_are_measured_on_all_devices(program, task):
     engine.run_epoch([Shuffle(5, 0)] * choice.num_lanes, ("test",))
 
 
+def test_no_more_devices_are_used_than_there_are_trials(program, task):
+    assert choose_layout(program, task, TRIALS[0], wanted=1).layout.devices == 1
+    assert choose_layout(program, task, TRIALS[0], wanted=3, strategy="fused").layout == Layout(1, devices=3)
+
+
 def test_memory_is_a_devices_own(program, task):
     one, four = Probe(program, task, TRIALS[0]), Probe(program, task, TRIALS[0], devices=4)
     assert four.memory(2) == pytest.approx(one.memory(2), rel=0.05)
