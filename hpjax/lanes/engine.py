@@ -94,12 +94,8 @@ class Engine:
         should_stop: Callable[[], bool] = lambda: False,
     ):
         self._mesh = first_devices(layout.devices)
-        self.program, self.task, self.layout, self._should_stop = (
-            program.on(self._mesh),
-            task,
-            layout,
-            should_stop,
-        )
+        self.program, self.task, self.layout = program.on(self._mesh), task, layout
+        self._should_stop = should_stop
         for split in [*task.evaluated.values(), *([] if task.streamed else [task.train])]:
             place(split, self._mesh)
         self._num_lanes = num_lanes

@@ -38,7 +38,7 @@ from hpjax.ops.compiler import use_compilation_cache
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.preflight import blaming_models
-from hpjax.sweep.workers import Asked, Device, Here, LaneLimit, Work, WorkersLost
+from hpjax.sweep.workers import Asked, Device, Here, LaneLimit, Work, WorkersLost, find_or_create
 
 log = logging.getLogger("hpjax")
 
@@ -46,7 +46,6 @@ POLL = 0.5  # seconds between two looks at signals and workers while an answer i
 PING = 10.0  # seconds at most after which a worker that is at work is asked whether it is alive
 START = 120.0  # seconds that workers are waited for at first
 MOST_BUSY = 600.0  # seconds that a worker which answers pings is waited for
-PROGRAMS_KEPT = 4  # groups' compiled programs that a worker has at once
 
 
 class LanesGone(Exception):
@@ -100,11 +99,11 @@ class Worker:
         """Has another method that runs end soon: nobody waits for its answer."""
         self._stop.set()
 
-    def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> tuple[Choice, bool]:
-        """Returns how it is to train its lanes, and whether images are streamed."""
+    def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> Choice:
+        """Returns how it is to train its lanes."""
         self._engine = None  # what is left of the group before would take room
         with self._open(work) as (program, task):
-            return Here().choose_layout(work, program, task, asked, limit), task.streamed
+            return Here().choose_layout(work, program, task, asked, limit)
 
     def create_lanes(self, work: Work, num_lanes: int, layout: Layout) -> None:
         """Makes lanes; those that it had are gone."""
@@ -133,12 +132,7 @@ class Worker:
             if work.sweep != self._sweep:
                 self._sweep, self._config, self._datasets = work.sweep, work.config, None
                 self._opened.clear()
-            if work.key not in self._opened:
-                self._opened[work.key] = self._create(work)
-            program = self._opened[work.key] = self._opened.pop(work.key)  # now the newest
-            if len(self._opened) > PROGRAMS_KEPT:
-                del self._opened[next(iter(self._opened))]
-            yield program
+            yield find_or_create(self._opened, work.key, lambda: self._create(work))
 
     def _create(self, work: Work) -> tuple[Program, Task]:
         if hash_files(work.config) != work.files:
@@ -234,8 +228,8 @@ class RayWorkers:
         del program, task
         if self._missing and self._ray.wait(self._missing, timeout=0)[0]:
             self._working = self._wait_for(self._deadline)
-        (found,) = self.ask([(next(iter(self._working)), "choose_layout", (self._sent(work), asked, limit))])
-        return found[0]
+        call = (next(iter(self._working)), "choose_layout", (self._sent(work), asked, limit))
+        return self.ask([call])[0]
 
     def create_lanes(
         self, work: Work, program: Program, task: Task, num_lanes: int, layout: Layout, should_stop: Any

@@ -27,11 +27,9 @@ from hpjax.sweep.planning import (
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.selection import forget_kept, read_test, select_winner
 from hpjax.sweep.session import Group, Interrupted, RunState, Session
-from hpjax.sweep.workers import LaneLimit
+from hpjax.sweep.workers import LaneLimit, find_or_create
 
 log = logging.getLogger("hpjax")
-
-PROGRAMS_KEPT = 4  # groups' compiled programs that live at once
 
 
 def run_groups(session: Session) -> None:
@@ -102,15 +100,13 @@ def _release_datasets(session: Session, config: Config) -> None:
 
 def _find_program(session: Session, key: str, config: Config, dataset: Dataset) -> Program:
     """Returns the group's program; a search comes back to a group, and finds it traced and compiled."""
-    programs = session.programs
-    program = programs.pop(key, None)
-    if program is None:
+
+    def create() -> Program:
         program = create_program(config, dataset)
         session.check_weights()  # it has just read them
-    programs[key] = program  # now the newest
-    if len(programs) > PROGRAMS_KEPT:
-        del programs[next(iter(programs))]
-    return program
+        return program
+
+    return find_or_create(session.programs, key, create)
 
 
 def _begin(

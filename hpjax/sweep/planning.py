@@ -105,11 +105,11 @@ def choose_lanes(
       task: what it learns.
     """
     lanes, workers, config = work.config.lanes, session.workers, work.of_trial
-    most, count = MOST_LANES * workers.size, lanes.count
+    # A population's size is no matter of who trains it.
+    most = MOST_LANES if config.sweep.pbt else MOST_LANES * workers.size
+    wanted, count = min(trials, most, most_unfinished(config) or trials), lanes.count
     if config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
-        most = MOST_LANES
-        count = count or min(trials, most, most_unfinished(config) or trials)
-    wanted = min(trials, most, most_unfinished(config) or trials)
+        count = count or wanted
     name = f"{work.key} on {len(task.train)} images"
     steps = trials * config.train.epochs * task.steps_per_epoch
     # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
@@ -136,14 +136,11 @@ def limit_lanes(session: Session, layout: Layout) -> Layout:
     threads = 1 if limit.at_once else layout.threads
     there = session.workers.describe().machine["devices"]
     devices = min(n for n in (layout.devices, there, lanes.devices) if n)
-    changed = {"threads": threads, "devices": devices}
+    all_devices = devices * session.workers.size
     session.plans[-1] = dataclasses.replace(
-        session.plans[-1],
-        lanes_per_call=per_shard,
-        threads=threads,
-        devices=devices * session.workers.size,
+        session.plans[-1], lanes_per_call=per_shard, threads=threads, devices=all_devices
     )
-    return dataclasses.replace(layout, lanes_per_shard=per_shard, **changed)
+    return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads, devices=devices)
 
 
 def halve_lanes(used: LaneLimit, keep_population: bool) -> LaneLimit:

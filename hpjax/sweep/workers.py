@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from hpjax.sweep.inputs import Files
 from hpjax.sweep.surroundings import describe_surroundings
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
+
+T = TypeVar("T")
+PROGRAMS_KEPT = 4  # groups' compiled programs that live at once in a process
 
 
 class WorkersLost(HpjaxError):
@@ -245,3 +248,12 @@ class Here:
         """Returns lanes on its devices."""
         tuning.enable(work.config.lanes.tune)
         return Engine(program, task, work.hparams, num_lanes, layout, should_stop)
+
+
+def find_or_create(programs: dict[str, T], key: str, create: Callable[[], T]) -> T:
+    """Returns what there is under a key, or creates it; it is the newest then, and the oldest may go."""
+    found = programs.pop(key, None)
+    programs[key] = create() if found is None else found
+    if len(programs) > PROGRAMS_KEPT:
+        del programs[next(iter(programs))]
+    return programs[key]

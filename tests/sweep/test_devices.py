@@ -11,26 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_network import MODEL
+from tiny_sweep import write_sweep
 
 ROOT = Path(__file__).parents[2]
-CONFIG = f"""
-from hpjax.config import get_default
-from hpjax.sweep import events
-
-events.CHECKPOINT_SHARE = 1.0  # epochs this short would hardly ever be saved
-
-def get_config():
-    config = get_default()
-    config.model.name = {MODEL["name"]!r}
-    config.data.name, config.data.image_size = "digits", 12
-    config.data.max_train_examples, config.data.max_test_examples = 50, 30
-    config.train.batch_size, config.train.epochs = 12, 3
-    config.sweep.space = {{"learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)}}
-    config.lanes.strategy, config.lanes.count = "fused", 5
-    config.trackers = ()
-    return config
-"""
+CONFIG = write_sweep(epochs=3, lanes=5)
 PBT = ("--config.sweep.metric=train_loss", "--config.sweep.pbt.every_epochs=1")
 
 
