@@ -10,6 +10,7 @@ workdir of its own under --runs. After each, its runs are written into benchmark
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from absl import app, flags
 from study_page import EXPERIMENTS
 from systems.provenance import cpu_name, describe_run, gpu_name
 
+from hpjax.models.pretrained import hash_weights
+
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "study.json"
 
@@ -28,6 +31,7 @@ FULL = flags.DEFINE_bool("full", False, "run the experiments; otherwise only the
 DIR = flags.DEFINE_string("dir", "data", "folder that holds seg_train/ and seg_test/")
 RUNS = flags.DEFINE_string("runs", "runs/study", "folder of the workdirs")
 WEIGHTS = flags.DEFINE_string("weights", "imagenet", "what ResNet18 starts from: model.pretrained")
+WEIGHTS_NOTE = flags.DEFINE_string("weights_note", "", "where those weights are from, for the page")
 ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "which experiments are run")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "of the custom CNN; ResNet18 takes the first")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "side of the images in pixels")
@@ -68,6 +72,7 @@ def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]
             "setting": _setting(trial, experiment.varied),
             "seed": seed,
             "pretrained": experiment.pretrained,
+            **({"weights": _weights()} if experiment.pretrained else {}),
             "workdir": workdir.name,
             "trial": int(trial["trial"]),
             "epochs": [_epoch(row) for row in epochs if row["trial"] == trial["trial"]],
@@ -94,6 +99,13 @@ def _setting(trial: Mapping[str, str], varied: str) -> dict[str, float]:
 def _epoch(row: Mapping[str, str]) -> dict[str, float]:
     names = ("train_loss", "test_loss", "test_accuracy")
     return {name: float(row[name]) for name in names} | {"seconds": float(row["epoch_seconds"])}
+
+
+def _weights() -> dict[str, str]:
+    """What ResNet18 starts from, by name and content; of a path the file's name only."""
+    given = WEIGHTS.value
+    name = os.path.basename(given) if os.path.exists(given) else given
+    return {"name": name, "sha256": hash_weights(given), "note": WEIGHTS_NOTE.value}
 
 
 def _device() -> str:
