@@ -12,7 +12,7 @@ from absl import flags
 from hpjax.cli.arguments import Arguments, parse_arguments
 from hpjax.cli.command import run_command
 from hpjax.cli.host_memory import restart_with_kept_memory
-from hpjax.cli.options import run_with_help
+from hpjax.cli.options import refusing_flags, run_with_help
 from hpjax.cli.overrides import with_fields
 from hpjax.config import Config, parse_config, to_dict
 from hpjax.errors import UsageError
@@ -70,13 +70,13 @@ def _parse(argv: Sequence[str]) -> _Asked:
     flags.DEFINE_float("high", 10.0, "", 1e-30, 1e30, flag_values=values)
     flags.DEFINE_integer("steps", 200, "", _PARTS, 1_000_000, flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
-    try:
+    with refusing_flags():
         rest = values(list(argv), known_only=True)
-    except flags.Error as error:
-        raise UsageError(str(error)) from error
     if values.low >= values.high:
         raise UsageError(f"--low={values.low:g} is not allowed: expected less than --high={values.high:g}")
     arguments = parse_arguments([*rest, *([f"--workdir={values.workdir}"] if values.workdir else [])])
+    if arguments.ray:
+        raise UsageError("--launcher=ray is not allowed: the rates are tested in this process")
     if arguments.plan or arguments.spaces:
         flag = "--plan" if arguments.plan else f"--space={next(iter(arguments.spaces.values()))}"
         raise UsageError(f"{flag} is not allowed: expected --low and --high: no other axis varies")

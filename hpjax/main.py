@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,12 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Arguments) -> int:
-    # The compiler for CUDA is asked, or workers train: jax itself would take a GPU.
-    if arguments.plan_for or arguments.ray:
-        os.environ["JAX_PLATFORMS"] = "cpu"
     # Only now: a wrong command line is answered before jax is loaded.
+    import jax
+
     from hpjax import sweep
 
+    if arguments.plan_for:  # the compiler for CUDA is asked; jax itself would take a GPU
+        jax.config.update("jax_platforms", "cpu")
     with arguments.naming_flags(), _workers(arguments) as given:
         if arguments.plan_for:
             print(sweep.plan_sweep_for(arguments.config, arguments.plan_for, progress=True))

@@ -44,6 +44,12 @@ def test_the_range_is_what_gets_half_as_far_as_the_best():
     assert "2 to 1 in 200 steps; 10 and above diverge" in first and "search among them" in second
 
 
+def test_a_cluster_is_refused(tmp_path, capsys):
+    (tmp_path / "config.py").write_text(CONFIG)
+    assert main(["lr_range", f"--config={tmp_path / 'config.py'}", "--launcher=ray"]) == 2
+    assert "--launcher=ray is not allowed" in capsys.readouterr().err
+
+
 def test_a_rate_that_starts_badly_makes_no_lower_one_look_good():
     tested = [RateTrial(1e-6, (2.0, 2.1)), RateTrial(1e-3, (1.9, 1.2)), RateTrial(1e-2, (3.5, 1.0))]
     found = find_rate_range(tested)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from hpjax.cli.config_file import find_config_file, load_config_file
+from hpjax.cli.options import refusing_flags
 from hpjax.cli.overrides import take_config, with_fields
 from hpjax.cli.reference import describe_fields
 from hpjax.config.fields import FIELDS, Config
@@ -129,8 +130,11 @@ def _ray_options(chosen: dict[str, Any]) -> RayOptions | None:
     if chosen["launcher"] == "ray":
         if chosen["for"]:
             raise UsageError("--launcher=ray is not allowed with --for: nothing is trained then")
-        return RayOptions(chosen["ray_address"], chosen["ray_workers"], chosen["ray_deadline"])
-    for name in ("ray_address", "ray_workers"):
+        deadline = 60.0 if chosen["ray_deadline"] is None else chosen["ray_deadline"]
+        if not 1.0 <= deadline <= 86400.0:  # nan too
+            raise UsageError(f"--ray_deadline={deadline} is not allowed: expected seconds, 1 to 86400")
+        return RayOptions(chosen["ray_address"], chosen["ray_workers"], deadline)
+    for name in ("ray_address", "ray_workers", "ray_deadline"):
         if chosen[name]:
             raise UsageError(f"--{name} is not allowed alone: expected --launcher=ray --{name}=…")
     return None
@@ -158,7 +162,7 @@ def _parse_flags(argv: list[str]) -> dict[str, Any]:
     flags.DEFINE_enum("launcher", "local", ["local", "ray"], "", flag_values=values)
     flags.DEFINE_string("ray_address", "", "", flag_values=values)
     flags.DEFINE_integer("ray_workers", 0, "", lower_bound=0, upper_bound=10_000, flag_values=values)
-    flags.DEFINE_float("ray_deadline", 60.0, "", lower_bound=1.0, flag_values=values)
+    flags.DEFINE_float("ray_deadline", None, "", flag_values=values)
     if rest := values(argv)[1:]:
         raise UsageError(f"argument {rest[0]!r} is not allowed: expected only flags, as in --plan")
     return values.flag_values_dict()
@@ -167,14 +171,14 @@ def _parse_flags(argv: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _explaining_flags() -> Iterator[None]:
     """Says what absl refuses; a flag that is called as a field answers with the field's."""
-    try:
-        yield
-    except flags.UnrecognizedFlagError as error:
-        if meant := find_field(error.flagname, FIELDS):
-            raise UsageError(f"--{error.flagname} is no flag; did you mean --config.{meant}=…?") from error
-        raise UsageError(str(error)) from error
-    except flags.Error as error:
-        raise UsageError(str(error).removeprefix("ERROR:: ")) from error
+    with refusing_flags():
+        try:
+            yield
+        except flags.UnrecognizedFlagError as error:
+            if meant := find_field(error.flagname, FIELDS):
+                text = f"--{error.flagname} is no flag; did you mean --config.{meant}=…?"
+                raise UsageError(text) from error
+            raise
 
 
 @contextlib.contextmanager
@@ -193,7 +197,7 @@ def _as_typed(error: ConfigError, fields: frozenset[str], spaces: dict[str, str]
     if any(_is_below(error.key, typed) for typed in fields):
         return ConfigError(f"--config.{error.key}", error.value, error.allowed)
     if spaces and _is_below(error.key, "sweep.enqueue"):
-        cure = "--config.sweep.enqueue=() leaves out the settings that the config runs first"
+        cure = "--config.sweep.enqueue= leaves out the settings that the config runs first"
         return ConfigError(error.key, error.value, f"{error.allowed}; {cure}")
     return error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,11 @@ def find_config_file(name: str) -> str:
       name: as it was typed: a path; or `wd`, `wd.py` or `configs/wd.py`, from any folder.
     """
     path = Path(name)
-    if path.exists() or path.parent not in (Path("."), Path("configs")) or path.suffix not in ("", ".py"):
+    if (
+        os.path.exists(name)
+        or path.parent not in (Path("."), Path("configs"))
+        or path.suffix not in ("", ".py")
+    ):
         return name
     return str(list_configs().get(path.stem, name))
 
@@ -59,7 +64,7 @@ def load_config_file(name: str) -> dict[str, Any]:
     Raises:
       HpjaxError: There is no such file, it fails, or it gives something else.
     """
-    file, argument = (name, "") if Path(name).is_file() else name.partition(":")[::2]
+    file, argument = (name, "") if os.path.isfile(name) else name.partition(":")[::2]
     path = Path(file)
     try:
         content = path.read_bytes()

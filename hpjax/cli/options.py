@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from hpjax.cli.command import run_command
-from hpjax.errors import ConfigError, UsageError
+from hpjax.errors import ConfigError, UsageError, text_of
 
 HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
@@ -20,6 +20,17 @@ def run_with_help(argv: Sequence[str], text: str, run: Callable[[], int | None])
 def wants_help(argv: Sequence[str]) -> bool:
     """Returns whether a command line asks for help."""
     return any(argument in HELP_FLAGS for argument in argv[1:])
+
+
+@contextlib.contextmanager
+def refusing_flags() -> Iterator[None]:
+    """Raises UsageError for what absl refuses, and for a `--flagfile` that it can't read."""
+    try:
+        yield
+    except flags.Error as error:
+        raise UsageError(str(error).removeprefix("ERROR:: ")) from error
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--flagfile can't be read: {text_of(error)}") from error
 
 
 def parse_options(
@@ -42,10 +53,8 @@ def parse_options(
             flags.DEFINE_integer(name, default, "", lower_bound=1, flag_values=values)
         else:
             flags.DEFINE_string(name, None if default is ... else default, "", flag_values=values)
-    try:
+    with refusing_flags():
         others = values(list(argv))[1:]
-    except flags.Error as error:
-        raise UsageError(str(error).removeprefix("ERROR:: ")) from error
     given = values.flag_values_dict()
     for name, default in defaults.items():
         if default is ... and not given[name]:

@@ -94,6 +94,8 @@ def read_value(key: str, text: str) -> Any:
         kind = object  # a tuple, with brackets or without: shells take these for their own
     if kind is str:
         return text
+    if kind is tuple and not text.strip():
+        return ()  # needs no quotes, as brackets do in a shell
     if kind is bool:
         return _TRUTHS.get(text.lower(), text)
     if kind in (int, float):

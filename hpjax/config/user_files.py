@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +18,23 @@ _modules: dict[tuple[Path, str], ModuleType] = {}
 
 
 @contextlib.contextmanager
-def keep_own_code() -> Iterator[None]:
-    """While it lasts, a file counts as it was when it was first read: no run mixes two states of it."""
+def keep_own_code(known: Mapping[Path, OwnCode] | None = None) -> Iterator[None]:
+    """While it lasts, a file counts as it was when it was first read: no run mixes two states of it.
+
+    Args:
+      known: files as they were read by another process, from its `kept_code`; None: those of this one.
+    """
     global _kept
-    before, _kept = _kept, {} if _kept is None else _kept
+    before, _kept = _kept, dict(known) if known is not None else {} if _kept is None else _kept
     try:
         yield
     finally:
         _kept = before
+
+
+def kept_code() -> dict[Path, OwnCode]:
+    """Returns the files that were read since `keep_own_code` was entered."""
+    return dict(_kept or {})
 
 
 def load_from_file(key: str, name: str, form: str) -> tuple[Path, Any]:

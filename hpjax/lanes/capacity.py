@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,12 +126,7 @@ def _estimate(probe: Probe, choice: Choice) -> Choice:
 
 def _host_threads() -> int:
     """Returns how many calls are worth running at once: on a CPU, operations don't fill all cores alone."""
-    return _usable_cores() if jax.default_backend() == "cpu" else 1
-
-
-def _usable_cores() -> int:
-    # macOS can't say which cores a process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return memory.usable_cores() if jax.default_backend() == "cpu" else 1
 
 
 def _lanes_that_fit(probe: Probe, wanted: int) -> int:

@@ -6,7 +6,6 @@ goes on from its last checkpoint with those that are left, and with the lost one
 it, perhaps on another node.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -16,151 +15,29 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 import hpjax
 from hpjax.cli.host_memory import kept_memory_environment
-from hpjax.config.fields import Config
-from hpjax.config.user_files import keep_own_code
-from hpjax.errors import DeviceError, HpjaxError, UsageError, WorkdirError
+from hpjax.errors import DeviceError, UsageError
 from hpjax.lanes.capacity import Choice
-from hpjax.lanes.engine import Engine, Layout, Stopped
-from hpjax.lanes.exhaustion import is_out_of_memory
-from hpjax.lanes.group import create_program, create_task
+from hpjax.lanes.engine import Layout, Stopped
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.launch.lanes import SpreadLanes
-from hpjax.ops.compiler import use_compilation_cache
-from hpjax.sweep.datasets import Datasets
-from hpjax.sweep.inputs import hash_files
-from hpjax.sweep.preflight import blaming_models
-from hpjax.sweep.workers import Asked, Device, Here, LaneLimit, Work, WorkersLost, find_or_create
+from hpjax.launch.worker import LanesGone, Shared, Worker
+from hpjax.sweep.workers import Asked, Device, LaneLimit, Work, WorkersLost
 
 log = logging.getLogger("hpjax")
 
 POLL = 0.5  # seconds between two looks at signals and workers while an answer is awaited
 PING = 10.0  # seconds at most after which a worker that is at work is asked whether it is alive
 START = 120.0  # seconds that workers are waited for at first
+LONGEST = 86400.0  # seconds of a deadline
 MOST_BUSY = 600.0  # seconds that a worker which answers pings is waited for
-
-
-class LanesGone(Exception):
-    """A worker was restarted since it was given lanes."""
-
-
-class Worker:
-    """What runs in a worker's process; every method returns plain values and arrays of the host."""
-
-    def __init__(self) -> None:
-        self._sweep = ""  # what its data sets and programs belong to
-        self._datasets: Datasets | None = None
-        self._cores: list[int] = []  # that it keeps to
-        self._opened: dict[str, tuple[Program, Task]] = {}
-        self._engine: Engine | None = None
-        self._config = Config()
-        self._stop = threading.Event()  # what it does is wanted no more
-
-    def locate(self) -> tuple[str, str]:
-        """Returns its node, and the version of hpjax there."""
-        import ray
-
-        self._stop.clear()
-        return ray.get_runtime_context().get_node_id(), hpjax.__version__
-
-    def keep_to(self, part: int, parts: int) -> None:
-        """Uses only one of so many equal parts of its cores: others have the rest.
-
-        For good: XLA's threads are those of the cores that there are when it is first used.
-        """
-        if hasattr(os, "sched_setaffinity") and not self._cores:
-            cores = sorted(os.sched_getaffinity(0))
-            each = max(1, len(cores) // parts)
-            first = part * each % len(cores)
-            self._cores = cores[first : first + each]
-            os.sched_setaffinity(0, self._cores)
-
-    def describe(self) -> Device:
-        """Returns what it trains on."""
-        use_compilation_cache()
-        return Here().describe()
-
-    def available_bytes(self) -> int:
-        """Returns how much memory it has left."""
-        return Here().available_bytes()
-
-    def ping(self) -> None:
-        """Answers while another method runs."""
-
-    def stop(self) -> None:
-        """Has another method that runs end soon: nobody waits for its answer."""
-        self._stop.set()
-
-    def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> Choice:
-        """Returns how it is to train its lanes."""
-        self._engine = None  # what is left of the group before would take room
-        with self._open(work) as (program, task):
-            return Here().choose_layout(work, program, task, asked, limit)
-
-    def create_lanes(self, work: Work, num_lanes: int, layout: Layout) -> None:
-        """Makes lanes; those that it had are gone."""
-        with self._open(work) as (program, task):
-            self._stop.clear()
-            self._engine = None  # before there are others
-            self._engine = Here().create_lanes(work, program, task, num_lanes, layout, self._stop.is_set)
-            self._engine.program.traces.clear()  # those of lanes before are counted
-
-    def drop_lanes(self) -> None:
-        """Lets go of its lanes."""
-        self._engine = None
-
-    def call(self, name: str, *args: Any) -> Any:
-        """Returns what a method, or property, of the engine gives."""
-        if self._engine is None:
-            raise LanesGone
-        with _picklable(), blaming_models(self._config):
-            found = getattr(self._engine, name)
-            return jax.device_get(found(*args) if callable(found) else found)
-
-    @contextlib.contextmanager
-    def _open(self, work: Work) -> Iterator[tuple[Program, Task]]:
-        """Enters what a group is compiled for, of the same code, weights and images as the sweep's."""
-        with _picklable(), keep_own_code(), blaming_models(work.config):
-            if work.sweep != self._sweep:
-                self._sweep, self._config, self._datasets = work.sweep, work.config, None
-                self._opened.clear()
-            yield find_or_create(self._opened, work.key, lambda: self._create(work))
-
-    def _create(self, work: Work) -> tuple[Program, Task]:
-        if hash_files(work.config) != work.files:
-            raise WorkdirError(
-                "a worker has other code or weights than the sweep: files that the config names must be the "
-                "same, under the same path, on every node"
-            )
-        config, place = work.of_trial, Path("the sweep")
-        if self._datasets is None:
-            given = work.given.fetch() if isinstance(work.given, Shared) else work.given
-            self._datasets = Datasets(work.config, place, {}, given)
-        self._datasets.fingerprints.update(work.fingerprints)
-        self._datasets.keep_only([config])
-        dataset = self._datasets.load(config)
-        return create_program(config, dataset), create_task(config, dataset, work.tests_each_epoch)
-
-
-@contextlib.contextmanager
-def _picklable() -> Iterator[None]:
-    """Has errors be such as another process can read, memory that ran out among them."""
-    try:
-        yield
-    except (HpjaxError, Stopped):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise MemoryError(str(error)) from None
-        raise RuntimeError(f"in a worker: {type(error).__name__}: {error}") from error
 
 
 class RayWorkers:
@@ -169,7 +46,7 @@ class RayWorkers:
     Args:
       address: of the cluster; empty: one is started on this machine, and ends with this process.
       count: how many workers; 0: one per GPU of the cluster, or one per node where it has none.
-      deadline: seconds that a worker may stay silent before it counts as lost.
+      deadline: seconds that a worker may stay silent before it counts as lost; a day at most.
 
     Raises:
       UsageError: Ray isn't installed.
@@ -178,10 +55,11 @@ class RayWorkers:
 
     def __init__(self, address: str = "", count: int = 0, deadline: float = 60.0):
         self._ray, self._is_own = _connect(address)
-        self._deadline, self._refused = deadline, ""
+        _leave_gpus()
+        self._deadline, self._refused = min(deadline, LONGEST), ""
         self._given: tuple[str, Any] = ("", None)
         self._pings: dict[Any, tuple[Any, float]] = {}
-        self._missing: list[Any] = []  # what those will answer that aren't there yet
+        self._missing: dict[Any, Any] = {}  # what those will answer that aren't there yet
         try:
             self._working: dict[Any, Device] = {}
             self._actors = self._start(count)
@@ -226,10 +104,15 @@ class RayWorkers:
     ) -> Choice:
         """Returns what the first of them has measured; takes in those that have come since the last group."""
         del program, task
-        if self._missing and self._ray.wait(self._missing, timeout=0)[0]:
+        if self._has_come():
             self._working = self._wait_for(self._deadline)
-        call = (next(iter(self._working)), "choose_layout", (self._sent(work), asked, limit))
-        return self.ask([call])[0]
+            if not self._working:
+                raise WorkersLost("no worker is left")
+        first = next(iter(self._working))
+        (choice,) = self.ask([(first, "choose_layout", (self._sent(work), asked, limit))])
+        # What is decided later by its times is remembered here, and is true of such a device alone.
+        key = choice.key and f"{choice.key} on {self._working[first].machine['processor']}"
+        return dataclasses.replace(choice, key=key)
 
     def create_lanes(
         self, work: Work, program: Program, task: Task, num_lanes: int, layout: Layout, should_stop: Any
@@ -242,8 +125,10 @@ class RayWorkers:
         """Waits for those that Ray restarts, a while for all, and then until there is one."""
         self._pings.clear()
         self._working = self._wait_for(self._deadline)
-        while not self._working:
+        if not self._working:
             log.warning("no worker is left: waiting for Ray to start one")
+        while not self._working:
+            time.sleep(POLL)
             self._working = self._wait_for(self._deadline)
         log.warning("%d of %d workers are there", self.size, len(self._actors))
 
@@ -304,11 +189,12 @@ class RayWorkers:
         return dataclasses.replace(work, given=Shared(self._given[1]))
 
     def _start(self, count: int) -> list[Any]:
-        resources, nodes = self._ray.cluster_resources(), [n for n in self._ray.nodes() if n["Alive"]]
-        gpus = int(resources.get("GPU", 0))
+        gpus = int(self._ray.cluster_resources().get("GPU", 0))
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [resources for resources in alive if resources.get("CPU", 0) >= 1]  # a head may offer none
         workers = count or gpus or len(nodes)
-        per_node = -(-workers // len(nodes))
-        cores = min(int(node["Resources"].get("CPU", 0)) for node in nodes)
+        per_node = -(-workers // max(1, len(nodes)))
+        cores = min((int(resources["CPU"]) for resources in nodes), default=0)
         needs = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": max(1, cores // per_node)}
         options = {
             **needs,
@@ -318,62 +204,82 @@ class RayWorkers:
         }
         self._has_gpus = bool(gpus)
         actor = self._ray.remote(concurrency_groups={"aside": 1})(_actor_class(self._ray)).options(**options)
-        return [actor.remote() for _ in range(workers)]
+        return [actor.remote() for _ in range(max(1, workers))]  # one that finds no room is told of
+
+    def _has_come(self) -> bool:
+        """Returns whether a worker that was missing is there."""
+        for actor, future in self._missing.items():
+            if self._ray.wait([future], timeout=0)[0]:
+                try:
+                    self._ray.get(future)
+                    return True
+                except self._ray.exceptions.RayError:  # told at once while Ray restarts it
+                    self._missing[actor] = actor.locate.remote(os.getcwd())
+        return False
 
     def _wait_for(self, seconds: float) -> dict[Any, Device]:
         """Returns the workers that answer in time, and what they train on."""
-        asked = {actor: actor.locate.remote() for actor in self._actors}
-        located = self._answers(asked, seconds)
-        self._missing = [future for actor, future in asked.items() if actor not in located]
+        folder = os.getcwd()
+        located = self._answers("locate", {actor: (folder,) for actor in self._actors}, seconds)
+        self._missing = {a: a.locate.remote(folder) for a in self._actors if a not in located}
         for _, version in located.values():
             if version != hpjax.__version__:
                 raise DeviceError(f"a worker has hpjax {version}, this process {hpjax.__version__}")
         on_node, seen = Counter(node for node, _ in located.values()), Counter()
-        told = {}
+        parts = {}
         for actor, (node, _) in located.items():
             if self._has_gpus:
                 break  # cores only feed them: all may use all of them
-            told[actor] = actor.keep_to.remote(seen[node], on_node[node])
+            parts[actor] = seen[node], on_node[node]
             seen[node] += 1
-        self._answers(told, seconds)
-        ready = self._answers({actor: actor.describe.remote() for actor in located}, seconds)
+        self._answers("keep_to", parts, seconds)
+        ready = self._answers("describe", {actor: () for actor in located}, seconds)
         kinds = {repr(device.machine) for device in ready.values()}
         if len(kinds) > 1:
             log.warning("workers differ (%s): so do the last bits of what they give", "; ".join(kinds))
         return {actor: ready[actor] for actor in self._actors if actor in ready}
 
-    def _answers(self, futures: Mapping[Any, Any], seconds: float) -> dict[Any, Any]:
-        """Returns the answers of those that answer in time, or are busy but alive, by worker."""
+    def _answers(self, name: str, calls: Mapping[Any, tuple], seconds: float) -> dict[Any, Any]:
+        """Returns what a method gives of those that answer in time, or are busy but alive, by worker.
+
+        Args:
+          name: of the method.
+          calls: its arguments, by worker.
+          seconds: to wait; one that Ray restarts meanwhile is asked again.
+        """
         found: dict[Any, Any] = {}
-        waiting, until = dict(futures), time.monotonic() + MOST_BUSY
-        while waiting:
-            done, _ = self._ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=seconds)
+        waiting = {actor: getattr(actor, name).remote(*args) for actor, args in calls.items()}
+        begun = time.monotonic()
+        until = begun + seconds
+        while waiting and time.monotonic() < begun + MOST_BUSY:
+            done, _ = self._ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=POLL)
+            restarting = []
             for actor in [actor for actor, future in waiting.items() if future in done]:
                 try:
                     found[actor] = self._ray.get(waiting.pop(actor))
                 except self._ray.exceptions.RayError as error:
                     self._refused = _first_line(error)
+                    if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+                        restarting.append(actor)
+            if time.monotonic() < until:
+                if restarting:
+                    time.sleep(POLL)  # that it is away is told at once
+                waiting |= {actor: getattr(actor, name).remote(*calls[actor]) for actor in restarting}
+                continue
             # One that was told to stop may still compile; one that is to be started has no ping either.
             pings = {actor: actor.ping.remote() for actor in waiting if actor in self._working}
             asked = list(pings.values())
             alive = self._ray.wait(asked, num_returns=len(asked), timeout=PING)[0] if asked else []
             waiting = {actor: waiting[actor] for actor, ping in pings.items() if ping in alive}
-            if time.monotonic() > until:
-                break
+            until = time.monotonic() + seconds
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """Arrays that lie in the cluster's object store."""
-
-    reference: Any
-
-    def fetch(self) -> Any:
-        """Returns them."""
-        import ray
-
-        return ray.get(self.reference)
+def _leave_gpus() -> None:
+    """Keeps this process on its CPU: it trains nothing, and a worker needs all of a GPU's memory."""
+    jax.config.update("jax_platforms", "cpu")
+    if jax.default_backend() != "cpu":
+        log.warning("this process uses a GPU already; make workers before anything is computed")
 
 
 def _connect(address: str) -> tuple[Any, bool]:
@@ -402,7 +308,7 @@ def _connect(address: str) -> tuple[Any, bool]:
             ray.init(address=address, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray's own are of many classes
         token = "" if os.environ.get("RAY_AUTH_MODE") else " (one with tokens needs RAY_AUTH_MODE=token)"
         place = address or "this machine"
         raise DeviceError(f"no Ray cluster at {place}: {_first_line(error)}{token}") from error

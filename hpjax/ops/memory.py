@@ -21,10 +21,15 @@ def cache_dir() -> pathlib.Path:
 
 
 def device_name() -> str:
-    """Returns backend and device kind; for a CPU, whose kind says nothing, its model and core count."""
+    """Returns backend and device kind; for a CPU, whose kind says nothing, its model and the cores in use."""
     backend = target.backend()
-    kind = f"{_cpu_model()} x{os.cpu_count()}" if backend == "cpu" else target.device_kind()
+    kind = f"{_cpu_model()} x{usable_cores()}" if backend == "cpu" else target.device_kind()
     return f"{backend} {kind}"
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use; macOS can't say, and there it is how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_path() -> pathlib.Path:

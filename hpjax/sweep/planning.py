@@ -6,6 +6,7 @@ import logging
 import time
 
 from hpjax.config.hyperparameters import apply_hyperparameters, static_key
+from hpjax.config.user_files import kept_code
 from hpjax.data.dataset import Dataset
 from hpjax.errors import OutOfMemory
 from hpjax.lanes.capacity import Choice
@@ -85,9 +86,9 @@ def note_setup(session: Session, start: float) -> None:
 
 def describe_work(session: Session, first: Trial) -> Work:
     """Returns what the lanes of a trial's group do, for those who train them."""
-    spec, inputs = session.spec, (dict(session.datasets.fingerprints), session.files, session.data)
+    spec, inputs = session.spec, (dict(session.datasets.fingerprints), session.files, kept_code())
     key = static_key(apply_hyperparameters(spec.config, first.hyperparameters), spec.space.dynamic)
-    return Work(session.name, key, spec.config, first, spec.tests_each_epoch, *inputs)
+    return Work(session.name, key, spec.config, first, spec.tests_each_epoch, *inputs, session.data)
 
 
 def choose_lanes(

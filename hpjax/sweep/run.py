@@ -252,7 +252,12 @@ def _run_to_the_end(
             session.write_tables(finished=True, more=found)
             session.write_page()
     except Exception as error:
-        if session is None or not is_out_of_memory(error):
+        lost = isinstance(error, WorkersLost)
+        if session is None or not (lost or is_out_of_memory(error)):
+            raise
+        if signum := session.signals.received:  # which is why a worker died, perhaps
+            raise Interrupted(signum, workdir.path) from error
+        if lost:
             raise
         return session.lanes_in_use
     return None

@@ -1,8 +1,8 @@
 """Who trains the lanes of a group: this process, or others that a launcher has started."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.config.own_code import OwnCode
 from hpjax.errors import HpjaxError
 from hpjax.lanes.capacity import Choice, choose_layout, count_devices, device_memory_limit, fixed_choice
 from hpjax.lanes.engine import Engine, EpochResult, Layout
@@ -19,6 +20,7 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.lanes.task import Task
 from hpjax.ops import tuning
+from hpjax.ops.memory import usable_cores
 from hpjax.search.trial import Trial
 from hpjax.sweep.inputs import Files
 from hpjax.sweep.surroundings import describe_surroundings
@@ -52,6 +54,7 @@ class Work:
       tests_each_epoch: whether the test split is evaluated each epoch.
       fingerprints: of the sweep's data sets.
       files: hashes of the code and the weights that shape its results.
+      code: of the user's own, as it was read when the sweep began.
       given: arrays that the sweep was given in a call, if any.
     """
 
@@ -62,6 +65,7 @@ class Work:
     tests_each_epoch: bool
     fingerprints: dict[str, str]
     files: Files
+    code: Mapping[Path, OwnCode]
     given: Any = None
 
     @property
@@ -219,7 +223,7 @@ class Here:
         """Returns what it trains on."""
         kind = jax.devices()[0].device_kind
         if jax.default_backend() == "cpu":
-            kind = f"{kind} ({os.cpu_count()} cores)"
+            kind = f"{kind} ({usable_cores()} cores)"
         return Device(kind, describe_surroundings()["device"], describe_machine())
 
     def available_bytes(self) -> int:

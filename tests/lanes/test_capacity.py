@@ -1,6 +1,7 @@
 """Layouts are measured on real programs, remembered, and bounded by memory."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -223,3 +224,17 @@ def test_lanes_out_of_step_are_measured_with_batches_of_their_own(group):
 def test_no_layout_asks_which_cores_where_that_is_unknown(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")
     assert capacity._host_threads() >= 1
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes to cores"
+)
+def test_what_is_measured_on_some_cores_counts_for_so_many_alone():
+    allowed = os.sched_getaffinity(0)
+    before = memory.cache_path()
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert memory.device_name().endswith(" x1")
+        assert len(allowed) == 1 or memory.cache_path() != before
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,26 +1,33 @@
 """Lanes of several workers act as one engine's; here the workers are objects of this process."""
 
 import dataclasses
+import gc
 import pickle
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_network
 from tiny_network import DATA, MODEL
 
 from hpjax.config import parse_config
+from hpjax.config.user_files import keep_own_code, kept_code
 from hpjax.data.dataset import load_dataset
 from hpjax.errors import ConfigError, UserCodeError, WorkdirError
 from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.launch.lanes import SpreadLanes
-from hpjax.launch.ray import LanesGone, Worker
+from hpjax.launch.worker import LanesGone, Worker
 from hpjax.search.trial import Trial
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.workers import Work
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3)
 CONFIG = parse_config({"model": MODEL, "data": DATA, "train": {"batch_size": 12}})
+
+SMALL = Trial(0, {"image_size": 24}, 0)
 
 
 class Pool:
@@ -34,7 +41,7 @@ class Pool:
 @pytest.fixture(scope="module")
 def group():
     dataset = load_dataset(CONFIG.data, CONFIG.seed)
-    work = Work("sweep", "key", CONFIG, Trial(0, {}, 0), True, {}, hash_files(CONFIG))
+    work = Work("sweep", "key", CONFIG, Trial(0, {}, 0), True, {}, hash_files(CONFIG), {})
     return work, create_program(CONFIG, dataset), create_task(CONFIG, dataset, True)
 
 
@@ -147,12 +154,35 @@ def test_a_worker_trains_on_nothing_else(group):
     other = dataclasses.replace(work, sweep="2", files={"model.name": {"": "other"}})
     worker = Worker()
     worker.create_lanes(work, 1, Layout(1))  # of a sweep before
-    with pytest.raises(WorkdirError, match="a worker has other code"):
+    with pytest.raises(WorkdirError, match="a worker has other weights"):
         worker.create_lanes(other, 1, Layout(1))
     names = {f"{DATA['name']}:{DATA['image_size']}": "another"}
     other = dataclasses.replace(work, sweep="3", fingerprints=names)
     with pytest.raises(WorkdirError, match="other images"):
         worker.create_lanes(other, 1, Layout(1))
+
+
+def test_a_worker_lets_go_of_a_groups_images(group):
+    """Also of those on its device: a grid over image sizes has no two of them there."""
+    work, *_ = group
+    worker = Worker()
+    worker.create_lanes(work, 1, Layout(1))
+    images = weakref.ref(worker._engine.task.train)
+    worker.create_lanes(dataclasses.replace(work, key="of another group", first=SMALL), 1, Layout(1))
+    gc.collect()
+    assert images() is None
+
+
+def test_a_worker_runs_code_as_the_sweep_has_read_it(group, tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(Path(tiny_network.__file__).read_text("utf-8"), "utf-8")
+    config = parse_config({"model": {"name": f"{file}:Tiny"}, "data": DATA})
+    with keep_own_code():
+        work = dataclasses.replace(group[0], config=config, files=hash_files(config), code=kept_code())
+    file.write_text("raise ValueError", "utf-8")
+    worker = Worker()
+    worker.create_lanes(pickle.loads(pickle.dumps(work)), 1, Layout(1))
+    assert len(worker.call("snapshot")) > 0
 
 
 def test_lanes_of_a_worker_that_was_restarted_are_gone(group):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import tiny_network
 from tiny_sweep import write_sweep
 
 ray = pytest.importorskip("ray", reason="needs Ray")
@@ -45,13 +46,13 @@ def start(tmp_path_factory, cluster):
     config = tmp_path_factory.mktemp("config") / "config.py"
     config.write_text(CONFIG)
 
-    def start(workdir: Path, *flags: str) -> subprocess.Popen:
+    def start(workdir: Path, *flags: str, folder: Path = ROOT) -> subprocess.Popen:
         command = [sys.executable, "-m", "hpjax.main", f"--config={config}", f"--workdir={workdir}", *flags]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
-    def on_cluster(workdir: Path, *flags: str) -> subprocess.Popen:
+    def on_cluster(workdir: Path, *flags: str, folder: Path = ROOT) -> subprocess.Popen:
         given = ("--launcher=ray", f"--ray_address={cluster.address}", "--ray_deadline=10")
-        return start(workdir, *given, *flags)
+        return start(workdir, *given, *flags, folder=folder)
 
     start.on_cluster = on_cluster
     return start
@@ -132,6 +133,30 @@ def test_a_worker_that_dies_or_is_frozen(start, alone, tmp_path, number):
     summary = json.loads((workdir / "summary.json").read_text())
     assert [layout["lanes"] for layout in summary["layouts"]] == [4]
     assert not _workers()  # they end with the sweep
+
+
+@pytest.mark.exhaustive
+def test_the_only_worker_dies(start, alone, tmp_path):
+    workdir = tmp_path / "w"
+    process = start.on_cluster(workdir, "--ray_workers=1")
+    _wait_for_checkpoint(process, workdir)
+    _workers()[0].kill()
+    ours, text = _finish(process, workdir)
+    _assert_same(ours, alone)
+    assert text.count("no worker is left") <= 1 and "1 of 1 workers are there" in text
+
+
+@pytest.mark.exhaustive
+def test_files_are_named_from_where_the_command_is_run(start, alone, tmp_path):
+    """And are read once, there: an edit while the sweep runs doesn't reach a worker that starts again."""
+    network = tmp_path / "net.py"
+    network.write_text(Path(tiny_network.__file__).read_text("utf-8"), "utf-8")
+    workdir = tmp_path / "w"
+    process = start.on_cluster(workdir, "--config.model.name=net.py:Tiny", folder=tmp_path)
+    _wait_for_checkpoint(process, workdir)
+    network.write_text("raise ValueError", "utf-8")
+    _workers()[0].kill()
+    _assert_same(_finish(process, workdir)[0], alone)
 
 
 @pytest.mark.exhaustive

@@ -4,9 +4,13 @@ import os
 import signal
 
 import pytest
+from tiny_network import DATA, MODEL
 
+from hpjax.config import parse_config
 from hpjax.errors import Signalled
+from hpjax.sweep import Interrupted, run_sweep
 from hpjax.sweep.signals import Signals
+from hpjax.sweep.workers import Here, WorkersLost
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -46,6 +50,32 @@ def test_after_such_work_signals_are_noted_again():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == signal.SIGTERM
+
+
+class _Lost(Here):
+    """Whose workers die of the signal that the whole job got."""
+
+    recovered = 0
+
+    def __init__(self, error):
+        self._error = error
+
+    def create_lanes(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise self._error
+
+    def recover(self):
+        type(self).recovered += 1
+
+
+@pytest.mark.parametrize("error", [WorkersLost("gone"), MemoryError()], ids=["workers", "memory"])
+def test_a_signal_isnt_forgotten_for_what_is_lost_with_it(error, tmp_path):
+    config = parse_config(
+        {"model": MODEL, "data": DATA, "train": {"epochs": 1}, "sweep": {"space": {"weight_decay": (0.0,)}}}
+    )
+    with pytest.raises(Interrupted) as caught:
+        run_sweep(config, tmp_path / "w", workers=_Lost(error))
+    assert caught.value.signum == signal.SIGTERM and not _Lost.recovered
 
 
 def test_a_hangup_stays_ignored_where_it_is():
