@@ -50,7 +50,10 @@ class ModelConfig:
         axis="freeze",
     )
     pretrained: str = field(
-        "", "path of PyTorch weights (.safetensors or .pth) to start from; empty: from scratch", path=True
+        "",
+        "weights under PyTorch's names to start from: a .safetensors, .pth or .pt file, imagenet (of "
+        "resnet18), or hf:OWNER/REPOSITORY[@REVISION]/FILE; empty: from scratch",
+        path=True,
     )
 
 

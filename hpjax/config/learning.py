@@ -34,7 +34,8 @@ class DataConfig:
     test: str = field("", "and that of test classes; empty: a fifth of train is held out", path=True)
     image_size: int = field(
         0,
-        "side of the square images in pixels; 0: 150, synthetic_scenes 64, digits 48, arrays their own",
+        "side of the square images in pixels; 0: 150, synthetic_scenes 64, digits 48, arrays their own, tfds "
+        "its own where that is square and at least 48",
         rules.SIDE,
         tuples=rules.SIDES,
         axis="image_size",
