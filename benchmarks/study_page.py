@@ -287,6 +287,8 @@ def render(runs: Sequence[Mapping[str, Any]], recorded: Mapping[str, Any]) -> st
             f"![{EXPERIMENTS[name].title}: losses and accuracy per epoch](study/{name}.png)",
         ]
         parts += [_render_table(name, settings)]
+        if weights := next((r["weights"] for r in runs if r["experiment"] == name and "weights" in r), None):
+            parts += [_render_weights(weights, recorded)]
     return "\n\n".join([*parts, "## How it was made", _render_provenance(runs)]) + "\n"
 
 
@@ -330,6 +332,24 @@ def _render_table(name: str, settings: Sequence[Setting]) -> str:
     )
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     return "\n".join(lines)
+
+
+def _render_weights(weights: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
+    """Says what the runs started from, and how PyTorch does from the same weights where that was measured."""
+    lines = [f"The runs start from `{weights['name']}` (SHA-256 `{weights['sha256'][:16]}…`)"]
+    lines += [f": {weights['note']}." if weights["note"] else "."]
+    others = recorded.get("from_other_weights", {})
+    if others.get("sha256") == weights["sha256"]:
+        ends = " and ".join(
+            f"{run['final_test_accuracy']:.3f} (test loss {run['final_test_loss']:.3f}) at"
+            f" {format_value(run['setting']['learning_rate'])}"
+            for run in others["runs"]
+        )
+        lines += [
+            " The article's runs start from torchvision's weights, and differ for that alone:"
+            f" {others['source']} ends at {ends}."
+        ]
+    return "".join(lines)
 
 
 def _plus_minus(found: tuple[float, float]) -> str:

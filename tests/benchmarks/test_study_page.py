@@ -112,6 +112,17 @@ def test_the_page_and_the_readmes_table_hold_the_numbers(runs, recorded, tmp_pat
     assert "10: **0.820** (0.824) · 450: 0.770 (0.770)" in readme and "old" not in readme
 
 
+def test_the_page_says_which_weights_the_runs_start_from(runs, recorded):
+    sha256 = recorded["from_other_weights"]["sha256"]
+    weights = {"name": "some.safetensors", "sha256": sha256, "note": "of somebody's"}
+    given = [run | {"weights": weights} if run["experiment"] == "lr" else run for run in runs]
+    page = study_page.render(given, recorded)
+    assert page.count(f"start from `some.safetensors` (SHA-256 `{sha256[:16]}…`): of somebody's.") == 1
+    assert "ends at 0.528 (test loss 1.322) at 1e-7" in page
+    other = [run | {"weights": weights | {"sha256": "0" * 64}} for run in given]
+    assert "0.528" not in study_page.render(other, recorded)
+
+
 def test_what_is_committed_is_what_the_runs_say(tmp_path):
     results = study_page.ROOT / "benchmarks" / "results" / "study.json"
     if not results.exists():
