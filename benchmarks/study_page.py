@@ -346,7 +346,7 @@ def _render_weights(weights: Mapping[str, str], recorded: Mapping[str, Any]) -> 
             for run in others["runs"]
         )
         lines += [
-            " The article's runs start from torchvision's weights, and differ for that alone:"
+            " The article's runs start from torchvision's weights, so not all of a difference is hpjax's:"
             f" {others['source']} ends at {ends}."
         ]
     return "".join(lines)
