@@ -14,15 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from absl import app, flags
 from systems.provenance import cpu_name, describe_run, gpu_name, write_json
-from systems.torch_models import create_model
-from torch import Tensor, nn
+from systems.torch_training import device, train_custom_cnn
 
 import hpjax
 from hpjax.config import Config, parse_config
-from hpjax.data.dataset import Dataset, Split, load_dataset
+from hpjax.data.dataset import Dataset, load_dataset
 
 DIR = flags.DEFINE_string("dir", None, "folder that holds seg_train/ and seg_test/", required=True)
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "side of the images in pixels")
@@ -34,8 +32,6 @@ LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-4, "of Adam")
 WEIGHT_DECAYS = flags.DEFINE_list("weight_decays", ["0.01", "1.0"], "L2 coefficients")
 SEEDS = flags.DEFINE_integer("seeds", 3, "of each weight decay", lower_bound=2)
 OUT = flags.DEFINE_string("out", "", "JSON file to write")
-
-EVAL_BATCH_SIZE = 200
 
 
 def create_config() -> Config:
@@ -76,39 +72,11 @@ def train_with_hpjax(config: Config) -> dict[float, list[float]]:
 
 def train_with_torch(dataset: Dataset, decay: float, seed: int) -> float:
     """Returns the final test accuracy of a plain loop in PyTorch."""
-    torch.manual_seed(seed)
-    model = create_model("custom_cnn", IMAGE_SIZE.value, len(dataset.classes)).to(_device())
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE.value, weight_decay=decay)
-    for epoch in range(EPOCHS.value):
-        model.train()
-        for rows in torch.randperm(len(dataset.train)).split(BATCH_SIZE.value):
-            images, labels = _batch(dataset.train, rows)
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-        accuracy = _accuracy(model, dataset.test)
-        print(f"torch: weight decay {decay:g}, seed {seed}, epoch {epoch + 1}: {accuracy:.4f}", flush=True)
+    settings = (EPOCHS.value, BATCH_SIZE.value, LEARNING_RATE.value, decay, seed)
+    for number, epoch in enumerate(train_custom_cnn(dataset, *settings), start=1):
+        accuracy = epoch["test_accuracy"]
+        print(f"torch: weight decay {decay:g}, seed {seed}, epoch {number}: {accuracy:.4f}", flush=True)
     return accuracy
-
-
-def _accuracy(model: nn.Module, split: Split) -> float:
-    model.eval()
-    correct = 0
-    with torch.no_grad():
-        for rows in torch.arange(len(split)).split(EVAL_BATCH_SIZE):
-            images, labels = _batch(split, rows)
-            correct += int((model(images).argmax(-1) == labels).sum())
-    return correct / len(split)
-
-
-def _batch(split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(split.images[rows.numpy()]).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(split.labels[rows.numpy()]).long()
-    return images.to(_device()).float() / 255, labels.to(_device())
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def describe(accuracies: Sequence[float]) -> dict[str, Any]:
@@ -138,8 +106,8 @@ def main(argv: list[str]) -> None:
     sizes = {"train": len(dataset.train), "test": len(dataset.test)}
     names = ("image_size", "batch_size", "epochs", "learning_rate", "seeds")
     settings = {name: flags.FLAGS[name].value for name in names} | {"model": "custom_cnn", **sizes}
-    device = gpu_name() if _device() == "cuda" else cpu_name()
-    write_json(OUT.value, {**describe_run("accuracy", device, settings), "rows": rows})
+    name = gpu_name() if device() == "cuda" else cpu_name()
+    write_json(OUT.value, {**describe_run("accuracy", name, settings), "rows": rows})
     for row in rows:
         print(
             f"weight decay {row['weight_decay']:g}: hpjax {row['hpjax']['mean']:.4f}, torch"

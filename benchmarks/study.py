@@ -22,6 +22,9 @@ from absl import app, flags
 from study_page import EXPERIMENTS
 from systems.provenance import cpu_name, describe_run, gpu_name
 
+from hpjax.config import parse_config
+from hpjax.config.hyperparameters import apply_hyperparameters
+from hpjax.data.dataset import load_dataset
 from hpjax.models.pretrained import hash_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -36,6 +39,9 @@ ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "which experiments are run")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "of the custom CNN; ResNet18 takes the first")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "side of the images in pixels")
 EPOCHS = flags.DEFINE_integer("epochs", 10, "of every run")
+TORCH = flags.DEFINE_list(
+    "torch", [], "settings of the custom CNN that PyTorch trains, too, with all seeds: batch=450,wd=1.0"
+)
 OUT = flags.DEFINE_string("out", str(RESULTS), "JSON file to write")
 CONFIG = flags.DEFINE_multi_string("set", [], "for every sweep, e.g. train.batch_size=8")
 
@@ -87,6 +93,38 @@ def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]
     ]
 
 
+def train_in_torch(name: str, value: float, seed: int) -> dict[str, Any]:
+    """Returns the run of a plain loop in PyTorch, as an experiment that was run here has it."""
+    from systems import torch_training  # takes seconds
+
+    workdir = pathlib.Path(RUNS.value).resolve() / f"{name}_seed{seed}"
+    if not (workdir / "config.json").exists():
+        raise SystemExit(f"{workdir} isn't there: run {name} with seed {seed} first")
+    config = parse_config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+    varied = EXPERIMENTS[name].varied
+    config = apply_hyperparameters(config, {varied: int(value) if varied == "batch_size" else value})
+    dataset, optimizer = load_dataset(config.data, config.seed), config.optimizer
+    settings = (config.train.epochs, config.train.batch_size, optimizer.learning_rate, optimizer.weight_decay)
+    epochs = []
+    for epoch in torch_training.train_custom_cnn(dataset, *settings, seed):
+        epochs.append(epoch)
+        print(f"torch: {name}={value:g}, seed {seed}, epoch {len(epochs)}: {epoch}", flush=True)
+    provenance = describe_run("study", _device(), {})
+    return {
+        "experiment": name,
+        "setting": {varied: value},
+        "seed": seed,
+        "pretrained": False,
+        "framework": "torch",
+        "epochs": epochs,
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "image_size": IMAGE_SIZE.value,
+        "device": provenance["device"],
+        "versions": provenance["versions"],
+    }
+
+
 def _read(path: pathlib.Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -116,12 +154,18 @@ def _device() -> str:
 
 
 def merge(known: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns all runs; a new one takes the place of one of the same experiment, setting and seed."""
+    """Returns all runs; a new one takes the place of one of its experiment, setting, seed and framework."""
 
     def key(run: Mapping[str, Any]) -> str:
-        return json.dumps([run["experiment"], run["setting"], run["seed"]])
+        return json.dumps([run["experiment"], run["setting"], run["seed"], run.get("framework")])
 
     return list(({key(run): run for run in known} | {key(run): run for run in new}).values())
+
+
+def keep(out: pathlib.Path, runs: list[dict[str, Any]]) -> None:
+    """Writes runs into the results."""
+    known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
+    out.write_text(json.dumps(merge(known, runs), indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:
@@ -132,9 +176,11 @@ def main(argv: list[str]) -> None:
     for seed in seeds if FULL.value else ():
         for name in ONLY.value:
             if seed == seeds[0] or EXPERIMENTS[name].seeded:
-                runs = collect(name, seed, run(name, seed))
-                known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
-                out.write_text(json.dumps(merge(known, runs), indent=1) + "\n", encoding="utf-8")
+                keep(out, collect(name, seed, run(name, seed)))
+    for seed in seeds:
+        for setting in TORCH.value:
+            name, value = setting.split("=")
+            keep(out, [train_in_torch(name, float(value), seed)])
     if out == RESULTS:
         study_page.write(json.loads(out.read_text(encoding="utf-8")))
 
