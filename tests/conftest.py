@@ -39,6 +39,26 @@ def pytest_configure():
     gc.set_threshold(50_000, 20, 50)  # a worker holds millions of objects, which take seconds to go through
     if importlib.util.find_spec("jax") is not None:
         import jax
+        import jaxtyping
+
+        # What a process that a test starts doesn't have, as a user's doesn't: lanes are spread over two
+        # devices, and nothing leaves to JAX which shape or dtype is meant.
+        if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+            jax.config.update("jax_num_cpu_devices", 2)
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+        jaxtyping.install_import_hook(
+            [
+                "hpjax.data.augment",
+                "hpjax.ops",
+                "hpjax.lanes",
+                "hpjax.train",
+                "hpjax.models",
+                "hpjax.trained",
+                "hpjax.handover",
+            ],
+            "type_checks.check",
+        )
 
         from hpjax.ops.compiler import use_compilation_cache
 

@@ -46,7 +46,7 @@ def flip_crop(
     """Returns the images, each perhaps mirrored, and moved by up to an eighth of its side."""
     flip_key, shift_key = jax.random.split(key)
     batch, height, width, _ = images.shape
-    reach = jnp.array([height // _SHIFT_SHARE, width // _SHIFT_SHARE])
+    reach = jnp.array([[height // _SHIFT_SHARE, width // _SHIFT_SHARE]])
     shifts = jax.random.randint(shift_key, (batch, 2), -reach, reach + 1)
     return jax.vmap(_shift)(flip(flip_key, images), shifts)
 

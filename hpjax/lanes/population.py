@@ -1,7 +1,7 @@
 """The stacked state of K lanes, and what is done to single lanes of it."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ class Population(NamedTuple):
     best: Best
 
 
+Stacked = TypeVar("Stacked", Population, Hparams)  # with a leading axis of lanes
+
+
 def create_lane(state: TrainState, hparams: Hparams) -> Population:
     """Returns a lane (a population without the lane axis) for a trial that starts at `state`."""
     copy = lambda tree: jax.tree.map(jnp.array, tree)  # noqa: E731
@@ -39,9 +42,9 @@ def create_lane(state: TrainState, hparams: Hparams) -> Population:
     return Population(state, hparams, best)
 
 
-def insert_lane(population: Population, lane: Int32[Array, ""], trial: Population) -> Population:
-    """Returns the population with `trial` (no lane axis) in place of `lane`."""
-    return jax.tree.map(lambda all_, one: all_.at[lane].set(one), population, trial)
+def insert_lane(lanes: Stacked, lane: Int32[Array, ""], trial: Stacked) -> Stacked:
+    """Returns the lanes with `trial` (no lane axis) in place of `lane`."""
+    return jax.tree.map(lambda all_, one: all_.at[lane].set(one), lanes, trial)
 
 
 def take_lanes(population: Population, lanes: Int32[Array, " new"]) -> Population:

@@ -44,7 +44,7 @@ class Candidate(NamedTuple):
         return self.lanes * self.threads
 
 
-def parse_candidate(name: str) -> Candidate | None:
+def parse_candidate(name: Any) -> Candidate | None:
     """Returns the candidate that was remembered under a name; None if it was none."""
     try:
         candidate = Candidate(*json.loads(name))

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hpjax.lanes.mesh import LANES, STATIC, Mesh
-from hpjax.lanes.population import Population, create_lane, insert_lane, keep_best, stack_lanes, take_lanes
+from hpjax.lanes.population import (
+    Population,
+    Stacked,
+    create_lane,
+    insert_lane,
+    keep_best,
+    stack_lanes,
+    take_lanes,
+)
 from hpjax.lanes.residents import Examples
 from hpjax.ops.compiler import compiler_options, quick_options
 from hpjax.train.hparams import Hparams
@@ -194,12 +202,12 @@ def _rows_axes(*args: Any) -> tuple:
     return (0, 0, 0, None, own, own)
 
 
-def _insert_on_its_device(population: Population, lane: Array, trial: Population) -> Population:
+def _insert_on_its_device(lanes: Stacked, lane: Array, trial: Stacked) -> Stacked:
     """`insert_lane` on each device of a mesh; `lane` counts over all of them."""
-    here = jax.tree.leaves(population)[0].shape[0]
+    here = jax.tree.leaves(lanes)[0].shape[0]
     own = lane - jax.lax.axis_index(LANES) * here
     # Beyond the last lane nothing is set; a negative one would count from the end.
-    return insert_lane(population, jnp.where(own >= 0, own, here), trial)
+    return insert_lane(lanes, jnp.where(own >= 0, own, here), trial)
 
 
 def create_population(program: Program, mesh: Mesh, hparams: Hparams, num_lanes: int) -> Population:

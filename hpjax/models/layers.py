@@ -88,7 +88,7 @@ def create_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx
 
 def widen(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns `x` in float32, or wider where it is."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 class BatchNorm(nnx.Module):

@@ -149,4 +149,4 @@ def _factor(variance: Array, scale: Array, epsilon: float) -> Array:
 
 
 def _wide(x: Array):
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from hpjax.ops.geometry import Geometry, create_geometry
 from hpjax.ops.kernels import Numerics
@@ -20,8 +20,8 @@ _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)
 
 
 def conv(
-    lhs: Float[Array, "batch height width channels"],
-    rhs: Float[Array, "kernel_height kernel_width channels features"],
+    lhs: Array,
+    rhs: Array,
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
@@ -32,7 +32,7 @@ def conv(
     precision: lax.PrecisionLike = None,
     preferred_element_type: jax.typing.DTypeLike | None = None,
     out_sharding: Any = None,
-) -> Float[Array, "batch out_height out_width features"]:
+) -> Array:
     """Returns the convolution of `lhs` with `rhs`; a drop-in for `jax.lax.conv_general_dilated`.
 
     Two-dimensional NHWC/HWIO/NHWC convolutions of floats without groups or input dilation take hpjax's
@@ -40,8 +40,8 @@ def conv(
     shared. Sums are float32 at least. First-order reverse-mode derivatives only.
 
     Args:
-      lhs: images.
-      rhs: kernel.
+      lhs: images, `[batch, height, width, channels]` for hpjax's lowerings.
+      rhs: kernel, `[kernel_height, kernel_width, channels, features]` for hpjax's lowerings.
       window_strides: pixels from window to window, per spatial axis.
       padding: `SAME`, `VALID`, `SAME_LOWER`, or pixels before and after, per spatial axis.
       lhs_dilation: as in `lax`.

@@ -25,7 +25,9 @@ from hpjax.ops.compiler import kept
 from hpjax.ops.geometry import Geometry, Meeting
 
 Images = Float[Array, "batch height width channels"]
+Outputs = Float[Array, "batch out_height out_width features"]
 Kernel = Float[Array, "kernel_height kernel_width channels features"]
+GroupedKernel = Float[Array, "kernel_height kernel_width channels_per_group features"]
 # Copies of one step of a scan stay below this, so that two cores' level-2 caches hold them.
 BLOCK_BYTES = 1 << 20
 LONG_SUM = 200_000  # values that a weight gradient of XLA's CPU backend adds up in one go
@@ -41,7 +43,7 @@ class Numerics(NamedTuple):
 
 def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Returns the dtype in which products of `dtype` are summed."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(dtype if dtype == jnp.float64 else jnp.float32)
 
 
 def product_dtype(dtype: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:
@@ -58,7 +60,7 @@ def flipped(w: Array) -> Array:
     return jnp.flip(w, (-4, -3)).swapaxes(-1, -2)
 
 
-def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Images:
+def native(x: Images, w: GroupedKernel, geometry: Geometry, numerics: Numerics, groups: int = 1) -> Outputs:
     """Returns XLA's own convolution."""
     return lax.conv_general_dilated(
         x,
@@ -75,8 +77,8 @@ def native(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics, groups:
 
 
 def native_weight_gradient(
-    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int = 1
-) -> Kernel:
+    x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int = 1
+) -> GroupedKernel:
     """Returns XLA's own gradient of the kernel; `dy` is the gradient of the output."""
     if target.backend() == "cpu" and groups == 1:
         wide = Numerics(accumulation_dtype(x.dtype), numerics.precision)
@@ -103,8 +105,8 @@ def _pieces(images: int, pixels: int) -> list[slice]:
 
 
 def _native_weight_gradient(
-    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int
-) -> Kernel:
+    x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics, groups: int
+) -> GroupedKernel:
     shape = (*widths, x.shape[-1] // groups, dy.shape[-1])
     own = Numerics(x.dtype, numerics.precision)
     forward = functools.partial(native, geometry=geometry, numerics=own, groups=groups)
@@ -113,7 +115,7 @@ def _native_weight_gradient(
     return dw.astype(numerics.dtype)
 
 
-def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Outputs:
     """Returns the convolution as one product of copied windows with the kernel."""
     # XLA's products on a GPU take the copying into themselves; jaxlib 0.10.2 then finds no tiles for a map
     # of 5 x 5 pixels. No public issue known.
@@ -124,7 +126,7 @@ def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Imag
 
 
 def im2col_weight_gradient(
-    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+    x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
 ) -> Kernel:
     """Returns the kernel's gradient as one product of copied windows with the output's gradient."""
     # As in `im2col`.
@@ -133,7 +135,7 @@ def im2col_weight_gradient(
     return dw.reshape(*widths, x.shape[-1], dy.shape[-1]).astype(numerics.dtype)
 
 
-def wide(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+def wide(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Outputs:
     """Returns the convolution as the shifted sum of one product of row windows with all kernel rows."""
     height, width, channels, features = w.shape
     out_height = geometry.output_sizes(x.shape[1:3], (height, width))[0]
@@ -148,7 +150,7 @@ def wide(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images
 
 
 def wide_weight_gradient(
-    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+    x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
 ) -> Kernel:
     """Returns the kernel's gradient as one product of row windows with shifted output gradients."""
     height, width = widths
@@ -159,13 +161,13 @@ def wide_weight_gradient(
     return dw.transpose(2, 0, 1, 3).astype(numerics.dtype)
 
 
-def taps(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+def taps(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Outputs:
     """Returns the convolution as one product for each tap of the kernel, added where the tap takes it."""
     height, width, _, features = w.shape
     return _sum_over_taps(x, (height, width), features, lambda i, j: w[i, j], geometry, numerics)
 
 
-def taps_input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+def taps_input_gradient(dy: Outputs, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
     """Returns the input's gradient as one product for each tap; `geometry` is the transposed one."""
     height, width, channels, _ = w.shape
     return _sum_over_taps(
@@ -173,7 +175,7 @@ def taps_input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Num
     )
 
 
-def col2im(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+def col2im(dy: Outputs, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
     """Returns the input's gradient from one product with the kernel; `geometry` is the transposed one.
 
     On a GPU each tap's share is a bfloat16 where `dy` is: rounded once, before they are added in float32.
@@ -204,7 +206,7 @@ def _places(
 
 
 def taps_weight_gradient(
-    x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+    x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
 ) -> Kernel:
     """Returns the kernel's gradient as one product for each tap."""
     none = jnp.zeros((x.shape[-1], dy.shape[-1]), accumulation_dtype(x.dtype))
@@ -221,7 +223,7 @@ def taps_weight_gradient(
 def blocked(kernel: Callable, copies: Callable) -> Callable:
     """Returns `kernel`, a convolution, for few images at a time; `copies` counts its values per image."""
 
-    def scanned(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    def scanned(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Outputs:
         block = _block_size(x, copies(x.shape, w.shape[:2], w.shape[-1], geometry))
         images = x.reshape(-1, block, *x.shape[1:])
         y = lax.map(lambda few: kernel(few, w, geometry, numerics), images)
@@ -234,7 +236,7 @@ def blocked_weight_gradient(kernel: Callable, copies: Callable) -> Callable:
     """Returns `kernel`, a weight gradient, summed over few images at a time."""
 
     def scanned(
-        x: Images, dy: Images, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
+        x: Images, dy: Outputs, widths: tuple[int, int], geometry: Geometry, numerics: Numerics
     ) -> Kernel:
         block = _block_size(x, copies(x.shape, widths, dy.shape[-1], geometry))
         wide_numerics = Numerics(accumulation_dtype(x.dtype), numerics.precision)
@@ -265,7 +267,7 @@ def _wide_copies(shape, widths, features, geometry) -> int:
 def _of_flipped(kernel: Callable) -> Callable:
     """Returns `kernel`, a convolution, as an input gradient: the transposed windows, the flipped kernel."""
 
-    def input_gradient(dy: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
+    def input_gradient(dy: Outputs, w: Kernel, geometry: Geometry, numerics: Numerics) -> Images:
         return kernel(dy, flipped(w), geometry, numerics)
 
     return input_gradient
@@ -302,7 +304,7 @@ def _meetings(x: Images, widths: tuple[int, int], geometry: Geometry) -> Iterato
 
 def _sum_over_taps(
     x: Images, widths: tuple[int, int], features: int, tap: Callable, geometry: Geometry, numerics: Numerics
-) -> Images:
+) -> Outputs:
     shape = (x.shape[0], *geometry.output_sizes(x.shape[1:3], widths), features)
     y = jnp.zeros(shape, accumulation_dtype(x.dtype))
     for rows, columns in _meetings(x, widths, geometry):
@@ -316,7 +318,7 @@ def _block_size(x: Images, copies: int) -> int:
     return max(n for n in range(1, min(most, x.shape[0]) + 1) if x.shape[0] % n == 0)
 
 
-def _padded(x: Images, geometry: Geometry) -> Images:
+def _padded(x: Images, geometry: Geometry) -> Float[Array, "batch padded_height padded_width channels"]:
     spatial = zip(geometry.padding, geometry.input_dilation, strict=True)
     config = [(0, 0, 0), *((before, after, gap - 1) for (before, after), gap in spatial), (0, 0, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -328,7 +330,9 @@ def _window(x: Array, axis: int, tap: int, count: int, geometry: Geometry) -> Ar
     return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
 
 
-def _unwindow(dy: Images, tap: int, rows: int, geometry: Geometry) -> Images:
+def _unwindow(
+    dy: Outputs, tap: int, rows: int, geometry: Geometry
+) -> Float[Array, "batch {rows} out_width features"]:
     """Returns `dy` with each row moved to the input row that kernel row `tap` sees; zeros elsewhere."""
     start, stride = tap * geometry.kernel_dilation[0], geometry.strides[0]
     after = rows - start - (dy.shape[1] - 1) * stride - 1
@@ -336,13 +340,17 @@ def _unwindow(dy: Images, tap: int, rows: int, geometry: Geometry) -> Images:
     return lax.pad(dy, jnp.zeros((), dy.dtype), config)
 
 
-def _row_patches(padded: Images, width: int, geometry: Geometry) -> Images:
+def _row_patches(
+    padded: Images, width: int, geometry: Geometry
+) -> Float[Array, "batch height out_width {width}*channels"]:
     reach = (width - 1) * geometry.kernel_dilation[1]
     count = (padded.shape[2] - reach - 1) // geometry.strides[1] + 1
     return jnp.concatenate([_window(padded, 2, j, count, geometry) for j in range(width)], -1)
 
 
-def _patches(x: Images, widths: tuple[int, int], geometry: Geometry) -> Images:
+def _patches(
+    x: Images, widths: tuple[int, int], geometry: Geometry
+) -> Float[Array, "batch out_height out_width window"]:
     count = geometry.output_sizes(x.shape[1:3], widths)[0]
     rows = _row_patches(_padded(x, geometry), widths[1], geometry)
     return jnp.concatenate([_window(rows, 1, i, count, geometry) for i in range(widths[0])], -1)
@@ -353,7 +361,12 @@ def _dot(a: Array, b: Array, contracted: int, numerics: Numerics, dtype: jnp.dty
     return jnp.tensordot(a, b, contracted, precision=numerics.precision, preferred_element_type=written)
 
 
-def _dot_over_pixels(a: Images, b: Images, numerics: Numerics, dtype: jnp.dtype | None = None) -> Array:
+def _dot_over_pixels(
+    a: Float[Array, "batch height width m"],
+    b: Float[Array, "batch height width n"],
+    numerics: Numerics,
+    dtype: jnp.dtype | None = None,
+) -> Float[Array, "m n"]:
     a, b = (v.reshape(-1, v.shape[-1]) for v in (a, b))
     written = dtype or accumulation_dtype(a.dtype)
     return lax.dot_general(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Float, Int8, Shaped
 
 from hpjax.ops.compiler import compute_apart
 
@@ -26,11 +26,11 @@ class Windows(NamedTuple):
 
 
 def max_pool(
-    x: Float[Array, "batch height width channels"],
+    x: Shaped[Array, "*batch height width channels"],
     window_shape: Sequence[int],
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
-) -> Float[Array, "batch out_height out_width channels"]:
+) -> Shaped[Array, "*batch out_height out_width channels"]:
     """Returns the maximum of each window; a drop-in for `flax.nnx.max_pool`.
 
     The gradient of a window goes to its first maximum, as in PyTorch and XLA; of a NaN it goes nowhere.
@@ -173,4 +173,4 @@ def _place_in_window(back: Sequence[int], windows: Windows) -> np.ndarray:
     rows, columns = (np.arange(s) + s * by for s, by in zip(windows.strides, back, strict=True))
     inside = (rows < windows.sizes[0])[:, None] & (columns < windows.sizes[1])
     places = np.where(inside, windows.sizes[1] * rows[:, None] + columns, -2)
-    return places.astype(np.int8)[None, :, None, :, None]
+    return places.astype(np.int8)[None, None, :, None, :, None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from hpjax.ops import target
 
@@ -49,7 +49,7 @@ def feature_sums(
     return tuple(only_real(part, mask).sum(tuple(range(part.ndim - 1))) for part in parts)
 
 
-def along_features(values: Float[Array, " features"], ndim: int) -> Float[Array, "*ones features"]:
+def along_features(values: Shaped[Array, " features"], ndim: int) -> Shaped[Array, "*ones features"]:
     """Returns values per feature as an array of `ndim` axes that broadcasts along the last."""
     return lax.expand_dims(values, range(ndim - 1))
 

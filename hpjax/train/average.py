@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
+
+from hpjax.train.hparams import Scalar
 
 
 class Average(NamedTuple):
@@ -26,7 +28,7 @@ def create_average(params: nnx.State, batch_stats: nnx.State) -> Average:
     return Average(*jax.tree.map(jnp.array, (params, batch_stats)))
 
 
-def move_average(average: Average, new: Average, decay: Float[Array, ""], first: Bool[Array, ""]) -> Average:
+def move_average(average: Average, new: Average, decay: Scalar, first: Bool[Array, ""]) -> Average:
     """Returns the average after a step: decay * average + (1 - decay) * new; after the first one, `new`.
 
     What doesn't change stays to the bit, and without decay the average is `new` to the bit.

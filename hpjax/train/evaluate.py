@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Shaped
 
 from hpjax.errors import CheckpointError
 from hpjax.ops.compiler import compiler_options
@@ -26,7 +26,7 @@ from hpjax.train.state import NEVER, Recipe, TrainState, create_recipe, init_rng
 from hpjax.train.step import predict_step, sum_predictions
 
 BATCH_SIZE = 250
-Images = UInt8[np.ndarray, "examples height width 3"]  # floats are taken as they are
+Images = Shaped[np.ndarray, "examples ..."]  # uint8 is scaled; floats and tokens are taken as they are
 
 
 def predict(
@@ -34,7 +34,7 @@ def predict(
     images: Images,
     batch_size: int = BATCH_SIZE,
     options: Mapping[str, float] = MappingProxyType({}),
-) -> Float[np.ndarray, "examples classes"]:
+) -> Float[np.ndarray, "examples *outputs"]:
     """Returns the logits of images, with dropout off and BN's running statistics.
 
     Args:
@@ -51,7 +51,7 @@ def predict(
 def evaluate(
     state: TrainState,
     images: Images,
-    labels: Int32[np.ndarray, " examples"],
+    labels: Shaped[np.ndarray, "examples *targets"],
     batch_size: int = BATCH_SIZE,
     options: Mapping[str, float] = MappingProxyType({}),
 ) -> Sums:

@@ -10,24 +10,26 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+Scalar = Float[Array | np.floating, ""]  # NumPy's on the host, an array inside a program
+
 
 class Hparams(NamedTuple):
     """One trial's dynamic hyperparameters; every field is a scalar array and can be traced."""
 
-    learning_rate: Float[Array, ""]  # peak rate; the schedule multiplies it by a factor in [0, 1]
-    weight_decay: Float[Array, ""]  # L2 coefficient, coupled or decoupled as the rule says
-    momentum: Float[Array, ""]  # sgd's momentum and rmsprop's, in [0, 1)
-    b1: Float[Array, ""]  # decay of the first moment
-    b2: Float[Array, ""]  # decay of the second moment
-    eps: Float[Array, ""]  # added to the denominator
-    clip_norm: Float[Array, ""]  # largest global gradient norm; 0 means no clipping
-    label_smoothing: Float[Array, ""]  # mass moved from the true class to all classes, in [0, 1)
-    dropout_rate: Float[Array, ""]  # probability of dropping an activation, in [0, 1)
-    seed: UInt32[Array, ""]  # seeds initialisation, dropout and augmentation
-    head_factor: Float[Array, ""] | None  # the head's learning rate over that of the others
-    warmup_fraction: Float[Array, ""] | None  # instead of the rule's, where lanes have different ones
-    ema_decay: Float[Array, ""] | None  # what the average of the weights keeps at each step, in [0, 1)
-    options: dict[str, Float[Array, ""]]  # what the model's class declares to be dynamic, by name
+    learning_rate: Scalar  # peak rate; the schedule multiplies it by a factor in [0, 1]
+    weight_decay: Scalar  # L2 coefficient, coupled or decoupled as the rule says
+    momentum: Scalar  # sgd's momentum and rmsprop's, in [0, 1)
+    b1: Scalar  # decay of the first moment
+    b2: Scalar  # decay of the second moment
+    eps: Scalar  # added to the denominator
+    clip_norm: Scalar  # largest global gradient norm; 0 means no clipping
+    label_smoothing: Scalar  # mass moved from the true class to all classes, in [0, 1)
+    dropout_rate: Scalar  # probability of dropping an activation, in [0, 1)
+    seed: UInt32[Array | np.unsignedinteger, ""]  # seeds initialisation, dropout and augmentation
+    head_factor: Scalar | None  # the head's learning rate over that of the others
+    warmup_fraction: Scalar | None  # instead of the rule's, where lanes have different ones
+    ema_decay: Scalar | None  # what the average of the weights keeps at each step, in [0, 1)
+    options: dict[str, Scalar]  # what the model's class declares to be dynamic, by name
 
 
 def create_hparams(

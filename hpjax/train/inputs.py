@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from hpjax.ops.sums import along_features
+
 
 class InputRule(NamedTuple):
     """What inputs are brought to, the same for all trials of a group.
@@ -28,7 +30,8 @@ def prepare_inputs(inputs: Array, rule: InputRule = AS_THEY_ARE, dtype=jnp.float
     inputs = decode_images(inputs, dtype)
     if not rule.mean:
         return inputs
-    return (inputs - jnp.asarray(rule.mean, dtype)) / jnp.asarray(rule.std, dtype)
+    mean, std = (along_features(jnp.asarray(v, dtype), inputs.ndim) for v in (rule.mean, rule.std))
+    return (inputs - mean) / std
 
 
 def decode_images(images: Array, dtype=jnp.float32) -> Array:

@@ -76,7 +76,7 @@ def _cross_entropy(rule: LossRule, outputs: Array, targets: Array, smoothing) ->
 def _binary(rule: LossRule, outputs: Array, targets: Array, smoothing) -> Array:
     logits, targets = outputs.astype(jnp.float32), targets.astype(jnp.float32)
     targets = targets * (1.0 - smoothing) + 0.5 * smoothing
-    weights = jnp.asarray(rule.class_weights or 1.0, jnp.float32)
+    weights = jnp.asarray([rule.class_weights or (1.0,)], jnp.float32)
     losses = -weights * targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(-logits)
     return losses.mean(-1)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from hpjax.errors import ConfigError
 from hpjax.ops.sums import square_sum
-from hpjax.train.hparams import Hparams
+from hpjax.train.hparams import Hparams, Scalar
 from hpjax.train.weights import is_within, name_weights
 
 WEIGHT_DECAY_MODES = ("coupled", "decoupled")
@@ -129,7 +129,7 @@ def make_optimizer(
 
 
 def clip_by_global_norm(
-    max_norm: Float[Array, ""] | float, norm: Float[Array, ""] | None = None
+    max_norm: Scalar | float, norm: Float[Array, ""] | None = None
 ) -> optax.GradientTransformation:
     """Returns a transformation that scales gradients down to a global norm of `max_norm`.
 
@@ -150,7 +150,7 @@ def global_norm(grads: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(grads))))
 
 
-def make_schedule(rule: OptimizerRule, warmup_fraction: Float[Array, ""] | None = None) -> optax.Schedule:
+def make_schedule(rule: OptimizerRule, warmup_fraction: Scalar | None = None) -> optax.Schedule:
     """Returns `factor(step)` in [0, 1], by which the learning rate is multiplied; steps count from 0.
 
     Warm-up rises linearly and reaches 1 at its last step; `cosine` and `linear` then fall to 0 at
@@ -171,7 +171,7 @@ def make_schedule(rule: OptimizerRule, warmup_fraction: Float[Array, ""] | None 
     return lambda step: factor(jnp.asarray(step, jnp.float32))
 
 
-def _make_own_schedule(rule: OptimizerRule, warmup_fraction: Float[Array, ""]) -> optax.Schedule:
+def _make_own_schedule(rule: OptimizerRule, warmup_fraction: Scalar) -> optax.Schedule:
     """Returns the factor where the number of steps of the warm-up is traced, which optax's own can't take."""
     total = jnp.asarray(rule.total_steps, jnp.float32)
     warmup = jnp.round(warmup_fraction * total)
@@ -224,11 +224,11 @@ def _create_own(rule: OptimizerRule, hparams: Hparams) -> optax.GradientTransfor
     return optax.GradientTransformation(init, update)
 
 
-def _add_decay(rule: OptimizerRule, weight_decay: Float[Array, ""]) -> optax.GradientTransformation:
+def _add_decay(rule: OptimizerRule, weight_decay: Scalar) -> optax.GradientTransformation:
     """Returns optax's own where all weights decay."""
     if rule.weight_decay_on == "all":
-        return optax.add_decayed_weights(weight_decay)
-    decayed = optax.add_decayed_weights(weight_decay)
+        return optax.add_decayed_weights(weight_decay)  # type: ignore[arg-type]
+    decayed = optax.add_decayed_weights(weight_decay)  # type: ignore[arg-type]
 
     def update(updates, state, params=None):
         added, _ = decayed.update(updates, state, params)
@@ -237,7 +237,7 @@ def _add_decay(rule: OptimizerRule, weight_decay: Float[Array, ""]) -> optax.Gra
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _scale_head(rule: OptimizerRule, factor: Float[Array, ""]) -> optax.GradientTransformation:
+def _scale_head(rule: OptimizerRule, factor: Scalar) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         scaled = jax.tree.map(lambda update: update * factor.astype(update.dtype), updates)
         return _where([role.head for role in rule.roles(params)], scaled, updates), state
@@ -257,7 +257,7 @@ def _is_kernel(name: str, weight: Any) -> bool:
     return name.rpartition(".")[2] != "bias" and jnp.ndim(weight) > 1
 
 
-def _clip_factor(norm: Float[Array, ""], max_norm: Float[Array, ""] | float) -> Float[Array, ""]:
+def _clip_factor(norm: Float[Array, ""], max_norm: Scalar | float) -> Float[Array, ""]:
     """Returns what scales gradients of this norm down to one of `max_norm`: 1 if it is 0 or not exceeded."""
     too_long = (max_norm > 0) & (norm > max_norm)
     return jnp.where(too_long, max_norm / jnp.where(too_long, norm, 1), 1)

@@ -138,7 +138,7 @@ def _sum_errors(rule: LossRule, outputs: Array, targets: Array, weights: Array) 
 
 
 def _sum_squares(rule: LossRule, outputs: Array, targets: Array, weights: Array) -> dict[str, Array]:
-    real, centred = weights[:, None] > 0, targets - jnp.asarray(rule.centre or 0.0, jnp.float32)
+    real, centred = weights[:, None] > 0, targets - jnp.asarray([rule.centre or (0.0,)], jnp.float32)
     squares = jnp.square(outputs.astype(jnp.float32) - targets)
     parts = {"squares": squares, "centred": centred, "variance": jnp.square(centred)}
     return {name: jnp.where(real, part, 0).sum(0) for name, part in parts.items()}

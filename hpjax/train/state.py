@@ -33,13 +33,17 @@ class Recipe:
     frozen: tuple[str, ...] = ()  # modules whose weights and statistics stay what they are
 
 
+# JAX fills trees with what describes an array, too.
+Number = Int32[Any, "*lanes"]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """One trial between two steps; every leaf is an array, `recipe` is static."""
+    """One trial between two steps, or one in each lane; every leaf is an array, `recipe` is static."""
 
-    step: Int32[Array, ""]  # steps taken
-    diverged_step: Int32[Array, ""]  # the step at which the loss or gradient stopped being finite, or -1
+    step: Number  # steps taken
+    diverged_step: Number  # the step at which the loss or gradient stopped being finite, or -1
     params: nnx.State  # nnx.Param, float32
     batch_stats: nnx.State  # everything else that training updates, float32
     rng: nnx.State  # raw keys of modules that hold streams of their own; reseeded at every step

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from hpjax.config.own_code import OwnCode
@@ -295,7 +296,7 @@ def _build(
     _check_weights(shapes, weights, where)
     model = create_model(rngs=init_rngs(0), **arguments)
     _, params, _, batch_stats = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    variables = _check_weights(model, weights, where)
+    variables = jax.tree.map(jnp.asarray, _check_weights(model, weights, where))
     nnx.replace_by_pure_dict(params, variables["params"])
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)

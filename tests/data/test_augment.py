@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from hpjax.errors import ConfigError
 
 @pytest.fixture
 def images():
-    return np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), np.uint8)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), np.uint8))
 
 
 @pytest.mark.parametrize("name", AUGMENTS)

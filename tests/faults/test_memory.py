@@ -26,7 +26,7 @@ SMALL = {
     "model": MODEL,
     "data": DATA,
     "train": {"batch_size": 12, "epochs": 3},
-    "lanes": {"strategy": "fused", "count": 4},
+    "lanes": {"strategy": "fused", "count": 4, "devices": 1},
     "trackers": (),
 }
 EVERY = 5  # epochs between two measurements
@@ -103,7 +103,9 @@ def _fail_above(lanes: int, monkeypatch) -> None:
 
 
 def test_one_lane_a_call_goes_on_with_fewer_in_memory(tmp_path, monkeypatch, caplog):
-    config = parse_config({**SMALL, "sweep": RATES, "lanes": {"strategy": "sequential", "count": 4}})
+    config = parse_config(
+        {**SMALL, "sweep": RATES, "lanes": {"strategy": "sequential", "count": 4, "devices": 1}}
+    )
     _fail_above(2, monkeypatch)
     result = run_sweep(config, tmp_path / "sweep")
     assert [trial.status for trial in result.trials] == ["complete"] * 4

@@ -1,6 +1,7 @@
 """Layouts are measured on real programs, remembered, and bounded by memory."""
 
 import dataclasses
+import functools
 import os
 
 import jax
@@ -17,6 +18,8 @@ from hpjax.lanes.engine import Engine
 from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.ops import memory
+
+choose = functools.partial(choose_layout, devices=1)
 
 
 @pytest.fixture(autouse=True)
@@ -41,17 +44,17 @@ def group():
 
 def test_auto_measures_and_remembers(group):
     program, *_ = group
-    choice = choose_layout(*group, wanted=4, name="mine")
+    choice = choose(*group, wanted=4, name="mine")
     assert choice.speedup >= 1 and choice.memory_bytes > 0
     assert choice.num_lanes == choice.layout.lanes_per_shard * choice.layout.threads <= 4
     traces = dict(program.traces)
-    assert choose_layout(*group, wanted=4, name="mine") == choice
+    assert choose(*group, wanted=4, name="mine") == choice
     assert dict(program.traces) == traces
 
 
 def test_what_was_measured_is_not_compiled_again(group, caplog):
     program, task, hparams = group
-    choice = choose_layout(*group, wanted=2)
+    choice = choose(*group, wanted=2)
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
         jax.jit(lambda x: x - choice.num_lanes)(1.0)  # is new, so it must be in the log
         engine = Engine(program, task, hparams, choice.num_lanes, choice.layout)
@@ -87,14 +90,14 @@ def test_speed_up_is_over_a_lane_alone_that_was_measured_again(group, monkeypatc
 
     monkeypatch.setattr(capacity.Probe, "seconds", seconds)
     monkeypatch.setattr(capacity, "_host_threads", lambda: 2)
-    assert choose_layout(*group, wanted=2).speedup == 1.5
+    assert choose(*group, wanted=2).speedup == 1.5
 
 
 def test_what_is_remembered_decides(group):
     key = "layout of 4 lanes: mine"
     times = {Candidate(1): 4.0, Candidate(2, 2): 1.0}
     memory.remember(key, "", {candidate.name: ms for candidate, ms in times.items()})
-    choice = choose_layout(*group, wanted=4, name="mine")
+    choice = choose(*group, wanted=4, name="mine")
     assert (choice.layout.lanes_per_shard, choice.layout.threads, choice.num_lanes) == (2, 2, 4)
     np.testing.assert_allclose(choice.speedup, 4.0)
 
@@ -103,9 +106,9 @@ def test_a_damaged_memory_is_measured_again(group, cache):
     memory.remember(
         "layout of 2 lanes: mine", "", {"nonsense": 1.0, "[0, 1, 1]": 1.0, "{}": 1.0, "[1]x": 1.0}
     )
-    assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
+    assert choose(*group, wanted=2, name="mine").speedup >= 1
     memory.cache_path().write_text("{")
-    assert choose_layout(*group, wanted=2, name="mine").speedup >= 1
+    assert choose(*group, wanted=2, name="mine").speedup >= 1
 
 
 def test_lanes_stay_within_memory(group, monkeypatch):
@@ -114,8 +117,8 @@ def test_lanes_stay_within_memory(group, monkeypatch):
     assert two > one > 0
     room = (one + 1.5 * (two - one)) / capacity.MEMORY_MARGIN
     monkeypatch.setattr(capacity, "device_memory_limit", lambda: room)
-    assert choose_layout(*group, wanted=16, strategy="fused").num_lanes == 2
-    assert choose_layout(*group, wanted=16).num_lanes <= 2
+    assert choose(*group, wanted=16, strategy="fused").num_lanes == 2
+    assert choose(*group, wanted=16).num_lanes <= 2
 
 
 def test_evaluation_must_fit_too(group, monkeypatch):
@@ -125,7 +128,7 @@ def test_evaluation_must_fit_too(group, monkeypatch):
     assert evaluated[1] > trained[0] + 2 * (trained[1] - trained[0])  # three lanes could be trained
     room = (evaluated[1] + 1000) / capacity.MEMORY_MARGIN
     monkeypatch.setattr(capacity, "device_memory_limit", lambda: room)
-    choice = choose_layout(*group, wanted=16, strategy="fused")
+    choice = choose(*group, wanted=16, strategy="fused")
     assert choice.num_lanes == 2 and choice.memory_bytes == evaluated[1]
 
 
@@ -153,13 +156,13 @@ def test_a_short_sweep_tries_no_wider_program(group, monkeypatch):
     tried = []
     seconds = capacity.Probe.seconds
     monkeypatch.setattr(capacity.Probe, "seconds", lambda *a, **k: tried.append(a[1]) or seconds(*a, **k))
-    short = choose_layout(*group, wanted=4, name="mine", lane_steps=10)
+    short = choose(*group, wanted=4, name="mine", lane_steps=10)
     assert short.layout.lanes_per_shard == 1 and {candidate.lanes for candidate in tried} == {1}
     monkeypatch.setattr(capacity, "PATIENCE", 0)
-    choose_layout(*group, wanted=4, name="mine", lane_steps=20)
+    choose(*group, wanted=4, name="mine", lane_steps=20)
     assert 2 in {candidate.lanes for candidate in tried}  # what little was measured isn't enough for more
     tried.clear()
-    assert choose_layout(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
+    assert choose(*group, wanted=4, name="mine", lane_steps=10) == short and not tried
 
 
 def _allocate(num_bytes):
@@ -175,24 +178,24 @@ def test_a_layout_that_memory_runs_out_with_is_not_taken(group, monkeypatch):
         return advance(probe, shard, *arguments) if lanes < 2 else _allocate(2**50)
 
     monkeypatch.setattr(capacity.Probe, "_advance", fail)
-    choice = choose_layout(*group, wanted=16, name="mine")
+    choice = choose(*group, wanted=16, name="mine")
     assert choice.layout.lanes_per_shard == 1 and set(tried) == {1, 2}
-    asked = choose_layout(*group, wanted=16, count=4, strategy="fused")  # training will tell
+    asked = choose(*group, wanted=16, count=4, strategy="fused")  # training will tell
     assert asked.num_lanes == 4 and asked.memory_bytes > 0 and not asked.lane_step_seconds
 
 
 def test_a_layout_that_is_asked_for_is_estimated(group):
     for strategy, lanes in (("fused", 3), ("sequential", 1)):
-        choice = choose_layout(*group, wanted=8, count=3, strategy=strategy)
+        choice = choose(*group, wanted=8, count=3, strategy=strategy)
         assert choice.memory_bytes == capacity.Probe(*group).memory(lanes) > 0
         assert choice.lane_step_seconds[lanes] > 0
 
 
 def test_what_is_asked_for_is_taken(group):
-    assert choose_layout(*group, wanted=8, count=4, strategy="fused").layout.lanes_per_shard == 4
-    assert choose_layout(*group, wanted=8, count=4, strategy="sequential").layout.lanes_per_shard == 1
-    assert choose_layout(*group, wanted=1).layout.lanes_per_shard == 1
-    assert choose_layout(*group, wanted=9, count=3).num_lanes == 3
+    assert choose(*group, wanted=8, count=4, strategy="fused").layout.lanes_per_shard == 4
+    assert choose(*group, wanted=8, count=4, strategy="sequential").layout.lanes_per_shard == 1
+    assert choose(*group, wanted=1).layout.lanes_per_shard == 1
+    assert choose(*group, wanted=9, count=3).num_lanes == 3
 
 
 @pytest.mark.parametrize(
@@ -215,9 +218,9 @@ def test_a_candidate_reads_back_from_its_name(candidate):
 
 def test_lanes_out_of_step_are_measured_with_batches_of_their_own(group):
     program, *_ = group
-    choice = choose_layout(*group, wanted=2, name="mine", in_step=False)
+    choice = choose(*group, wanted=2, name="mine", in_step=False)
     assert ("train", 2, True) in program.traces
-    assert choose_layout(*group, wanted=2, name="mine", in_step=False) == choice
+    assert choose(*group, wanted=2, name="mine", in_step=False) == choice
     assert memory.load().keys() >= {"layout of 2 lanes out of step: mine"}
 
 

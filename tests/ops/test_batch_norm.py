@@ -9,6 +9,7 @@ SCALE = jnp.array([1.0, -0.5, 2.0])
 BIAS = jnp.array([0.1, 0.0, -0.3])
 
 
+@jax.numpy_rank_promotion("allow")
 def plain(x, scale, bias, mask=None, relu=False):
     """The textbook's, differentiated by JAX."""
     weight = jnp.ones(x.shape[0]) if mask is None else mask
@@ -97,6 +98,7 @@ def test_divergence_stays_visible():
     assert jnp.isfinite(y[..., 1:]).all()
 
 
+@jax.numpy_rank_promotion("allow")
 def test_normalize():
     x, mean, variance = activations(), jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 4.0, 0.25])
     expected = (x - mean) / jnp.sqrt(variance + 1e-5) * SCALE + BIAS

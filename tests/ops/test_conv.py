@@ -41,7 +41,7 @@ def cases(draw):
 
 
 def draw_normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def padded_slices(sizes, padding):
@@ -80,7 +80,7 @@ def reference(x, w, draw_dy, strides, padding, dilation):
 
 @pytest.mark.parametrize("padding", ["SAME", ((2, 1), (-1, 3))])
 def test_reference_is_lax_in_float64(padding):
-    x, w = draw_normal(0, 2, 7, 6, 3).astype(np.float64), draw_normal(1, 3, 2, 3, 4).astype(np.float64)
+    x, w = (np.asarray(v, np.float64) for v in (draw_normal(0, 2, 7, 6, 3), draw_normal(1, 3, 2, 3, 4)))
     with jax.enable_x64(True):
         y, vjp = jax.vjp(
             lambda x, w: lax.conv_general_dilated(x, w, (2, 1), padding, None, (1, 2), NHWC),
@@ -122,7 +122,7 @@ def test_lowerings_of_lanes(op, own, case, batch):
     w = draw_normal(1, *(lanes,) * own[1], *widths, channels, features)
     geometry = create_geometry(sizes, widths, strides, padding, dilation)
     want = lane_reference(x, w, own, lanes, draw_dy, strides, padding, dilation)
-    dy = np.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
+    dy = jnp.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
     (a, b), flags = operands_of(op, own, x, w, dy)
     windows = geometry.transposed(sizes, widths) if op == "input_gradient" else geometry
     names = lowering_names(op, lanes, flags)
@@ -182,7 +182,7 @@ def test_every_strategy(op, own):
     w = draw_normal(1, *(2,) * own[1], 3, 2, 2, 3)
     geometry = create_geometry((5, 6), (3, 2), (1, 1), "SAME", None)
     want = lane_reference(x, w, own, 2, draw_dy, (1, 1), "SAME", None)
-    dy = np.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
+    dy = jnp.broadcast_to(draw_dy(want[0].shape[1:]), want[0].shape)
     (a, b), flags = operands_of(op, own, x, w, dy)
     windows = geometry.transposed((5, 6), (3, 2)) if op == "input_gradient" else geometry
     names = [n for n in lowering_names(op, 2, flags) if n.partition(":")[2] in ("native", "wide")]
@@ -297,11 +297,8 @@ def test_a_lane_of_nan_changes_no_other_bit(op, shared):
     own = (op == "input_gradient" or not shared, True)
     a = draw_normal(0, *(3,) * own[0], 2, 6, 6, 4)
     b = draw_normal(1, 3, *((2, 6, 6, 4) if op == "weight_gradient" else (3, 3, 4, 4)))
-    bad_a, bad_b = a.copy(), b.copy()
-    bad_b[1] = np.nan
-    if own[0]:
-        bad_a[1] = np.inf
-    key = create_key(op, jnp.asarray(a), jnp.asarray(b), own, (3, 3), geometry)
+    bad_a, bad_b = a.at[1].set(np.inf) if own[0] else a, b.at[1].set(np.nan)
+    key = create_key(op, a, b, own, (3, 3), geometry)
     for name in key.candidates():
         f = jax.jit(lambda a, b, n=name: lower_lanes(n, op, a, b, own, (3, 3), geometry, FLOAT32))
         healthy, ill = np.asarray(f(a, b)), np.asarray(f(bad_a, bad_b))

@@ -197,7 +197,7 @@ OWN_CASES = [
         {
             "init": ", kernel_widths",
             "build": "self.most = 1 + kernel_widths[0]",
-            "result": "self.out(x - x[: self.most].mean(0))",
+            "result": "self.out(x - x[: self.most].mean(0, keepdims=True))",
         },
         {"dropout_rate", "padding"},
     ),

@@ -45,7 +45,7 @@ def _config(space=None, options=(), count=0, sweep=(), **changed):
             },
             "optimizer": {"learning_rate": 0.05},
             "train": {"batch_size": 10, "epochs": 3},
-            "lanes": {"strategy": "fused", "count": count},
+            "lanes": {"strategy": "fused", "count": count, "devices": 1},
             "sweep": {"space": SPACE if space is None else space, **dict(sweep)},
             **changed,
         }

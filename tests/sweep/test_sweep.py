@@ -43,7 +43,7 @@ def _rows(path):
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "wd"
     space = {"weight_decay": (0.01, 1.0), "batch_size": (12, 20)}
-    config = _config(data={"name": "auto"}, sweep={"space": space})
+    config = _config(data={"name": "auto"}, lanes={"devices": 1}, sweep={"space": space})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("without_images"))
         return config, run_sweep(config, path)
