@@ -81,6 +81,20 @@ def _forget_programs():
         gc.collect()
 
 
+@pytest.fixture
+def promotion_as_users_have_it():
+    """Leaves shapes and dtypes to JAX, in every thread: for networks of others."""
+    import jax
+
+    rules = {"jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
+    before = {name: getattr(jax.config, name) for name in rules}
+    for name, rule in rules.items():
+        jax.config.update(name, rule)
+    yield
+    for name, rule in before.items():
+        jax.config.update(name, rule)
+
+
 def pytest_collection_modifyitems(items):
     """Skips what this machine can't run."""
     for item in items:

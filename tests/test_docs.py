@@ -4,7 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import jax
 import pytest
 
 from hpjax.cli.arguments import parse_arguments
@@ -35,9 +34,8 @@ def test_the_model_is_planned_as_the_page_says(command):
     assert [(group.trials, group.lanes) for group in plan.groups] == [(3, 3)] * 4
 
 
-def test_the_model_trains(command, tmp_path, request):
-    request.addfinalizer(lambda: jax.config.update("jax_numpy_dtype_promotion", "strict"))
-    jax.config.update("jax_numpy_dtype_promotion", "standard")  # as a user has it, in every thread
+@pytest.mark.usefixtures("promotion_as_users_have_it")
+def test_the_model_trains(command, tmp_path):
     command["sweep"]["space"] = {"model.drop_path": (0.0, 0.5)}
     command |= {"data": DATA, "lanes": {"count": 1}, "train": {"batch_size": 12, "epochs": 1}, "trackers": ()}
     result = run_sweep(parse_config(command), tmp_path / "run")

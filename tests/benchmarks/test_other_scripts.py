@@ -44,6 +44,7 @@ def test_startup_starts_a_sweep_with_an_empty_and_a_filled_cache(tmp_path):
         assert result["first_epoch_seconds"][kind]["n"] == 1
 
 
+@pytest.mark.usefixtures("promotion_as_users_have_it")
 @pytest.mark.parametrize("name", gpu_programs.PROGRAMS)
 def test_every_program_that_is_compiled_for_a_gpu_can_be_traced(name):
     work = gpu_programs.Work("custom_cnn", 40, 4, 2, "float32")
