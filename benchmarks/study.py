@@ -49,7 +49,7 @@ CONFIG = flags.DEFINE_multi_string("set", [], "for every sweep, e.g. train.batch
 def run(name: str, seed: int) -> pathlib.Path:
     """Runs, or goes on with, one experiment with one seed; returns its workdir."""
     experiment = EXPERIMENTS[name]
-    workdir = pathlib.Path(RUNS.value).resolve() / f"{name}_seed{seed}"
+    workdir = _workdir(name, seed)
     settings = {
         "data.name": "folder",
         "data.dir": str(pathlib.Path(DIR.value).resolve()),
@@ -70,7 +70,7 @@ def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]
     """Returns the runs of a finished workdir, one per trial, from its tables."""
     experiment = EXPERIMENTS[name]
     images = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["data"]["images"]
-    provenance = describe_run("study", _device(), {})
+    provenance = _describe(images["train"], images["test"], IMAGE_SIZE.value)
     epochs = _read(workdir / "epochs.csv")
     return [
         {
@@ -83,46 +83,53 @@ def collect(name: str, seed: int, workdir: pathlib.Path) -> list[dict[str, Any]]
             "trial": int(trial["trial"]),
             "epochs": [_epoch(row) for row in epochs if row["trial"] == trial["trial"]],
             "lanes": max(int(row["lanes"]) for row in epochs if row["trial"] == trial["trial"]),
-            "train_images": images["train"],
-            "test_images": images["test"],
-            "image_size": IMAGE_SIZE.value,
-            "device": provenance["device"],
-            "versions": provenance["versions"],
+            **provenance,
         }
         for trial in _read(workdir / "trials.csv")
     ]
 
 
-def train_in_torch(name: str, value: float, seed: int) -> dict[str, Any]:
-    """Returns the run of a plain loop in PyTorch, as an experiment that was run here has it."""
+def train_in_torch(setting: str, seed: int) -> dict[str, Any]:
+    """Returns the run of a plain loop in PyTorch, as a sweep's workdir has its data and numbers."""
     from systems import torch_training  # takes seconds
 
-    workdir = pathlib.Path(RUNS.value).resolve() / f"{name}_seed{seed}"
+    name, _, text = setting.partition("=")
+    if name not in ("batch", "wd"):  # what the loop's network and optimizer can be given
+        raise SystemExit(f"--torch={setting}: expected batch=SIZE or wd=DECAY")
+    workdir, varied = _workdir(name, seed), EXPERIMENTS[name].varied
     if not (workdir / "config.json").exists():
         raise SystemExit(f"{workdir} isn't there: run {name} with seed {seed} first")
     config = parse_config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
-    varied = EXPERIMENTS[name].varied
-    config = apply_hyperparameters(config, {varied: int(value) if varied == "batch_size" else value})
+    values = {f"{value:g}": value for value in config.sweep.space[varied]}
+    if text not in values:
+        raise SystemExit(f"--torch={setting}: expected {' or '.join(f'{name}={v}' for v in values)}")
+    config = apply_hyperparameters(config, {varied: values[text]})
     dataset, optimizer = load_dataset(config.data, config.seed), config.optimizer
     settings = (config.train.epochs, config.train.batch_size, optimizer.learning_rate, optimizer.weight_decay)
     epochs = []
     for epoch in torch_training.train_custom_cnn(dataset, *settings, seed):
         epochs.append(epoch)
-        print(f"torch: {name}={value:g}, seed {seed}, epoch {len(epochs)}: {epoch}", flush=True)
-    provenance = describe_run("study", _device(), {})
+        print(f"torch: {setting}, seed {seed}, epoch {len(epochs)}: {epoch}", flush=True)
     return {
         "experiment": name,
-        "setting": {varied: value},
+        "setting": {varied: float(values[text])},
         "seed": seed,
         "pretrained": False,
         "framework": "torch",
         "epochs": epochs,
-        "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
-        "image_size": IMAGE_SIZE.value,
-        "device": provenance["device"],
-        "versions": provenance["versions"],
+        **_describe(len(dataset.train), len(dataset.test), config.data.image_size),
     }
+
+
+def _describe(train_images: int, test_images: int, image_size: int) -> dict[str, Any]:
+    """Returns what a run learned from and was made with."""
+    made = describe_run("study", _device(), {})
+    sizes = {"train_images": train_images, "test_images": test_images, "image_size": image_size}
+    return {**sizes, "device": made["device"], "versions": made["versions"]}
+
+
+def _workdir(name: str, seed: int) -> pathlib.Path:
+    return pathlib.Path(RUNS.value).resolve() / f"{name}_seed{seed}"
 
 
 def _read(path: pathlib.Path) -> list[dict[str, str]]:
@@ -179,8 +186,7 @@ def main(argv: list[str]) -> None:
                 keep(out, collect(name, seed, run(name, seed)))
     for seed in seeds:
         for setting in TORCH.value:
-            name, value = setting.split("=")
-            keep(out, [train_in_torch(name, float(value), seed)])
+            keep(out, [train_in_torch(setting, seed)])
     if out == RESULTS:
         study_page.write(json.loads(out.read_text(encoding="utf-8")))
 

@@ -361,8 +361,7 @@ def _render_others(name: str, settings: Sequence[Setting], recorded: Mapping[str
             f"{run['epochs'][-1]['test_accuracy']:.3f} at {format_value(run['batch_size'])}" for run in others
         )
         lines += [
-            f"Two more runs of the author's, unlabelled and perhaps with a weight decay, end at {ends}:"
-            " so far single runs lie apart."
+            f"Two more runs of the author's, unlabelled and perhaps with a weight decay, end at {ends}."
         ]
     if any(setting.torch for setting in settings):
         lines += [

@@ -15,6 +15,7 @@ from hpjax.ops.batch_norm import Moments, batch_norm, normalize
 from hpjax.ops.conv import conv
 from hpjax.ops.norm_pool import UNPADDED, batch_norm_max_pool, normalize_max_pool
 from hpjax.ops.pool import Pair
+from hpjax.ops.sums import accumulation_dtype
 
 Padding = int | str | tuple[tuple[int, int], ...]
 
@@ -88,7 +89,7 @@ def create_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx
 
 def widen(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns `x` in float32, or wider where it is."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    return x.astype(accumulation_dtype(x.dtype))
 
 
 class BatchNorm(nnx.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hpjax.ops.compiler import recomputed
-from hpjax.ops.sums import along_features, feature_sums, only_real
+from hpjax.ops.sums import accumulation_dtype, along_features, feature_sums, only_real
 
 
 class Moments(NamedTuple):
@@ -55,7 +55,7 @@ def normalize(
     relu: bool = False,
 ) -> Float[Array, "batch *space features"]:
     """Returns `x` normalised by given statistics, in its own dtype; for evaluation."""
-    wide = _wide(x)
+    wide = accumulation_dtype(x.dtype)
     per_feature = (mean, _factor(variance, scale, epsilon), bias.astype(wide))
     mean, factor, bias = (along_features(values, x.ndim) for values in per_feature)
     y = (x.astype(wide) - mean) * factor + bias
@@ -109,7 +109,9 @@ def batch_moments(x: Float[Array, "batch *space features"], mask: Float[Array, "
         return shifted, jnp.square(shifted)
 
     # One pass over x; a value of the data itself as origin keeps E[x^2] - E[x]^2 from cancelling.
-    origin = jax.lax.stop_gradient(x[(0, *(size // 2 for size in x.shape[1:-1]))]).astype(_wide(x))
+    origin = jax.lax.stop_gradient(x[(0, *(size // 2 for size in x.shape[1:-1]))]).astype(
+        accumulation_dtype(x.dtype)
+    )
     total, total_square = feature_sums(terms, (x,), (origin,), mask)
     mean = total / count
     # Keeps NaN: a maximum by comparison could turn a diverged lane's statistics into healthy ones.
@@ -141,12 +143,8 @@ def shared_gradient(
 def _count(x: Array, mask: Array | None) -> Array:
     examples = x.shape[0] if mask is None else (mask > 0).sum()
     space = x[0, ..., 0].size
-    return jnp.maximum(jnp.asarray(examples, _wide(x)) * space, 1)
+    return jnp.maximum(jnp.asarray(examples, accumulation_dtype(x.dtype)) * space, 1)
 
 
 def _factor(variance: Array, scale: Array, epsilon: float) -> Array:
     return jax.lax.rsqrt(variance + epsilon) * scale.astype(variance.dtype)
-
-
-def _wide(x: Array):
-    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from hpjax.ops import target
 from hpjax.ops.compiler import kept
 from hpjax.ops.geometry import Geometry, Meeting
+from hpjax.ops.sums import accumulation_dtype
 
 Images = Float[Array, "batch height width channels"]
 Outputs = Float[Array, "batch out_height out_width features"]
@@ -39,11 +40,6 @@ class Numerics(NamedTuple):
 
     dtype: jnp.dtype
     precision: Any = None
-
-
-def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype in which products of `dtype` are summed."""
-    return jnp.dtype(dtype if dtype == jnp.float64 else jnp.float32)
 
 
 def product_dtype(dtype: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:

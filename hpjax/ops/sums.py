@@ -13,6 +13,11 @@ from hpjax.ops import target
 ROW = 2**12  # elements of a large array that are added up at a time
 
 
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype in which values of `dtype` are summed: float32, or float64 where they are."""
+    return jnp.dtype(dtype if dtype == jnp.float64 else jnp.float32)
+
+
 def square_sum(array: Float[Array, "..."]) -> Float[Array, ""]:
     """Returns the sum of an array's squares."""
     rows = array.size // ROW

@@ -159,5 +159,21 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
     assert all(
         len(run["epochs"]) == 2 and run["train_images"] == 8 and run["test_images"] == 4 for run in runs
     )
-    run_script("study.py", *flags)
-    assert [run["epochs"] for run in json.loads(out.read_text("utf-8"))] == [run["epochs"] for run in runs]
+    run_script("study.py", *flags, "--torch=wd=1")
+    *again, torch = json.loads(out.read_text("utf-8"))
+    assert [run["epochs"] for run in again] == [run["epochs"] for run in runs]
+    same = ("experiment", "setting", "seed", "train_images", "test_images", "image_size", "device")
+    assert [torch[name] for name in same] == [runs[1][name] for name in same]
+    assert torch["framework"] == "torch" and [len(e) for e in torch["epochs"]] == [4, 4]
+    assert all(0 < e["train_loss"] < 10 and 0 <= e["test_accuracy"] <= 1 for e in torch["epochs"])
+
+
+def test_pytorchs_runs_stand_beside_ours_and_count_as_none_of_them(runs, recorded):
+    torch = _run("wd", "weight_decay", 1.0, _epochs([1.6], [1.6], [0.321]))
+    settings = study_page.gather([*runs, torch | {"framework": "torch"}], recorded)
+    assert [len(setting.seeds) for setting in settings["wd"]] == [1, 1]
+    assert study_page.conclude(settings) == study_page.conclude(study_page.gather(runs, recorded))
+    page = study_page.render([*runs, torch | {"framework": "torch"}], recorded)
+    (row,) = [line for line in page.splitlines() if line.startswith("| 1 | 1 |")]
+    assert row.endswith("| 0.321 |") and page.count("`PyTorch here` is") == 1
+    assert "end at 0.779 at 256 and 0.792 at 450." in page
