@@ -28,7 +28,8 @@ SWEEP = {
     3: {"loop", "events"},
     4: {"judging", "planning", "selection"},
     5: {"groups", "planning_for"},
-    6: {"run"},
+    6: {"scheduler"},
+    7: {"run"},
 }
 SWEEP_OF = {name: level for level, names in SWEEP.items() for name in names}
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}

@@ -29,9 +29,9 @@ def announce_first_step() -> None:
         print(DONE, file=sys.stderr, flush=True)
         return result
 
-    def begin(self: GroupRun) -> None:
+    def begin(self: GroupRun) -> Any:
         Program.train, GroupRun.run_epoch = first, run_epoch
-        run_epoch(self)
+        return run_epoch(self)
 
     GroupRun.run_epoch = begin
 

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.launch.lanes import SpreadLanes
 from hpjax.launch.worker import LanesGone, Shared, Worker
-from hpjax.sweep.workers import Asked, Device, LaneLimit, Work, WorkersLost
+from hpjax.sweep.workers import Asked, Crew, Device, LaneLimit, Work, WorkersLost
 
 log = logging.getLogger("hpjax")
 
@@ -59,6 +59,7 @@ class RayWorkers:
         self._deadline, self._refused = min(deadline, LONGEST), ""
         self._given: tuple[str, Any] = ("", None)
         self._pings: dict[Any, tuple[Any, float]] = {}
+        self._lent: set[Any] = set()  # those that have a group
         self._missing: dict[Any, Any] = {}  # what those will answer that aren't there yet
         try:
             self._working: dict[Any, Device] = {}
@@ -95,35 +96,32 @@ class RayWorkers:
         """Returns what the first of them trains on."""
         return next(iter(self._working.values()))
 
-    def available_bytes(self) -> int:
-        """Returns how much memory the first of them has left."""
-        return self.ask([(next(iter(self._working)), "available_bytes", ())])[0]
+    def welcome(self) -> None:
+        """Takes in those that have come since.
 
-    def choose_layout(
-        self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
-    ) -> Choice:
-        """Returns what the first of them has measured; takes in those that have come since the last group."""
-        del program, task
+        Raises:
+          WorkersLost: None is left.
+        """
         if self._has_come():
             self._working = self._wait_for(self._deadline)
             if not self._working:
                 raise WorkersLost("no worker is left")
-        first = next(iter(self._working))
-        (choice,) = self.ask([(first, "choose_layout", (self._sent(work), asked, limit))])
-        # What is decided later by its times is remembered here, and is true of such a device alone.
-        key = choice.key and f"{choice.key} on {self._working[first].machine['processor']}"
-        return dataclasses.replace(choice, key=key)
 
-    def create_lanes(
-        self, work: Work, program: Program, task: Task, num_lanes: int, layout: Layout, should_stop: Any
-    ) -> SpreadLanes:
-        """Returns lanes that are spread evenly over all of them."""
-        workers = list(self._working)[:num_lanes]
-        return SpreadLanes(self, workers, self._sent(work), program, task, num_lanes, layout, should_stop)
+    def lend(self, num: int) -> "RayCrew":
+        """Returns so many that have no group, for one."""
+        actors = [actor for actor in self._working if actor not in self._lent][:num]
+        self._lent.update(actors)
+        return RayCrew(self, {actor: self._working[actor] for actor in actors})
+
+    def take_back(self, crew: Crew) -> None:
+        """A group is at its end: those that it had may have another one."""
+        assert isinstance(crew, RayCrew)
+        self._lent.difference_update(crew.actors)
 
     def recover(self) -> None:
         """Waits for those that Ray restarts, a while for all, and then until there is one."""
         self._pings.clear()
+        self._lent.clear()
         self._working = self._wait_for(self._deadline)
         if not self._working:
             log.warning("no worker is left: waiting for Ray to start one")
@@ -180,7 +178,7 @@ class RayWorkers:
                 self._ray.kill(actor, no_restart=False)
                 raise WorkersLost(f"a worker was silent for {self._deadline:.0f} s")
 
-    def _sent(self, work: Work) -> Work:
+    def send(self, work: Work) -> Work:
         """Returns the work with arrays that were given once for all workers."""
         if work.given is None:
             return work
@@ -273,6 +271,51 @@ class RayWorkers:
             waiting = {actor: waiting[actor] for actor, ping in pings.items() if ping in alive}
             until = time.monotonic() + seconds
         return found
+
+
+class RayCrew:
+    """Some of the workers, for a group of their own; see `hpjax.sweep.workers.Crew`.
+
+    Args:
+      workers: all of them.
+      devices: what each of these trains on.
+    """
+
+    def __init__(self, workers: RayWorkers, devices: dict[Any, Device]):
+        self._workers, self._devices, self.actors = workers, devices, list(devices)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.actors)
+
+    def available_bytes(self) -> int:
+        """Returns how much memory the first of them has left."""
+        return self._workers.ask([(self.actors[0], "available_bytes", ())])[0]
+
+    def choose_layout(
+        self, work: Work, program: Program, task: Task, asked: Asked, limit: LaneLimit
+    ) -> Choice:
+        """Returns what the first of them has measured."""
+        del program, task
+        first, arguments = self.actors[0], (self._workers.send(work), asked, limit)
+        (choice,) = self._workers.ask([(first, "choose_layout", arguments)])
+        # What is decided later by its times is remembered here, and is true of such a device alone.
+        key = choice.key and f"{choice.key} on {self._devices[first].machine['processor']}"
+        return dataclasses.replace(choice, key=key)
+
+    def create_lanes(
+        self,
+        work: Work,
+        program: Program,
+        task: Task,
+        num_lanes: int,
+        layout: Layout,
+        should_stop: Callable[[], bool],
+    ) -> SpreadLanes:
+        """Returns lanes that are spread evenly over all of them."""
+        actors, work = self.actors[:num_lanes], self._workers.send(work)
+        return SpreadLanes(self._workers, actors, work, program, task, num_lanes, layout, should_stop)
 
 
 def _leave_gpus() -> None:

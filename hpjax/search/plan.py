@@ -37,7 +37,8 @@ class GroupPlan:
       lanes: how many train side by side.
       lanes_per_call: how many one call of the program advances.
       threads: of the host, each with calls of its own.
-      devices: over how many the lanes are spread.
+      workers: processes over which the lanes are spread.
+      devices: of all of them, over which the lanes are spread.
       steps_per_epoch: optimizer steps of one epoch.
       epochs: of each trial.
       memory_bytes: of the device, for one call in each thread; 0 where it wasn't measured.
@@ -60,6 +61,7 @@ class GroupPlan:
     steps_per_epoch: int
     epochs: int
     threads: int = 1
+    workers: int = 1
     most_trials: int = 0
     may_end_early: bool = False
     memory_bytes: int = 0
@@ -120,12 +122,14 @@ class Plan:
       trials: of the whole sweep.
       disk_bytes: of the checkpoints at most, for the groups that are known; 0 where it isn't.
       most_groups: how many there may be at most, those that aren't known yet included.
+      workers: that groups share, side by side; 1: groups follow each other.
     """
 
     groups: tuple[GroupPlan, ...]
     trials: int
     disk_bytes: int = 0
     most_groups: int = 0
+    workers: int = 1
 
     @property
     def logs_bytes(self) -> int:
@@ -146,8 +150,14 @@ class Plan:
         if any(group.trials is None for group in self.groups):
             slowest = [group.trial_seconds for group in self.groups]
             return None if None in slowest else max(t for t in slowest if t is not None) * self.trials
-        times = [group.seconds for group in self.groups]
-        return None if None in times else sum(t for t in times if t is not None)
+        times = [(group.seconds, group.workers) for group in self.groups]
+        known = [(seconds, workers) for seconds, workers in times if seconds is not None]
+        if len(known) < len(times):
+            return None
+        if self.workers == 1:
+            return sum(seconds for seconds, _ in known)
+        shared = sum(seconds * workers for seconds, workers in known) / self.workers
+        return max(shared, *(seconds for seconds, _ in known), 0.0)
 
     @property
     def setup_seconds(self) -> float:

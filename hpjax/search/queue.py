@@ -37,6 +37,12 @@ def most_unfinished(config: Config) -> int:
     return max(settings * sweep.seeds, config.lanes.count)
 
 
+def may_be_side_by_side(config: Config) -> bool:
+    """Returns whether groups may run at once: what is asked for doesn't depend on what came before."""
+    sweep = config.sweep
+    return sweep.sampler in UNLEARNED and sweep.pruner == "none" and not sweep.pbt
+
+
 def make_group_key(config: Config, space: Space) -> GroupKey:
     """Returns `f(hyperparameters)`, the group that they belong to.
 
@@ -65,12 +71,19 @@ class Queue(Protocol):
         """Returns the groups in which trials wait."""
         ...
 
+    def look_ahead(self) -> None:
+        """Has trials wait that are the same whenever they are asked for; not for a sampler that learns."""
+
     def first(self, group: str) -> Trial:
         """Returns the group's next trial, without taking it."""
         ...
 
     def count(self, group: str) -> int:
         """Returns how many trials the group may still have."""
+        ...
+
+    def count_waiting(self, group: str) -> int:
+        """Returns how many of its trials wait."""
         ...
 
     def take(self, group: str) -> Trial | None:
@@ -138,6 +151,9 @@ class GridQueue:
         """Returns the groups with trials left, in the order of their turns."""
         return [group for group, numbers in self._left.items() if numbers]
 
+    def look_ahead(self) -> None:
+        """Does nothing: all of a grid is known."""
+
     def first(self, group: str) -> Trial:
         """Returns the group's next trial, without asking for it."""
         number = self._left[group][0]
@@ -145,7 +161,11 @@ class GridQueue:
 
     def count(self, group: str) -> int:
         """Returns how many trials of the group are left."""
-        return len(self._left[group])
+        return self.count_waiting(group)
+
+    def count_waiting(self, group: str) -> int:
+        """Returns how many trials of the group are left."""
+        return len(self._left.get(group, ()))
 
     def take(self, group: str) -> Trial | None:
         """Returns the group's next trial and removes it; None when the group is at its end."""
@@ -192,6 +212,11 @@ class SamplerQueue:
         """Returns the groups in which trials wait, the longest waiting one first."""
         return list(dict.fromkeys(key for key, _ in self._waiting))
 
+    def look_ahead(self) -> None:
+        """Asks for as many trials as may wait, so that their groups are known."""
+        while self._may_ask() and (trial := self._study.ask()) is not None:
+            self.add(trial)
+
     def add(self, trial: Trial) -> None:
         """Lets a trial wait."""
         self._waiting.append((self._key(trial.hyperparameters), trial))
@@ -202,7 +227,11 @@ class SamplerQueue:
 
     def count(self, group: str) -> int:
         """Returns how many trials the group has if all that are still to be asked for belong to it."""
-        return sum(key == group for key, _ in self._waiting) + self._study.left
+        return self.count_waiting(group) + self._study.left
+
+    def count_waiting(self, group: str) -> int:
+        """Returns how many trials of the group were asked for and wait."""
+        return sum(key == group for key, _ in self._waiting)
 
     def take(self, group: str) -> Trial | None:
         """Returns the group's next trial and removes it; None if none is found within the lookahead.

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -92,7 +93,7 @@ class TrialEvents:
             trial.seed,
             trial.setting,
             trial.seed_index,
-            self._tally.groups,
+            self._group.number,
             epoch_offset,
             minimize=spec.ranking.metric == OBJECTIVE and not spec.objective.maximize,
         )
@@ -104,7 +105,7 @@ class TrialEvents:
             return None
         arrays, about = self._stores.states.load(number, records.trial(number).epochs)
         slot = read_slot(about.get("slot"), trial)
-        records.start_again(number, self._tally.groups)
+        records.start_again(number, self._group.number)
         return slot, arrays  # pyright: ignore[reportReturnType]
 
     def wants_state(self) -> bool:
@@ -153,14 +154,6 @@ class TrialEvents:
         """Records that a trial, with its new hyperparameters, goes on from another's state."""
         self._stores.records.add_copy(row)
         self._stores.study.note_copy(trial, row.epoch, row.source)
-
-    def boundary(self, status: Status) -> Order:
-        """Shows progress and writes tables; returns whether the lanes are to be saved."""
-        return self._upkeep.boundary(status)
-
-    def save(self, ledger: dict, arrays: dict[str, np.ndarray], last: bool) -> None:
-        """Saves the lanes."""
-        self._upkeep.save(RunState(self._group, ledger, arrays), block=last)
 
     def _metadata(self, slot: Slot) -> dict[str, Any]:
         config = apply_hyperparameters(self._spec.config, slot.trial.hyperparameters)
@@ -222,9 +215,9 @@ class Upkeep:
             self._session.write_page()
             pace.end("page")
 
-    def save(self, run: RunState, block: bool) -> None:
-        """Saves a run."""
-        self._session.save(run, block)
+    def save(self, runs: Sequence[RunState], block: bool) -> None:
+        """Saves all runs under way."""
+        self._session.save(runs, block)
         self._session.pace.end("checkpoint")
 
     def say(self, text: str) -> None:

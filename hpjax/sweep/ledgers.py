@@ -1,13 +1,17 @@
 """What a ledger says besides its marks, checked before anything is made of it: it is JSON from a disk."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from hpjax.errors import CheckpointError
 from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Layout
 from hpjax.search.trial import Trial
+from hpjax.store.arrays import Nested
 from hpjax.store.typed import read_as
 from hpjax.sweep.protocol import Slot
 
@@ -78,6 +82,32 @@ class RunLedger:
     busy_lane_epochs: int
     layout: dict[str, Any]
     correction: dict[str, Any]
+
+
+def name_arrays(runs: Sequence[Nested]) -> Nested:
+    """Returns the arrays of all runs' lanes as a checkpoint has them; `list_runs` finds them there."""
+    return {f"run_{i}": arrays for i, arrays in enumerate(runs)} or {"none": np.zeros(1)}
+
+
+def list_runs(ledger: Mapping[str, Any], arrays: Nested) -> list[tuple[dict[str, Any], Nested]]:
+    """Returns the runs that a checkpoint found under way, as its ledger has them, and their lanes' arrays.
+
+    Args:
+      ledger: the checkpoint's; an older one has a single `run`.
+      arrays: the checkpoint's.
+
+    Raises:
+      ValueError: They aren't what this version of hpjax writes, or don't go together.
+    """
+    if "runs" not in ledger:
+        found = [(ledger["run"], arrays)] if ledger.get("run") else []
+    else:
+        found = [(run, arrays[f"run_{i}"]) for i, run in enumerate(ledger["runs"])]
+    for run, lanes in found:
+        slots = check_run(run["ledger"])["slots"]
+        if {len(array) for array in lanes.values()} != {len(slots)}:
+            raise ValueError("the lanes aren't those of the arrays")
+    return found
 
 
 def check_run(values: dict[str, Any]) -> dict[str, Any]:

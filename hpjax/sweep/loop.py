@@ -1,4 +1,4 @@
-"""The loop over epochs of one group: admit, train, record, decide, copy, checkpoint.
+"""An epoch of one group after the other: admit, train, record, decide, copy.
 
 Everything that outlives a kill is in `GroupRun.ledger()` and the engine's snapshot; everything else is
 recomputed from them.
@@ -14,7 +14,7 @@ import numpy as np
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.lanes.correction import Correction
-from hpjax.lanes.engine import EpochResult, Stopped
+from hpjax.lanes.engine import EpochResult
 from hpjax.lanes.group import trial_hparams
 from hpjax.lanes.shuffle import Shuffle, choose_shuffle
 from hpjax.search.objective import Objective
@@ -22,7 +22,7 @@ from hpjax.search.pbt import Copy, Member, PlanCopies
 from hpjax.search.trial import Trial
 from hpjax.store.ranking import Ranking
 from hpjax.store.rows import OBJECTIVE, CopyRow, EpochRow, to_columns
-from hpjax.sweep.protocol import Events, Order, Slot, Status
+from hpjax.sweep.protocol import Events, Slot, Status
 from hpjax.sweep.workers import Lanes
 from hpjax.train.loss import LossRule
 from hpjax.train.scores import measure
@@ -64,26 +64,29 @@ class GroupRun:
         self._lane_step_seconds = math.inf  # of the last epoch's training; infinite where it says nothing
         self._plan_copies = plan_copies
 
-    def run(self) -> None:
-        """Runs until every lane is idle and no trial is left for the group."""
-        self.refill()
-        while any(self.slots):
-            self.run_epoch()
-            self.correct_layout()
-            self.copy()
-            self.refill()
-            self.boundary()
+    def run_epoch(self) -> tuple[EpochResult, float]:
+        """Trains and evaluates every lane once; nothing else changes, so a thread may do it.
 
-    def run_epoch(self) -> None:
-        """Trains and evaluates every lane once, and frees those whose trial ended."""
+        Returns:
+          What came out, and the seconds that it took besides compiling.
+
+        Raises:
+          Stopped: The sweep is to stop, and needn't wait for the epoch.
+        """
         start = time.perf_counter()
         result = self.engine.run_epoch([slot and self._shuffle(slot) for slot in self.slots], self.splits)
-        seconds = max(time.perf_counter() - start - result.compile_seconds, 1e-9)
+        return result, max(time.perf_counter() - start - result.compile_seconds, 1e-9)
+
+    def end_epoch(self, result: EpochResult, seconds: float) -> None:
+        """Records what `run_epoch` returned, decides about trials, and fills lanes whose trial ended."""
         self._lane_step_seconds = self._measure(result)
         self.epoch += 1
         self.lane_epochs += len(self.slots)
         self.busy_lane_epochs += len(self.busy)
         self._record(result, seconds)
+        self.correct_layout()
+        self.copy()
+        self.refill()
 
     def _shuffle(self, slot: Slot) -> Shuffle:
         """Returns the pass over the training examples that a trial takes next.
@@ -148,18 +151,6 @@ class GroupRun:
         self.engine.admit(lane, self.hparams(trial))
         self.slots[lane] = Slot(trial)
         self.events.start(trial, self.epoch if self.config.lanes.data_order == "shared" else 0)
-
-    def boundary(self) -> None:
-        """Hands over what is to be saved.
-
-        Raises:
-          Stopped: The sweep is to stop; everything is handed over.
-        """
-        order = self.events.boundary(self.status())
-        if order is not Order.GO_ON:
-            self.events.save(self.ledger(), self.engine.snapshot(), last=order is Order.STOP)
-        if order is Order.STOP:
-            raise Stopped
 
     def status(self) -> Status:
         """Returns where the group stands."""

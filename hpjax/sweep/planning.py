@@ -17,13 +17,13 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.report.heading import describe_start
 from hpjax.search.plan import GroupPlan, Plan
-from hpjax.search.queue import most_unfinished
+from hpjax.search.queue import may_be_side_by_side, most_unfinished
 from hpjax.search.space import list_static
 from hpjax.search.trial import Trial
 from hpjax.store.workdir import atomic_write
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.session import Session
-from hpjax.sweep.workers import Asked, LaneLimit, Work
+from hpjax.sweep.workers import Asked, Crew, LaneLimit, Work, deal
 
 log = logging.getLogger("hpjax")
 
@@ -37,8 +37,12 @@ def plan_groups(session: Session) -> Plan:
     All of a grid's; of a search, every combination of a few static choices, else the first that is asked for.
     """
     check_groups(session.spec.config, session.datasets.load)
-    for first, trials in list_first(session):
-        _plan_one(session, first, trials)
+    known = list_first(session)
+    side_by_side = may_be_side_by_side(session.spec.config)
+    workers = session.workers.size
+    shares = deal([trials for _, trials in known], workers) if side_by_side else [workers]
+    for i, (first, trials) in enumerate(known):
+        _plan_one(session, first, trials, shares[min(i, len(shares) - 1)])
     if session.spec.config.sweep.sampler == "grid":
         return dataclasses.replace(session.plan, most_groups=len(session.plans))
     return session.plan
@@ -68,14 +72,16 @@ def list_first(session: Session) -> list[tuple[Trial, int]]:
     return [(queue.first(group), budget)] if group else []
 
 
-def _plan_one(session: Session, first: Trial, trials: int) -> None:
+def _plan_one(session: Session, first: Trial, trials: int, workers: int) -> None:
     start = session.begin_setup()
     config = apply_hyperparameters(session.spec.config, first.hyperparameters)
     dataset = session.datasets.load(config)
     if not session.plans:
         introduce(session, dataset)
     task = create_task(config, dataset, session.spec.tests_each_epoch)
-    choose_lanes(session, describe_work(session, first), trials, create_program(config, dataset), task)
+    crew = session.workers.lend(workers)
+    choose_lanes(session, crew, describe_work(session, first), trials, create_program(config, dataset), task)
+    session.workers.take_back(crew)
     note_setup(session, start)
 
 
@@ -92,7 +98,7 @@ def describe_work(session: Session, first: Trial) -> Work:
 
 
 def choose_lanes(
-    session: Session, work: Work, trials: int, program: Program, task: Task
+    session: Session, crew: Crew, work: Work, trials: int, program: Program, task: Task
 ) -> tuple[Choice, int]:
     """Returns how each worker trains its lanes of a group, and how many lanes there are of all of them.
 
@@ -100,14 +106,15 @@ def choose_lanes(
 
     Args:
       session: the sweep's.
+      crew: the group's workers.
       work: what the group's lanes do.
       trials: how many it has, or may have.
       program: what is compiled for it.
       task: what it learns.
     """
-    lanes, workers, config = work.config.lanes, session.workers, work.of_trial
+    lanes, config = work.config.lanes, work.of_trial
     # A population's size is no matter of who trains it.
-    most = MOST_LANES if config.sweep.pbt else MOST_LANES * workers.size
+    most = MOST_LANES if config.sweep.pbt else MOST_LANES * crew.size
     wanted, count = min(trials, most, most_unfinished(config) or trials), lanes.count
     if config.sweep.pbt:  # a population is compared with itself: all of it, however many would pay
         count = count or wanted
@@ -115,21 +122,21 @@ def choose_lanes(
     steps = trials * config.train.epochs * task.steps_per_epoch
     # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
     in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
-    each = -(-wanted // workers.size), -(-count // workers.size)
-    asked = Asked(*each, lanes.strategy, lanes.devices, name, -(-steps // workers.size), in_step)
-    choice = workers.choose_layout(work, program, task, asked, session.limit)
-    num_lanes = min(choice.num_lanes * workers.size, count or wanted)
+    each = -(-wanted // crew.size), -(-count // crew.size)
+    asked = Asked(*each, lanes.strategy, lanes.devices, name, -(-steps // crew.size), in_step)
+    choice = crew.choose_layout(work, program, task, asked, session.limit)
+    num_lanes = min(choice.num_lanes * crew.size, count or wanted)
     one = program.shapes(work.hparams, 1)
     saved = {"population_bytes": count_bytes(one) * num_lanes, "weights_bytes": count_bytes(one.best)}
-    plan = _describe_group(session, work.first, trials, task, choice)
-    session.plans.append(dataclasses.replace(plan, lanes=num_lanes, **saved))
+    plan = _describe_group(session, crew, work.first, trials, task, choice, num_lanes)
+    session.plans.append(dataclasses.replace(plan, **saved))
     return choice, num_lanes
 
 
-def limit_lanes(session: Session, layout: Layout) -> Layout:
+def limit_lanes(session: Session, crew: Crew, number: int, layout: Layout) -> Layout:
     """Returns the layout with no more lanes a call than fit and than the config, now, asks for.
 
-    For lanes that a checkpoint found under way; the last of the plans is theirs, and says so.
+    For lanes that a checkpoint found under way; the plan of their group, of that number, says so.
     """
     lanes, limit = session.spec.config.lanes, session.limit
     most = min(n for n in (layout.lanes_per_shard, limit.at_once, lanes.count) if n)
@@ -137,9 +144,10 @@ def limit_lanes(session: Session, layout: Layout) -> Layout:
     threads = 1 if limit.at_once else layout.threads
     there = session.workers.describe().machine["devices"]
     devices = min(n for n in (layout.devices, there, lanes.devices) if n)
-    all_devices = devices * session.workers.size
-    session.plans[-1] = dataclasses.replace(
-        session.plans[-1], lanes_per_call=per_shard, threads=threads, devices=all_devices
+    workers = min(crew.size, session.plans[number].lanes)
+    of_all = {"workers": workers, "devices": devices * workers}
+    session.plans[number] = dataclasses.replace(
+        session.plans[number], lanes_per_call=per_shard, threads=threads, **of_all
     )
     return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads, devices=devices)
 
@@ -174,25 +182,28 @@ def write_plan(session: Session) -> None:
     atomic_write(session.workdir.path / "plan.json", text)
 
 
-def _describe_group(session: Session, first: Trial, trials: int, task: Task, choice: Choice) -> GroupPlan:
+def _describe_group(
+    session: Session, crew: Crew, first: Trial, trials: int, task: Task, choice: Choice, num_lanes: int
+) -> GroupPlan:
     swept = first.hyperparameters
     dynamic = session.spec.space.dynamic
     static = {name: value for name, value in swept.items() if name not in dynamic}
     sweep, layout = session.spec.config.sweep, choice.layout
-    known = sweep.sampler == "grid"
+    known, workers = sweep.sampler == "grid", min(crew.size, num_lanes)
     return GroupPlan(
         static,
         trials=trials if known else None,
         most_trials=trials,
         may_end_early=not known or sweep.pruner != "none",
-        lanes=choice.num_lanes,
+        lanes=num_lanes,
         lanes_per_call=layout.lanes_per_shard,
         threads=layout.threads,
-        devices=layout.devices * session.workers.size,
+        workers=workers,
+        devices=layout.devices * workers,
         steps_per_epoch=task.steps_per_epoch,
         epochs=apply_hyperparameters(session.spec.config, swept).train.epochs,
         memory_bytes=choice.memory_bytes,
-        available_bytes=session.workers.available_bytes(),
+        available_bytes=crew.available_bytes(),
         lane_step_seconds=choice.lane_step_seconds.get(layout.lanes_per_shard, 0.0),
         speedup=choice.speedup,
         streamed=task.streamed,

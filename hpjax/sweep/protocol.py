@@ -2,6 +2,7 @@
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,8 +44,17 @@ class Status:
     images_per_second: float
 
 
+def combine(statuses: Sequence[Status], newest: Status) -> Status:
+    """Returns where groups that run side by side stand, `newest` among them: the one that ended an epoch."""
+    statuses = [status for status in statuses if status.busy] or [newest]
+    speed = sum(status.images_per_second for status in statuses)
+    least, most = min(status.least for status in statuses), max(status.most for status in statuses)
+    epochs, busy = max(status.epochs for status in statuses), sum(status.busy for status in statuses)
+    return Status(newest.epoch, busy, least, most, epochs, speed)
+
+
 class Order(enum.Enum):
-    """What the loop is to do between two epochs."""
+    """What is to be done between two epochs."""
 
     GO_ON = "go on"
     SAVE = "save"
@@ -86,10 +96,3 @@ class Events(Protocol):
 
     def copy(self, trial: Trial, row: CopyRow) -> None:
         """A trial, with its new hyperparameters, goes on from another's state."""
-
-    def boundary(self, status: Status) -> Order:
-        """All lanes are between two epochs; returns what is to be done."""
-        ...
-
-    def save(self, ledger: dict, arrays: dict[str, np.ndarray], last: bool) -> None:
-        """Here is what a run goes on from; `last` where it stops now."""

@@ -38,11 +38,11 @@ from hpjax.store.settings import SettingRow, summarize_settings
 from hpjax.store.steps import list_numbers
 from hpjax.store.workdir import CONFIG_NAME, POPULATION, SUMMARY_NAME, Resume, Workdir, open_workdir
 from hpjax.sweep.datasets import Datasets
-from hpjax.sweep.groups import run_groups
 from hpjax.sweep.inputs import Files, Inputs, check_changed, check_files, find_inputs, hash_files
 from hpjax.sweep.planning import halve_lanes, plan_groups
 from hpjax.sweep.planning_for import ForeignPlan, plan_groups_for
 from hpjax.sweep.preflight import blaming_models, check_config
+from hpjax.sweep.scheduler import run_groups
 from hpjax.sweep.selection import find_setting
 from hpjax.sweep.session import HERE, Interrupted, Session
 from hpjax.sweep.workers import LaneLimit, Workers, WorkersLost

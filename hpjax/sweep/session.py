@@ -28,7 +28,7 @@ from hpjax.report.style import leaving_out
 from hpjax.search.opening import open_study
 from hpjax.search.pbt import check_population
 from hpjax.search.plan import GroupPlan, Plan
-from hpjax.search.queue import Queue, create_queue, make_group_key
+from hpjax.search.queue import Queue, create_queue, make_group_key, may_be_side_by_side
 from hpjax.search.space import count_static
 from hpjax.search.study import Study
 from hpjax.search.trial import Trial
@@ -47,7 +47,7 @@ from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.extension import check_extension, find_stages
 from hpjax.sweep.inputs import Inputs, check_files, hash_files, parse_inputs
 from hpjax.sweep.leader import Leader
-from hpjax.sweep.ledgers import Tally, check_run, parse_layout
+from hpjax.sweep.ledgers import Tally, list_runs, name_arrays, parse_layout
 from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
 from hpjax.sweep.spec import create_spec
@@ -84,18 +84,21 @@ class Group:
     """Trials that share a program.
 
     Attributes:
+      number: how many were begun before it; its plan is that one of the sweep's.
       key: what they have in common; see `hpjax.config.hyperparameters.static_key`.
       first: one of them.
       layout: how their lanes lie on the devices.
     """
 
+    number: int
     key: str
     first: Trial
     layout: Layout
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values, for a ledger."""
-        return {"key": self.key, "first": vars(self.first), "layout": vars(self.layout)}
+        entries = {"number": self.number, "key": self.key}
+        return {**entries, "first": vars(self.first), "layout": vars(self.layout)}
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,17 @@ class Session:
       data: arrays that were given in a call, if any.
       workers: who trains.
       name: tells it from others that they train for.
-      lanes_in_use: those of the group that runs; with fewer it would need less memory.
+      lanes_in_use: those of the group that runs, or failed last; with fewer it would need less memory.
       stores: what is written to.
       tally: what is counted.
       leader: which trial ranks first so far.
       datasets: what is learned.
-      plans: of the groups that were opened so far.
+      plans: of the groups that were begun so far, by their numbers.
       programs: of groups, the longest unused first.
       pace: spaces out side work.
       signals: whether the sweep is to stop.
       progress: shows the state of the sweep; None: nothing is shown.
-      found: the run that a checkpoint found under way; None once it is taken up.
+      found: the runs that a checkpoint found under way and that aren't taken up yet.
       stages: what the sweep had up to that checkpoint; nothing before the first one.
     """
 
@@ -238,22 +241,24 @@ class Session:
         if not is_dict_of(str, fingerprints := ledger.get("fingerprints", {})):
             raise ValueError("fingerprints are no texts by name")
         self.datasets = Datasets(self.spec.config, self.workdir.path, fingerprints, self.data)
-        run = ledger.get("run")
-        slots = check_run(run["ledger"])["slots"] if run else []
-        if run and not (self.plans and {len(array) for array in arrays.values()} == {len(slots)}):
-            raise ValueError("the lanes aren't those of the arrays")
+        entries = list_runs(ledger, arrays)
+        slots = [slot for entry, _ in entries for slot in entry["ledger"]["slots"]]
         for trial in [*ledger.get("queue", ()), *(slot["trial"] for slot in slots if slot)]:
             self._parse_trial(trial)
-        self.found = run and RunState(self._parse_group(run["group"]), run["ledger"], arrays)
+        self.found = [
+            RunState(self._parse_group(entry["group"]), entry["ledger"], lanes) for entry, lanes in entries
+        ]
 
     def _parse_group(self, entry: dict[str, Any]) -> Group:
         """Returns the group that `Group.to_dict` described, under the key that it has now.
 
         Where a file of the user's has moved, the key is another one.
         """
-        first = self._parse_trial(entry["first"])
+        first, number = self._parse_trial(entry["first"]), entry.get("number", self.tally.groups)
+        if not (isinstance(number, int) and 0 <= number < len(self.plans)):
+            raise ValueError(f"there is no plan of group {number}")
         key = make_group_key(self.spec.config, self.spec.space)(first.hyperparameters)
-        return Group(key, first, parse_layout(entry["layout"]))
+        return Group(number, key, first, parse_layout(entry["layout"]))
 
     def _parse_trial(self, values: Any) -> Trial:
         trial = read_as(Trial, values)
@@ -284,13 +289,14 @@ class Session:
                 raise
             raise Interrupted(signum, self.workdir.path) from None
 
-    def save(self, run: RunState | None = None, block: bool = False) -> None:
-        """Saves a run's lanes (None: between two groups) and where the logs stand."""
+    def save(self, runs: Sequence[RunState] = (), block: bool = False) -> None:
+        """Saves the lanes of all runs under way (none: between two groups) and where the logs stand."""
         stores, tally = self.stores, self.tally
         stores.weights.wait()
         stores.states.wait()
         self._note_time()
         tally.saves += 1
+        runs = [*runs, *self.found]
         ledger = {
             "records": stores.records.mark(),
             "study": stores.study.mark(),
@@ -300,11 +306,10 @@ class Session:
             "files": self.files,
             "plans": [dataclasses.asdict(plan) for plan in self.plans],
             "stages": [dataclasses.asdict(stage) for stage in stores.study.stages],
-            "run": run and {"group": run.group.to_dict(), "ledger": run.ledger},
+            "runs": [{"group": run.group.to_dict(), "ledger": run.ledger} for run in runs],
             "jax": jax.__version__,
         }
-        arrays = run.arrays if run else {"none": np.zeros(1)}
-        stores.checkpoints.save(tally.saves, arrays, ledger, block)
+        stores.checkpoints.save(tally.saves, name_arrays([run.arrays for run in runs]), ledger, block)
 
     def begin_setup(self) -> float:
         """Returns when the next group's setup began: that of the first one, as the session was opened."""
@@ -357,7 +362,8 @@ class Session:
         states *= self.num_trials if spec.config.checkpoint.states else 0
         # One more of each while a new one is written and the one that it replaces is still there.
         disk = (POPULATIONS_KEPT + 1) * populations + (kept + 1) * weights + states
-        return Plan(groups, self.num_trials, disk, count_static(spec.space))
+        workers = self.workers.size if may_be_side_by_side(spec.config) else 1
+        return Plan(groups, self.num_trials, disk, count_static(spec.space), workers)
 
     @property
     def num_trials(self) -> int:

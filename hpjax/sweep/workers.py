@@ -173,19 +173,12 @@ class Lanes(Protocol):
         """Puts back what `snapshot` returned, from any layout and number of lanes."""
 
 
-class Workers(Protocol):
-    """Processes that train lanes, each with devices of its own."""
+class Crew(Protocol):
+    """Workers that a group has to itself."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
-        ...
-
-    def recover(self) -> None:
-        """Starts again those that were lost, after `WorkersLost`; waits until there is one."""
-
-    def describe(self) -> Device:
-        """Returns what one of them trains on."""
+        """How many they are."""
         ...
 
     def available_bytes(self) -> int:
@@ -211,10 +204,42 @@ class Workers(Protocol):
         ...
 
 
+class Workers(Protocol):
+    """Processes that train lanes, each with devices of its own."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def welcome(self) -> None:
+        """Takes in those that have come since; called where none has a group."""
+
+    def recover(self) -> None:
+        """Starts again those that were lost, after `WorkersLost`; waits until there is one.
+
+        None has a group then.
+        """
+
+    def describe(self) -> Device:
+        """Returns what one of them trains on."""
+        ...
+
+    def lend(self, num: int) -> Crew:
+        """Returns so many that have no group, for one."""
+        ...
+
+    def take_back(self, crew: Crew) -> None:
+        """A group is at its end: those that it had may have another one."""
+
+
 class Here:
-    """This process."""
+    """This process, as all workers and as those of a group."""
 
     size = 1
+
+    def welcome(self) -> None:
+        """Does nothing: it is there."""
 
     def recover(self) -> None:
         """Does nothing: it can't lose itself."""
@@ -225,6 +250,14 @@ class Here:
         if jax.default_backend() == "cpu":
             kind = f"{kind} ({usable_cores()} cores)"
         return Device(kind, describe_surroundings()["device"], describe_machine())
+
+    def lend(self, num: int) -> "Here":
+        """Returns itself."""
+        assert num == 1
+        return self
+
+    def take_back(self, crew: Crew) -> None:
+        """Does nothing: it has no other group."""
 
     def available_bytes(self) -> int:
         """Returns how much memory its devices have left, each."""
@@ -252,6 +285,21 @@ class Here:
         """Returns lanes on its devices."""
         tuning.enable(work.config.lanes.tune)
         return Engine(program, task, work.hparams, num_lanes, layout, should_stop)
+
+
+def deal(sizes: Sequence[int], workers: int) -> list[int]:
+    """Returns how many workers the first groups have, side by side: one each, more where most trials are.
+
+    Args:
+      sizes: trials of each group that waits, the first one first.
+      workers: how many there are, at least one.
+    """
+    dealt = [1] * min(len(sizes), workers)
+    for _ in range(workers - len(dealt)):
+        shares = [size / given for size, given in zip(sizes, dealt, strict=False)]
+        if max(shares) > 1:  # a worker without a trial is of no use
+            dealt[shares.index(max(shares))] += 1
+    return dealt
 
 
 def find_or_create(programs: dict[str, T], key: str, create: Callable[[], T]) -> T:

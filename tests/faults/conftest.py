@@ -52,9 +52,13 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     for line in lines:
         terminalreporter.write_line(line)
     if exitstatus == 0 and config.getoption("--kills", 0) >= MANY_KILLS:
-        _write_figures(["| what | figure |", "|---|---|", *lines])
+        _write_figures(lines)
 
 
 def _write_figures(lines: list[str]) -> None:
+    """Puts rows into the page's table; those of what wasn't tried this time stay."""
     before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text("\n".join([before + BEGIN, *lines, END + rest.split(END)[1]]))
+    table, after = rest.split(END)
+    rows = {line.split("|")[1]: line for line in [*table.strip().splitlines()[2:], *lines]}
+    table = ["| what | figure |", "|---|---|", *(rows[name] for name in sorted(rows))]
+    PAGE.write_text("\n".join([before + BEGIN, *table, END + after]))

@@ -17,7 +17,7 @@ from hpjax.store.checkpoints import PopulationCheckpoints
 from hpjax.store.ledger import seal_ledger
 from hpjax.store.records import load_trials
 from hpjax.store.resume import restore_population
-from hpjax.sweep import Interrupted, groups, run_sweep
+from hpjax.sweep import Interrupted, run_sweep, scheduler
 from hpjax.sweep.events import Upkeep
 from hpjax.sweep.protocol import Order
 
@@ -189,7 +189,7 @@ def _stop(upkeep, status) -> Order:
 
 
 def test_damaged_weights_of_the_winner_leave_a_sweep_that_ends(tmp_path, monkeypatch, caplog):
-    read_test = groups.read_test
+    read_test = scheduler.read_test
 
     def damage(session) -> None:
         session.stores.weights.wait()
@@ -197,7 +197,7 @@ def test_damaged_weights_of_the_winner_leave_a_sweep_that_ends(tmp_path, monkeyp
             _flip_a_bit(folder)
         read_test(session)
 
-    monkeypatch.setattr(groups, "read_test", damage)
+    monkeypatch.setattr(scheduler, "read_test", damage)
     config = {**SMALL, "data": {**SMALL["data"], "validation_fraction": 0.2}}
     result = run_sweep(parse_config(config), tmp_path / "sweep")
     assert result.summary["finished"] and result.best and result.best.final_test_loss is None

@@ -55,7 +55,7 @@ def exhaust(monkeypatch):
         def begin(run):
             epochs.append(1)
             steps.clear()
-            run_epoch(run)
+            return run_epoch(run)
 
         monkeypatch.setattr(Program, "train", run)
         monkeypatch.setattr(GroupRun, "run_epoch", begin)
@@ -97,7 +97,7 @@ def _fail_above(lanes: int, monkeypatch) -> None:
     def run(self):
         if self.engine.num_lanes > lanes:
             jnp.zeros(2**50, jnp.uint8).block_until_ready()
-        run_epoch(self)
+        return run_epoch(self)
 
     monkeypatch.setattr(GroupRun, "run_epoch", run)
 
@@ -159,12 +159,13 @@ def test_continuous_lanes_hold_on_to_nothing(tmp_path, request, monkeypatch, cou
     run_epoch = GroupRun.run_epoch
 
     def measure(run):
-        run_epoch(run)
+        result = run_epoch(run)
         begun.append(time.monotonic())
         if run.epoch % EVERY == 0:
             measured.append(_resources())
         if time.monotonic() - begun[0] > seconds and len(measured) >= LEAST_MEASURED:
             os.kill(os.getpid(), signal.SIGTERM)
+        return result
 
     monkeypatch.setattr(GroupRun, "run_epoch", measure)
     space = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}

@@ -1,6 +1,5 @@
 """Workers of a real cluster on this machine: the same sweep, the same tables, whatever dies meanwhile."""
 
-import contextlib
 import csv
 import json
 import signal
@@ -10,9 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import tiny_network
+from ray_cluster import list_workers, running_cluster
 from tiny_sweep import write_sweep
 
 ray = pytest.importorskip("ray", reason="needs Ray")
@@ -26,19 +25,15 @@ ASHA = (
     "--config.sweep.pruner=successive_halving",
     "--space=learning_rate=1e-4:3e-3:log",
 )
+GROUPS = ("--space=batch_size=10,12,25", "--space=learning_rate=1e-4,1e-3")
 PBT = ("--config.sweep.metric=train_loss", "--config.sweep.pbt.every_epochs=1", "--config.lanes.count=0")
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of three nodes, which are processes of this machine."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +86,6 @@ def _wait_for_checkpoint(process: subprocess.Popen, workdir: Path) -> None:
         time.sleep(0.05)
 
 
-def _workers() -> list[psutil.Process]:
-    """Returns the workers' processes: the cluster's nodes are children of this one."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith("ray::Actor"):
-                found.append(process)
-    return found
-
-
 @pytest.mark.exhaustive
 def test_workers_give_what_one_process_gives(start, alone, tmp_path):
     """Five trials, four lanes, three workers: two have one lane; the last trial takes whichever is free."""
@@ -126,13 +111,42 @@ def test_a_worker_that_dies_or_is_frozen(start, alone, tmp_path, number):
     workdir = tmp_path / "w"
     process = start.on_cluster(workdir)
     _wait_for_checkpoint(process, workdir)
-    _workers()[0].send_signal(number)
+    list_workers()[0].send_signal(number)
     ours, text = _finish(process, workdir)
     assert "going on from the last checkpoint" in text
     _assert_same(ours, alone)
     summary = json.loads((workdir / "summary.json").read_text())
     assert [layout["lanes"] for layout in summary["layouts"]] == [4]
-    assert not _workers()  # they end with the sweep
+    assert not list_workers()  # they end with the sweep
+
+
+@pytest.mark.parametrize(
+    "kill",
+    ["worker", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("nothing", "node", "driver"))],
+)
+def test_groups_run_side_by_side(start, cluster, tmp_path, kill):
+    """Each on a worker of its own; whatever dies, all go on from the same checkpoint."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    alone = _finish(start(here, *GROUPS), here)[0]
+    process = start.on_cluster(there, *GROUPS)
+    _wait_for_checkpoint(process, there)
+    if kill == "worker":
+        list_workers()[-1].kill()
+    elif kill == "node":
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    elif kill == "driver":
+        process.kill()
+        process.communicate()
+        process = start(there, *GROUPS)  # all three groups have begun; here they take turns
+    try:
+        _assert_same(_finish(process, there)[0], alone)
+    finally:
+        if kill == "node":
+            cluster.add_node(num_cpus=1)
+    lines = (there / "history.jsonl").read_text("utf-8").splitlines()
+    kinds = [(event["kind"], event.get("group")) for event in map(json.loads, lines)]
+    before = kinds[: [kind for kind, _ in kinds].index("finish")]
+    assert {group for kind, group in before if kind == "start"} == {0, 1, 2}
 
 
 @pytest.mark.exhaustive
@@ -140,7 +154,7 @@ def test_the_only_worker_dies(start, alone, tmp_path):
     workdir = tmp_path / "w"
     process = start.on_cluster(workdir, "--ray_workers=1")
     _wait_for_checkpoint(process, workdir)
-    _workers()[0].kill()
+    list_workers()[0].kill()
     ours, text = _finish(process, workdir)
     _assert_same(ours, alone)
     assert text.count("no worker is left") <= 1 and "1 of 1 workers are there" in text
@@ -155,7 +169,7 @@ def test_files_are_named_from_where_the_command_is_run(start, alone, tmp_path):
     process = start.on_cluster(workdir, "--config.model.name=net.py:Tiny", folder=tmp_path)
     _wait_for_checkpoint(process, workdir)
     network.write_text("raise ValueError", "utf-8")
-    _workers()[0].kill()
+    list_workers()[0].kill()
     _assert_same(_finish(process, workdir)[0], alone)
 
 
@@ -208,7 +222,7 @@ def test_what_is_wrong_is_one_line(start, tmp_path):
 
 def test_it_is_interrupted_before_a_worker_is_there(start, tmp_path):
     process = start.on_cluster(tmp_path / "w", "--ray_workers=9")  # waits for those that have no room
-    while not _workers():
+    while not list_workers():
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     _, text = process.communicate(timeout=60)

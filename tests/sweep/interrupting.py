@@ -14,6 +14,6 @@ def interrupt_in_second_epoch(monkeypatch) -> None:
         calls.append(run)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        run_epoch(run)
+        return run_epoch(run)
 
     monkeypatch.setattr(GroupRun, "run_epoch", interrupt)

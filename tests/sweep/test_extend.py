@@ -22,7 +22,7 @@ from hpjax.store.records import open_records
 from hpjax.store.rows import EpochRow, to_columns
 from hpjax.store.workdir import is_finished
 from hpjax.sweep import load_result, run, run_sweep
-from hpjax.sweep.events import TrialEvents
+from hpjax.sweep.events import Upkeep
 from hpjax.sweep.extension import check_extension, find_stages
 from hpjax.sweep.spec import create_spec
 
@@ -78,7 +78,7 @@ def _die(session):
 
 def _die_at(count):
     """Returns a boundary between two epochs that ends the process, as a kill does, the so manyth time."""
-    met, boundary = itertools.count(1), TrialEvents.boundary
+    met, boundary = itertools.count(1), Upkeep.boundary
 
     def die(events, status):
         if next(met) == count:
@@ -99,7 +99,7 @@ def test_the_tables_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     kept = [dataclasses.astuple(row) for row in first.epochs]
     longer = _config(net, 3, 2, 4, extend=True, **ranked)
     # Once it was accepted; and as the first trial ends for the second time and the next one waits to go on.
-    for killed in ((run, "run_groups", _die), (TrialEvents, "boundary", _die_at(2))):
+    for killed in ((run, "run_groups", _die), (Upkeep, "boundary", _die_at(2))):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(*killed)
             run_sweep(longer, there)

@@ -18,8 +18,8 @@ from hpjax.errors import DataError, HpjaxError, ModelError, WorkdirError
 from hpjax.store.changes import CODE, WEIGHTS
 from hpjax.sweep import Interrupted, run_sweep
 from hpjax.sweep.events import Upkeep
+from hpjax.sweep.groups import Opener
 from hpjax.sweep.inputs import hash_files
-from hpjax.sweep.loop import GroupRun
 from hpjax.sweep.protocol import Order
 
 MODEL = """
@@ -252,14 +252,14 @@ def test_a_summary_without_a_hash_does_not_pass(place):
 
 
 def _at_the_end_of_the_first_group(monkeypatch, change):
-    run, left = GroupRun.run, [change]
+    close, left = Opener.close, [change]
 
-    def run_then_change(group):
-        run(group)
+    def close_then_change(opener, group):
+        close(opener, group)
         if left:
             left.pop()()
 
-    monkeypatch.setattr(GroupRun, "run", run_then_change)
+    monkeypatch.setattr(Opener, "close", close_then_change)
 
 
 def _in_groups(config):

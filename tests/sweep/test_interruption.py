@@ -38,7 +38,7 @@ run_epoch = GroupRun.run_epoch
 def interrupt(run):
     if run.epoch == 3:
         os.kill(os.getpid(), signal.SIGINT)
-    run_epoch(run)
+    return run_epoch(run)
 
 GroupRun.run_epoch = interrupt
 sys.exit(main())

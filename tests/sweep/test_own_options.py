@@ -61,7 +61,7 @@ def swept(tmp_path_factory):
         calls.append(run)
         if len(calls) == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        run_epoch(run)
+        return run_epoch(run)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(GroupRun, "run_epoch", interrupt)

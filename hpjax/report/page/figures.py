@@ -91,7 +91,7 @@ def _describe_line(source: PageSource, axes: int, listed: bool) -> str:
 
 
 def _best_so_far(source: PageSource) -> list[dict[str, Any]]:
-    lasts = {stay.trial: stay.last for stay in source.occupancy.stays}
+    lasts = {stay.trial: stay.end for stay in source.occupancy.stays}
     ended = [trial for trial in source.trials if trial.status != "running" and trial.epochs]
     ended.sort(key=lambda trial: (lasts.get(trial.trial, 0), trial.trial))
     if len(ended) < 3:

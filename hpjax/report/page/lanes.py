@@ -1,6 +1,5 @@
 """When each trial sat in which lane, by the seconds that training took."""
 
-import itertools
 from typing import Any
 
 from hpjax.report.page.source import PageSource
@@ -12,19 +11,23 @@ MOST_BARS = 3_000
 def create_timeline(source: PageSource) -> dict[str, Any] | None:
     """Returns a bar for each trial: its lane, from and to which second; None where none was trained.
 
-    Time is that of epochs, training and evaluation: groups follow each other without the seconds that
-    compiling took.
+    Time is that of epochs, training and evaluation: groups that follow each other do so without the seconds
+    that compiling took.
     """
-    ends = [0.0, *itertools.accumulate(source.occupancy.seconds)]
     status = {trial.trial: trial.status for trial in source.trials}
-    stays = [stay for stay in source.occupancy.stays if stay.last >= stay.first and stay.trial in status]
+    stays = [stay for stay in source.occupancy.stays if stay.epochs and stay.trial in status]
     if not stays:
         return None
     bars: dict[str, list[Any]] = {"trial": [], "lane": [], "left": [], "right": [], "status": []}
     for stay in stays[:MOST_BARS]:
         bars["trial"].append(stay.trial)
         bars["lane"].append(stay.lane)
-        bars["left"].append(short(ends[stay.first]))
-        bars["right"].append(short(ends[stay.last + 1]))
+        bars["left"].append(short(stay.begin))
+        bars["right"].append(short(stay.end))
         bars["status"].append(status[stay.trial])
-    return {"bars": bars, "lanes": 1 + max(bars["lane"]), "seconds": short(ends[-1]), "of": len(stays)}
+    return {
+        "bars": bars,
+        "lanes": 1 + max(bars["lane"]),
+        "seconds": short(source.occupancy.seconds),
+        "of": len(stays),
+    }

@@ -1,0 +1,185 @@
+"""All groups of a sweep: which of them run when, on which workers, and when they are saved.
+
+Groups follow each other, each with all workers. Where there are several workers, and nothing that is asked
+for depends on what came before, groups run side by side instead, each with workers of its own: only their
+epochs do, in threads; what they give is written down here, by one thread, as it comes. To be saved, each
+waits at the end of its epoch for the others: a checkpoint holds all of them between two epochs, and where the
+logs stand.
+"""
+
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+from hpjax.lanes.engine import Stopped
+from hpjax.search.queue import may_be_side_by_side
+from hpjax.sweep.events import Upkeep
+from hpjax.sweep.groups import Opener, OpenGroup
+from hpjax.sweep.judging import judge_winner
+from hpjax.sweep.preflight import check_groups
+from hpjax.sweep.protocol import Order, combine
+from hpjax.sweep.selection import forget_kept, read_test, select_winner
+from hpjax.sweep.session import Interrupted, RunState, Session
+from hpjax.sweep.workers import deal
+
+
+def run_groups(session: Session) -> None:
+    """Runs every group to its end, those that a checkpoint found running first.
+
+    Raises:
+      Interrupted: A signal arrived; everything is saved.
+    """
+    if not session.tally.saves:  # begins, or begins anew after it ended before its first checkpoint
+        with session.interruptible():
+            idle = check_groups(session.spec.config, session.datasets.load)
+            session.tally.without_effect = idle
+    with Scheduler(session) as scheduler:
+        scheduler.run()
+        select_winner(session)
+        scheduler.run()
+    with session.interruptible():
+        read_test(session)
+        judge_winner(session)
+    forget_kept(session)
+    session.stores.checkpoints.wait()
+
+
+class Scheduler:
+    """Runs groups; a context manager that leaves none running.
+
+    Args:
+      session: the sweep's.
+    """
+
+    def __init__(self, session: Session):
+        self._session, self._upkeep = session, Upkeep(session)
+        self._open: list[OpenGroup] = []
+        self._order = Order.GO_ON
+        self._abandoned = threading.Event()
+        self._opener = Opener(session, self._upkeep, self._should_stop)
+        several = session.workers.size > 1
+        self._side_by_side = several and may_be_side_by_side(session.spec.config)
+        self._threads = ThreadPoolExecutor(session.workers.size) if self._side_by_side else None
+
+    def __enter__(self) -> "Scheduler":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._abandoned.set()  # groups that are open now are so because something failed, or is to stop
+        if self._threads is not None:
+            self._threads.shutdown()
+        for group in self._open:
+            self._session.workers.take_back(group.crew)
+
+    def run(self) -> None:
+        """Runs until no trial waits.
+
+        Raises:
+          Interrupted: A signal arrived; everything is saved.
+        """
+        try:
+            while self._begin_epochs():
+                self._end_epoch(self._next_ended())
+        except Stopped:
+            session = self._session
+            session.stores.checkpoints.wait()
+            session.write_tables()  # as new as the history: an epoch that was left unfinished is in neither
+            raise Interrupted(session.signals.received, session.workdir.path) from None
+
+    def _begin_epochs(self) -> bool:
+        """Has every group train that may; returns whether there is one."""
+        if self._order is not Order.GO_ON:
+            if any(group.epoch is not None for group in self._open):
+                return True  # the others wait
+            self._save()
+        self._open_groups()
+        for group in self._open:
+            if group.epoch is None:
+                group.epoch = self._submit(group.run.run_epoch)
+        return bool(self._open)
+
+    def _submit(self, function: Callable[[], Any]) -> Future:
+        if self._threads is not None:
+            return self._threads.submit(function)
+        done: Future = Future()
+        done.set_result(function())
+        return done
+
+    def _next_ended(self) -> OpenGroup:
+        """Waits for the end of an epoch; returns the group that was begun first of those that ended one."""
+        epochs = [group.epoch for group in self._open if group.epoch is not None]
+        ended = concurrent.futures.wait(epochs, return_when=FIRST_COMPLETED).done
+        return next(group for group in self._open if group.epoch in ended)
+
+    def _end_epoch(self, group: OpenGroup) -> None:
+        session, run, epoch = self._session, group.run, group.epoch
+        assert epoch is not None
+        session.lanes_in_use, group.epoch = group.in_use, None
+        run.end_epoch(*epoch.result())
+        statuses = [other.run.status() for other in self._open]
+        order = self._upkeep.boundary(combine(statuses, newest=run.status()))
+        self._order = max(order, self._order, key=list(Order).index)
+        if not any(run.slots):
+            self._close(group)
+
+    def _close(self, group: OpenGroup) -> None:
+        self._open.remove(group)
+        self._opener.close(group)
+        if not self._open and self._order is Order.GO_ON:
+            self._session.save()
+            self._session.pace.refresh("checkpoint")
+
+    def _save(self) -> None:
+        """Saves all groups, which are between two epochs.
+
+        Raises:
+          Stopped: The sweep is to stop.
+        """
+        last = self._order is Order.STOP
+        self._upkeep.save([group.state() for group in self._open], block=last)
+        self._order = Order.GO_ON
+        if last:
+            raise Stopped
+
+    def _open_groups(self) -> None:
+        """Opens groups as long as there are workers for another one, and trials."""
+        while True:
+            workers = self._session.workers
+            if not self._open:
+                workers.welcome()
+            room = workers.size - sum(group.crew.size for group in self._open)
+            waiting = self._list_waiting() if room and (self._side_by_side or not self._open) else []
+            if not waiting:
+                return
+            key, found, _ = waiting[0]
+            if found is not None:
+                self._session.found.pop(0)
+            share = deal([trials for *_, trials in waiting], room)[0] if self._side_by_side else room
+            # Measuring may take a minute; where others run, they are saved before the sweep stops.
+            with nullcontext() if self._open else self._session.interruptible():
+                group = self._opener.open(key, found, workers.lend(share), self._open)
+            self._open.append(group)
+            if not any(group.run.slots):  # its trials are elsewhere by now
+                self._close(group)
+
+    def _list_waiting(self) -> list[tuple[str, RunState | None, int]]:
+        """Returns the groups that may be opened, where a checkpoint found them, and how many trials wait."""
+        found, queue = self._session.found, self._session.stores.queue
+        waiting: list[tuple[str, RunState | None, int]] = []
+        for run in found:
+            busy = sum(slot is not None for slot in run.ledger["slots"])
+            waiting.append((run.group.key, run, busy + queue.count_waiting(run.group.key)))
+        if not self._side_by_side:
+            key = None if found else queue.next_group()
+            return waiting if key is None else [(key, None, queue.count_waiting(key))]
+        queue.look_ahead()
+        taken = {group.group.key for group in self._open} | {run.group.key for run in found}
+        waiting += [(key, None, queue.count_waiting(key)) for key in queue.groups() if key not in taken]
+        return waiting
+
+    def _should_stop(self) -> bool:
+        """Whether epochs are left unfinished; asked by the threads in which they run."""
+        return self._abandoned.is_set() or self._upkeep.stop_now()

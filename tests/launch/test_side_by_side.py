@@ -1,0 +1,250 @@
+"""Groups run side by side where there are several workers; here these are objects of this process."""
+
+import dataclasses
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+from tiny_network import MODEL
+
+from hpjax.config import parse_config
+from hpjax.errors import OutOfMemory
+from hpjax.lanes.correction import Correction
+from hpjax.lanes.engine import Layout
+from hpjax.launch.ray import RayCrew
+from hpjax.launch.worker import Worker
+from hpjax.sweep import events
+from hpjax.sweep.events import Upkeep
+from hpjax.sweep.ledgers import list_runs, name_arrays
+from hpjax.sweep.protocol import Status, combine
+from hpjax.sweep.run import Interrupted, plan_sweep, run_sweep
+from hpjax.sweep.workers import WorkersLost, deal
+
+SIZES, RATES = (10, 12, 25), (1e-4, 1e-3)
+
+
+class Workers:
+    """Workers that are asked in the thread of their group."""
+
+    def __init__(self, num: int):
+        self._workers, self._lent, self.asked, self.recovered = [Worker() for _ in range(num)], set(), [], 0
+        self.before_epoch = lambda worker: None
+        self._devices = {worker: worker.describe() for worker in self._workers}
+
+    @property
+    def size(self):
+        return len(self._workers)
+
+    def welcome(self):
+        assert not self._lent
+
+    def recover(self):
+        self._lent.clear()
+        self.recovered += 1
+
+    def describe(self):
+        return self._devices[self._workers[0]]
+
+    def lend(self, num):
+        free = [worker for worker in self._workers if worker not in self._lent][:num]
+        assert len(free) == num
+        self._lent.update(free)
+        return RayCrew(self, {worker: self._devices[worker] for worker in free})
+
+    def take_back(self, crew):
+        self._lent.difference_update(crew.actors)
+
+    def send(self, work):
+        return work
+
+    def ask(self, calls, should_stop=None):
+        del should_stop
+        for worker, _, arguments in calls:
+            if arguments[:1] == ("run_epoch",):
+                self.asked.append(worker)
+                self.before_epoch(worker)
+        return [getattr(worker, name)(*arguments) for worker, name, arguments in calls]
+
+
+@pytest.fixture(autouse=True)
+def _saved_often(monkeypatch):
+    monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1.0)
+
+
+def _config(**sweep):
+    return parse_config(
+        {
+            "model": MODEL,
+            "data": {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30},
+            "train": {"epochs": 4},
+            "lanes": {"strategy": "fused", "count": 2, "devices": 1},
+            "sweep": {"space": {"batch_size": SIZES, "learning_rate": RATES}, **sweep},
+            "trackers": (),
+        }
+    )
+
+
+RANDOM = {"sampler": "random", "trials": 5, "seeds": 2}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run_sweep(_config(), tmp_path_factory.mktemp("alone") / "w")
+
+
+def _assert_same(ours, theirs, rtol=0.0):
+    """To the bit where each worker has as many lanes of a group as one would have alone."""
+    for mine, other in zip(ours.epochs, theirs.epochs, strict=True):
+        assert (mine.trial, mine.epoch) == (other.trial, other.epoch)
+        losses = [(row.train_loss, row.test_loss or row.validation_loss) for row in (mine, other)]
+        np.testing.assert_allclose(*losses, rtol=rtol)
+    assert [row.hyperparameters for row in ours.trials] == [row.hyperparameters for row in theirs.trials]
+    assert [row.status for row in ours.trials] == ["complete"] * len(theirs.trials)
+
+
+def _history(result):
+    lines = (result.workdir / "history.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_the_tables_are_those_of_one_worker(num, alone, tmp_path):
+    workers = Workers(num)
+    met = threading.Barrier(num, timeout=60)  # fails where an epoch waits for another group's end
+
+    def meet(worker):
+        if len(workers.asked) <= num:
+            met.wait()
+
+    workers.before_epoch = meet
+    result = run_sweep(_config(), tmp_path / "w", workers=workers)
+    _assert_same(result, alone)
+    assert result.summary["groups"] == 3
+    starts = [event["group"] for event in _history(result) if event["kind"] == "start"]
+    ends = [event["kind"] for event in _history(result)].index("finish")
+    begun = {event["group"] for event in _history(result)[:ends] if event["kind"] == "start"}
+    assert begun == set(range(num)) and set(starts) == {0, 1, 2}
+    assert set(workers.asked) == set(workers._workers)
+
+
+def test_a_search_whose_trials_are_the_same_whenever_they_are_asked_for(tmp_path):
+    result = run_sweep(_config(**RANDOM), tmp_path / "ours", workers=Workers(2))
+    _assert_same(result, run_sweep(_config(**RANDOM), tmp_path / "theirs"), rtol=1e-3)
+    starts = [event["group"] for event in _history(result) if event["kind"] == "start"]
+    assert starts != sorted(starts)
+
+
+@pytest.mark.parametrize("sweep", [{"pruner": "median"}, {"sampler": "tpe", "trials": 6}])
+def test_what_depends_on_what_came_before_takes_turns(sweep, tmp_path):
+    result = run_sweep(_config(**sweep), tmp_path / "w", workers=Workers(2))
+    running = None
+    for event in _history(result):
+        if event["kind"] == "start":
+            assert running in (None, event["group"])
+            running = event["group"]
+        elif event["kind"] == "finish":
+            running = None if event["trial"] % 2 else running  # of two lanes
+
+
+def _stop_at(count):
+    """Returns a boundary that stops the sweep the so manyth time."""
+    met, boundary = [], Upkeep.boundary
+
+    def stop(upkeep, status):
+        met.append(status)
+        if len(met) == count:
+            upkeep._session.signals.received = signal.SIGTERM
+        return boundary(upkeep, status)
+
+    return stop
+
+
+@pytest.mark.parametrize("after", [2, 4, 7])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Upkeep, "boundary", _stop_at(after))
+        run_sweep(_config(), tmp_path / "w", workers=Workers(3))
+    more = {} if workers == 1 else {"workers": Workers(workers)}
+    result = run_sweep(_config(), tmp_path / "w", **more)
+    _assert_same(result, alone, rtol=1e-3)  # the last group may have got two workers
+    assert result.summary["groups"] == 3
+    plans = json.loads((tmp_path / "w" / "plan.json").read_text("utf-8"))["groups"]
+    assert [plan["static"]["batch_size"] for plan in plans] == list(SIZES)
+
+
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_one_of_them_is_lost(count, alone, tmp_path):
+    workers = Workers(3)
+
+    def lose(worker):
+        if len(workers.asked) == count:
+            raise WorkersLost("a worker was lost")
+
+    workers.before_epoch = lose
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=workers), alone)
+    assert workers.recovered == 1
+
+
+def test_memory_that_runs_out_is_its_groups(tmp_path):
+    """Both lanes are more than there is memory for: they take turns from then on, as on one worker."""
+    workers = Workers(3)
+
+    def exhaust(worker):
+        if worker._engine.layout.at_once > 1 and worker is workers._workers[1]:
+            raise MemoryError
+
+    workers.before_epoch = exhaust
+    result = run_sweep(_config(), tmp_path / "w", workers=workers)
+    assert result.summary["reduced_to_lanes"] == 1
+    assert [row.epochs for row in result.trials] == [4] * 6
+    workers.before_epoch = lambda worker: (_ for _ in ()).throw(MemoryError)
+    with pytest.raises(OutOfMemory, match="one lane at a time"):
+        run_sweep(_config(), tmp_path / "none", workers=workers)
+
+
+def test_the_plan_is_of_groups_side_by_side():
+    plan = plan_sweep(_config(), workers=Workers(2))
+    assert [group.workers for group in plan.groups] == [1, 1, 1] and plan.workers == 2
+    total = sum(group.seconds for group in plan.groups)
+    assert plan.seconds == pytest.approx(max(total / 2, *(group.seconds for group in plan.groups)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "dealt"),
+    [
+        ([5], 1, [1]),
+        ([5, 5], 1, [1]),
+        ([5, 5, 5], 2, [1, 1]),
+        ([5, 5], 3, [2, 1]),
+        ([30, 2], 4, [3, 1]),
+        ([1, 1], 4, [1, 1]),
+        ([1], 3, [1]),
+        ([2, 8], 5, [1, 4]),
+    ],
+)
+def test_workers_are_where_trials_are(sizes, workers, dealt):
+    assert deal(sizes, workers) == dealt
+
+
+def test_what_is_shown_is_of_all_of_them():
+    first, second = Status(3, 2, 1, 3, 9, 10.0), Status(5, 1, 5, 5, 8, 4.0)
+    assert combine([first, second], newest=second) == Status(5, 3, 1, 5, 9, 14.0)
+    idle = Status(9, 0, 0, 0, 9, 1.0)  # it is at its end
+    assert combine([first, idle], newest=idle) == dataclasses.replace(first, epoch=9)
+    assert combine([idle], newest=idle) == idle
+
+
+def test_a_checkpoint_of_an_older_version_has_one_run():
+    lanes = {"params": np.zeros((2, 3))}
+    counts = {"epoch": 0, "lane_epochs": 0, "busy_lane_epochs": 0, "correction": Correction().to_dict()}
+    ledger = {"slots": [None, None], "layout": vars(Layout(2)), **counts}
+    run = {"group": {}, "ledger": ledger}
+    assert list_runs({"run": run}, lanes) == [(run, lanes)]
+    assert list_runs({"run": None}, {"none": np.zeros(1)}) == list_runs({}, {}) == []
+    assert list_runs({"runs": [run, run]}, name_arrays([lanes, lanes])) == [(run, lanes)] * 2
+    assert list_runs({"runs": []}, name_arrays([])) == []
+    with pytest.raises(ValueError, match="aren't those of the arrays"):
+        list_runs({"runs": [run]}, name_arrays([{"params": np.zeros((3, 3))}]))
