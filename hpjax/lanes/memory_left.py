@@ -9,20 +9,34 @@ from pathlib import Path
 
 _ALL_ARENAS = 4096  # jemalloc's MALLCTL_ARENAS_ALL
 _UNLIMITED = "max"
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_sharers = 1  # processes that have equal parts of what there is
+
+
+def share_with(processes: int) -> None:
+    """Has this process take one of so many equal parts of the memory that there is; others have the rest."""
+    global _sharers
+    _sharers = processes
 
 
 def available_bytes() -> int:
-    """Returns how much more memory the system would give this process, within its control groups' limits."""
+    """Returns how much more memory the system would give this process, within its limits and its part."""
     _give_back()
     with contextlib.suppress(OSError, AttributeError):
         text = Path("/proc/meminfo").read_text(encoding="utf-8")
-        return min([_field(text, "MemAvailable:") << 10, *_left_in_groups(_control_groups())])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        left = min([_field(text, "MemAvailable:") << 10, *_left_in_groups(_control_groups())])
+        return left if _sharers == 1 else max(0, min(left, total_bytes() // _sharers - _taken()))
+    return _PAGE * os.sysconf("SC_AVPHYS_PAGES") // _sharers
+
+
+def _taken() -> int:
+    """Returns how much memory this process has."""
+    return _PAGE * int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
 
 
 def total_bytes() -> int:
     """Returns how much memory this process could have: the machine's, within its control groups' limits."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = _PAGE * os.sysconf("SC_PHYS_PAGES")
     limits = []
     with contextlib.suppress(OSError, AttributeError):
         limits = [limit for limit in map(_limit_of, _control_groups()) if limit is not None]

@@ -8,6 +8,7 @@ it, perhaps on another node.
 
 import dataclasses
 import logging
+import math
 import os
 import secrets
 import signal
@@ -60,6 +61,9 @@ class RayWorkers:
         self._given: tuple[str, Any] = ("", None)
         self._pings: dict[Any, tuple[Any, float]] = {}
         self._lent: set[Any] = set()  # those that have a group
+        self._nodes: dict[Any, str] = {}  # where those are that work
+        self._asked = -math.inf  # when the cluster was asked last which nodes are to end
+        self._leaving: set[str] = set()  # what it said
         self._missing: dict[Any, Any] = {}  # what those will answer that aren't there yet
         try:
             self._working: dict[Any, Device] = {}
@@ -118,10 +122,20 @@ class RayWorkers:
         assert isinstance(crew, RayCrew)
         self._lent.difference_update(crew.actors)
 
+    def are_leaving(self) -> bool:
+        """Returns whether a worker's node is to end soon, as its cluster has been told."""
+        if time.monotonic() - self._asked >= POLL:
+            self._leaving = _list_draining(self._ray)
+            self._asked = time.monotonic()
+        return any(self._nodes[actor] in self._leaving for actor in self._working)
+
     def recover(self) -> None:
         """Waits for those that Ray restarts, a while for all, and then until there is one."""
         self._pings.clear()
         self._lent.clear()
+        self._leaving = _list_draining(self._ray)
+        for actor in [actor for actor in self._working if self._nodes[actor] in self._leaving]:
+            self._ray.kill(actor, no_restart=False)  # to be started on another node
         self._working = self._wait_for(self._deadline)
         if not self._working:
             log.warning("no worker is left: waiting for Ray to start one")
@@ -220,6 +234,7 @@ class RayWorkers:
         folder = os.getcwd()
         located = self._answers("locate", {actor: (folder,) for actor in self._actors}, seconds)
         self._missing = {a: a.locate.remote(folder) for a in self._actors if a not in located}
+        self._nodes = {actor: node for actor, (node, _) in located.items()}
         for _, version in located.values():
             if version != hpjax.__version__:
                 raise DeviceError(f"a worker has hpjax {version}, this process {hpjax.__version__}")
@@ -316,6 +331,17 @@ class RayCrew:
         """Returns lanes that are spread evenly over all of them."""
         actors, work = self.actors[:num_lanes], self._workers.send(work)
         return SpreadLanes(self._workers, actors, work, program, task, num_lanes, layout, should_stop)
+
+
+def _list_draining(ray: Any) -> set[str]:
+    """Returns the nodes that take no more work, since they are to end: preempted, or stopped by their owner.
+
+    The function is Ray's own, and the one that its training library asks; there is no public one.
+    """
+    try:
+        return set(ray._private.state.state.get_draining_nodes())
+    except (AttributeError, ray.exceptions.RayError):  # of a version without it, or while the head is away
+        return set()
 
 
 def _leave_gpus() -> None:

@@ -22,6 +22,7 @@ from hpjax.lanes.capacity import Choice
 from hpjax.lanes.engine import Engine, Layout, Stopped
 from hpjax.lanes.exhaustion import is_out_of_memory
 from hpjax.lanes.group import create_program, create_task
+from hpjax.lanes.memory_left import share_with
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import use_compilation_cache
@@ -74,10 +75,11 @@ class Worker:
         return ray.get_runtime_context().get_node_id(), hpjax.__version__
 
     def keep_to(self, part: int, parts: int) -> None:
-        """Uses only one of so many equal parts of its cores: others have the rest.
+        """Uses only one of so many equal parts of its cores and memory: others have the rest.
 
-        For good: XLA's threads are those of the cores that there are when it is first used.
+        The cores for good: XLA's threads are those of the cores that there are when it is first used.
         """
+        share_with(parts)
         if hasattr(os, "sched_setaffinity") and not self._cores:
             cores = sorted(os.sched_getaffinity(0))
             each = max(1, len(cores) // parts)

@@ -23,7 +23,9 @@ from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.protocol import Order, combine
 from hpjax.sweep.selection import forget_kept, read_test, select_winner
 from hpjax.sweep.session import Interrupted, RunState, Session
-from hpjax.sweep.workers import deal
+from hpjax.sweep.workers import WorkersLost, deal
+
+_ORDERS = list(Order)  # the stronger one comes later
 
 
 def run_groups(session: Session) -> None:
@@ -121,7 +123,9 @@ class Scheduler:
         run.end_epoch(*epoch.result())
         statuses = [other.run.status() for other in self._open]
         order = self._upkeep.boundary(combine(statuses, newest=run.status()))
-        self._order = max(order, self._order, key=list(Order).index)
+        if session.workers.are_leaving():
+            order = max(order, Order.SAVE, key=_ORDERS.index)
+        self._order = max(order, self._order, key=_ORDERS.index)
         if not any(run.slots):
             self._close(group)
 
@@ -137,12 +141,15 @@ class Scheduler:
 
         Raises:
           Stopped: The sweep is to stop.
+          WorkersLost: One of them is about to be.
         """
-        last = self._order is Order.STOP
-        self._upkeep.save([group.state() for group in self._open], block=last)
+        last, leaving = self._order is Order.STOP, self._session.workers.are_leaving()
+        self._upkeep.save([group.state() for group in self._open], block=last or leaving)
         self._order = Order.GO_ON
         if last:
             raise Stopped
+        if leaving:
+            raise WorkersLost("a worker's node is about to end; all lanes are saved")
 
     def _open_groups(self) -> None:
         """Opens groups as long as there are workers for another one, and trials."""

@@ -215,10 +215,14 @@ class Workers(Protocol):
     def welcome(self) -> None:
         """Takes in those that have come since; called where none has a group."""
 
-    def recover(self) -> None:
-        """Starts again those that were lost, after `WorkersLost`; waits until there is one.
+    def are_leaving(self) -> bool:
+        """Returns whether one of them is soon to end, as whoever runs it has given notice."""
+        ...
 
-        None has a group then.
+    def recover(self) -> None:
+        """Starts again, elsewhere, those that were lost or are leaving, after `WorkersLost`.
+
+        None has a group then. Waits until there is one.
         """
 
     def describe(self) -> Device:
@@ -240,6 +244,10 @@ class Here:
 
     def welcome(self) -> None:
         """Does nothing: it is there."""
+
+    def are_leaving(self) -> bool:
+        """Returns False: whoever ends it sends a signal."""
+        return False
 
     def recover(self) -> None:
         """Does nothing: it can't lose itself."""

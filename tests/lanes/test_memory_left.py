@@ -52,6 +52,16 @@ def test_available_memory_counts_what_is_only_cached():
     assert memory_left.available_bytes() == pytest.approx(expected, rel=0.1)
 
 
+def test_memory_that_is_shared_is_not_planned_with_twice():
+    alone = memory_left.available_bytes()
+    memory_left.share_with(4)
+    try:
+        mine = memory_left.available_bytes()
+    finally:
+        memory_left.share_with(1)
+    assert mine <= memory_left.total_bytes() / 4 and 0 < mine < alone
+
+
 def _write_group(folder, limit, current=700, cached=100):
     folder.mkdir(exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,26 @@ def test_a_node_that_is_lost(start, alone, cluster, tmp_path):
         cluster.add_node(num_cpus=1)
     assert "2 of 3 workers are there" in text
     _assert_same(ours, alone)
+
+
+@pytest.mark.exhaustive
+def test_a_node_that_is_told_to_end(start, cluster, tmp_path):
+    """All lanes are saved, and go on elsewhere before it does."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    flags = ("--config.train.epochs=400", "--config.lanes.strategy=sequential")
+    process = start.on_cluster(there, *flags)
+    _wait_for_checkpoint(process, there)
+    leaving = next(iter(cluster.worker_nodes))
+    cluster.add_node(num_cpus=1)  # room for the worker that has to leave
+    reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=preempted"]
+    place = [f"--address={cluster.address}", f"--node-id={leaving.node_id}"]
+    command = [str(Path(sys.executable).with_name("ray")), "drain-node", *place, *reason]
+    subprocess.run([*command, "--deadline-remaining-seconds=100"], check=True, capture_output=True)
+    ours, text = _finish(process, there)
+    cluster.remove_node(leaving)
+    assert "about to end; all lanes are saved: going on from the last checkpoint" in text
+    assert re.search("[23] of 3 workers are there", text)  # the third one may still be starting
+    assert ours == _finish(start(here, *flags), here)[0]  # a lane is a program of its own: to the bit
 
 
 @pytest.mark.exhaustive

@@ -29,7 +29,8 @@ class Workers:
     """Workers that are asked in the thread of their group."""
 
     def __init__(self, num: int):
-        self._workers, self._lent, self.asked, self.recovered = [Worker() for _ in range(num)], set(), [], 0
+        self._workers, self._lent, self.asked = [Worker() for _ in range(num)], set(), []
+        self.recovered, self.leaving = 0, False
         self.before_epoch = lambda worker: None
         self._devices = {worker: worker.describe() for worker in self._workers}
 
@@ -40,9 +41,12 @@ class Workers:
     def welcome(self):
         assert not self._lent
 
+    def are_leaving(self):
+        return self.leaving
+
     def recover(self):
         self._lent.clear()
-        self.recovered += 1
+        self.recovered, self.leaving = self.recovered + 1, False
 
     def describe(self):
         return self._devices[self._workers[0]]
@@ -186,6 +190,19 @@ def test_one_of_them_is_lost(count, alone, tmp_path):
     workers.before_epoch = lose
     _assert_same(run_sweep(_config(), tmp_path / "w", workers=workers), alone)
     assert workers.recovered == 1
+
+
+def test_one_of_them_is_about_to_end(alone, tmp_path, monkeypatch):
+    """All are saved at once, whether or not it is time, and nothing is done again."""
+    monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1e-9)
+    workers = Workers(3)
+
+    def notify(worker):
+        workers.leaving |= len(workers.asked) == 5
+
+    workers.before_epoch = notify
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=workers), alone)
+    assert workers.recovered == 1 and len(workers.asked) == 3 * 4
 
 
 def test_memory_that_runs_out_is_its_groups(tmp_path):
