@@ -58,6 +58,7 @@ PANELS = {
     "test_loss": "test loss, nats per image",
     "test_accuracy": "test accuracy",
 }
+CLOSE = 0.03  # in accuracy: as near as the recorded runs are asked to be met
 Epochs = Sequence[Mapping[str, float]]
 
 
@@ -368,7 +369,32 @@ def _render_others(name: str, settings: Sequence[Setting], recorded: Mapping[str
             "`PyTorch here` is a plain loop in PyTorch on the same images and device, with the same recipe"
             " and its own random draws."
         ]
-    return [" ".join(lines)] if lines else []
+    compared = [_compare_runs(name, setting) for setting in settings if _differs(setting) and setting.torch]
+    return [" ".join(lines), *compared] if lines else []
+
+
+def _differs(setting: Setting) -> bool:
+    """Whether the final accuracy isn't the recorded one, as closely as the study is judged."""
+    return bool(setting.recorded) and abs(setting.final()[0] - setting.recorded[-1]["test_accuracy"]) > CLOSE
+
+
+def _compare_runs(name: str, setting: Setting) -> str:
+    """Says what single runs of a setting had in their last two epochs, and how far PyTorch's lie apart."""
+    runs = {"hpjax": setting.seeds, "PyTorch here": setting.torch, "recorded": [setting.recorded]}
+
+    def show(epoch: int) -> str:
+        accuracies = {
+            of_whom: [f"{epochs[epoch]['test_accuracy']:.3f}" for epochs in of_one]
+            for of_whom, of_one in runs.items()
+        }
+        return "; ".join(f"{', '.join(shown)} ({of_whom})" for of_whom, shown in accuracies.items())
+
+    ends = [epochs[-1]["test_accuracy"] for epochs in (*setting.torch, setting.recorded)]
+    return (
+        f"Single runs of {spell(_varied(name))} {format_value(setting.value)} end at {show(-1)}; an epoch"
+        f" earlier they had {show(-2)}."
+        f" PyTorch's own ends lie {max(ends) - min(ends):.3f} apart."
+    )
 
 
 def _render_weights(weights: Mapping[str, str], recorded: Mapping[str, Any]) -> str:

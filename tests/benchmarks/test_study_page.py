@@ -169,7 +169,7 @@ def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
 
 
 def test_pytorchs_runs_stand_beside_ours_and_count_as_none_of_them(runs, recorded):
-    torch = _run("wd", "weight_decay", 1.0, _epochs([1.6], [1.6], [0.321]))
+    torch = _run("wd", "weight_decay", 1.0, _epochs([1.7, 1.6], [1.7, 1.6], [0.333, 0.321]))
     settings = study_page.gather([*runs, torch | {"framework": "torch"}], recorded)
     assert [len(setting.seeds) for setting in settings["wd"]] == [1, 1]
     assert study_page.conclude(settings) == study_page.conclude(study_page.gather(runs, recorded))
@@ -177,3 +177,6 @@ def test_pytorchs_runs_stand_beside_ours_and_count_as_none_of_them(runs, recorde
     (row,) = [line for line in page.splitlines() if line.startswith("| 1 | 1 |")]
     assert row.endswith("| 0.321 |") and page.count("`PyTorch here` is") == 1
     assert "end at 0.779 at 256 and 0.792 at 450." in page
+    ends = "weight decay 1 end at 0.200 (hpjax); 0.321 (PyTorch here); 0.245 (recorded)"
+    assert f"{ends}; an epoch earlier they had 0.200 (hpjax); 0.333 (PyTorch here); 0.269 (recorded)." in page
+    assert "PyTorch's own ends lie 0.076 apart." in page and "Single runs of batch size" not in page
