@@ -39,6 +39,7 @@ PING = 10.0  # seconds at most after which a worker that is at work is asked whe
 START = 120.0  # seconds that workers are waited for at first
 LONGEST = 86400.0  # seconds of a deadline
 MOST_BUSY = 600.0  # seconds that a worker which answers pings is waited for
+MOST_IDLE = 5.0  # deadlines for which a worker may have nothing to do: large arrays may be on their way to it
 
 
 class RayWorkers:
@@ -60,6 +61,7 @@ class RayWorkers:
         self._deadline, self._refused = min(deadline, LONGEST), ""
         self._given: tuple[str, Any] = ("", None)
         self._pings: dict[Any, tuple[Any, float]] = {}
+        self._idle: dict[Any, float] = {}  # since when those have nothing to do that were asked for something
         self._lent: set[Any] = set()  # those that have a group
         self._nodes: dict[Any, str] = {}  # where those are that work
         self._asked = -math.inf  # when the cluster was asked last which nodes are to end
@@ -101,15 +103,10 @@ class RayWorkers:
         return next(iter(self._working.values()))
 
     def welcome(self) -> None:
-        """Takes in those that have come since.
-
-        Raises:
-          WorkersLost: None is left.
-        """
-        if self._has_come():
-            self._working = self._wait_for(self._deadline)
-            if not self._working:
-                raise WorkersLost("no worker is left")
+        """Takes in those that have come since."""
+        come = self._list_come()
+        if come:
+            self._working |= self._meet(come, self._deadline)
 
     def lend(self, num: int) -> "RayCrew":
         """Returns so many that have no group, for one."""
@@ -132,6 +129,7 @@ class RayWorkers:
     def recover(self) -> None:
         """Waits for those that Ray restarts, a while for all, and then until there is one."""
         self._pings.clear()
+        self._idle.clear()
         self._lent.clear()
         self._leaving = _list_draining(self._ray)
         for actor in [actor for actor in self._working if self._nodes[actor] in self._leaving]:
@@ -162,7 +160,9 @@ class RayWorkers:
             while waiting:
                 done, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL)
                 for future in done:
-                    self._pings.pop(waiting.pop(future), None)
+                    actor = waiting.pop(future)
+                    self._pings.pop(actor, None)
+                    self._idle.pop(actor, None)
                     answers[future] = self._ray.get(future)  # a failure is told before all have answered
                 if waiting and should_stop is not None and should_stop():
                     raise Stopped
@@ -186,8 +186,12 @@ class RayWorkers:
             if future is None and now - sent > min(PING, self._deadline / 2):
                 self._pings[actor] = (actor.ping.remote(), now)
             elif future is not None and self._ray.wait([future], timeout=0)[0]:
-                self._ray.get(future)
                 self._pings[actor] = (None, now)
+                if self._ray.get(future):
+                    self._idle.pop(actor, None)
+                elif now - self._idle.setdefault(actor, now) > MOST_IDLE * self._deadline:
+                    self._ray.kill(actor, no_restart=False)
+                    raise WorkersLost("a worker never got what it was asked for")
             elif future is not None and now - sent > self._deadline:
                 self._ray.kill(actor, no_restart=False)
                 raise WorkersLost(f"a worker was silent for {self._deadline:.0f} s")
@@ -218,27 +222,35 @@ class RayWorkers:
         actor = self._ray.remote(concurrency_groups={"aside": 1})(_actor_class(self._ray)).options(**options)
         return [actor.remote() for _ in range(max(1, workers))]  # one that finds no room is told of
 
-    def _has_come(self) -> bool:
-        """Returns whether a worker that was missing is there."""
-        for actor, future in self._missing.items():
+    def _list_come(self) -> list[Any]:
+        """Returns the workers that were missing and are there."""
+        come = []
+        for actor, future in list(self._missing.items()):
             if self._ray.wait([future], timeout=0)[0]:
                 try:
                     self._ray.get(future)
-                    return True
+                    come.append(actor)
                 except self._ray.exceptions.RayError:  # told at once while Ray restarts it
                     self._missing[actor] = actor.locate.remote(os.getcwd())
-        return False
+        return come
 
     def _wait_for(self, seconds: float) -> dict[Any, Device]:
         """Returns the workers that answer in time, and what they train on."""
+        self._nodes.clear()
+        return self._meet(self._actors, seconds)
+
+    def _meet(self, actors: Sequence[Any], seconds: float) -> dict[Any, Device]:
+        """Returns what those train on that answer in time; others have been met before, or are missing."""
         folder = os.getcwd()
-        located = self._answers("locate", {actor: (folder,) for actor in self._actors}, seconds)
-        self._missing = {a: a.locate.remote(folder) for a in self._actors if a not in located}
-        self._nodes = {actor: node for actor, (node, _) in located.items()}
+        located = self._answers("locate", {actor: (folder,) for actor in actors}, seconds)
+        self._missing |= {a: a.locate.remote(folder) for a in actors if a not in located}
+        self._missing = {a: future for a, future in self._missing.items() if a not in located}
         for _, version in located.values():
             if version != hpjax.__version__:
                 raise DeviceError(f"a worker has hpjax {version}, this process {hpjax.__version__}")
-        on_node, seen = Counter(node for node, _ in located.values()), Counter()
+        seen = Counter(self._nodes.values())
+        self._nodes |= {actor: node for actor, (node, _) in located.items()}
+        on_node = Counter(self._nodes.values())
         parts = {}
         for actor, (node, _) in located.items():
             if self._has_gpus:
@@ -250,7 +262,7 @@ class RayWorkers:
         kinds = {repr(device.machine) for device in ready.values()}
         if len(kinds) > 1:
             log.warning("workers differ (%s): so do the last bits of what they give", "; ".join(kinds))
-        return {actor: ready[actor] for actor in self._actors if actor in ready}
+        return {actor: ready[actor] for actor in actors if actor in ready}
 
     def _answers(self, name: str, calls: Mapping[Any, tuple], seconds: float) -> dict[Any, Any]:
         """Returns what a method gives of those that answer in time, or are busy but alive, by worker.
@@ -284,8 +296,22 @@ class RayWorkers:
             asked = list(pings.values())
             alive = self._ray.wait(asked, num_returns=len(asked), timeout=PING)[0] if asked else []
             waiting = {actor: waiting[actor] for actor, ping in pings.items() if ping in alive}
+            for actor in waiting:
+                if self._is_lost(waiting[actor], pings[actor]):
+                    self._ray.kill(actor, no_restart=False)
+                    waiting[actor] = getattr(actor, name).remote(*calls[actor])
             until = time.monotonic() + seconds
         return found
+
+    def _is_lost(self, call: Any, ping: Any) -> bool:
+        """Returns whether a worker that answered a ping does nothing, and still doesn't answer a call.
+
+        Calls of a worker are delivered in their order: one that is lost with a node holds up those after it.
+        """
+        try:
+            return not self._ray.get(ping) and not self._ray.wait([call], timeout=0)[0]
+        except self._ray.exceptions.RayError:
+            return False  # it is being restarted: the call will say so
 
 
 class RayCrew:

@@ -60,6 +60,7 @@ class Worker:
         self._engine: Engine | None = None
         self._config = Config()
         self._stop = threading.Event()  # what it does is wanted no more
+        self._calls = 0  # under way; those aside don't count
 
     def locate(self, folder: str) -> tuple[str, str]:
         """Returns its node, and the version of hpjax there.
@@ -89,15 +90,17 @@ class Worker:
 
     def describe(self) -> Device:
         """Returns what it trains on."""
-        use_compilation_cache()
-        return Here().describe()
+        with self._at_work():
+            use_compilation_cache()
+            return Here().describe()
 
     def available_bytes(self) -> int:
         """Returns how much memory it has left."""
         return Here().available_bytes()
 
-    def ping(self) -> None:
-        """Answers while another method runs."""
+    def ping(self) -> bool:
+        """Answers while another method runs; returns whether one does that may take long."""
+        return self._calls > 0
 
     def stop(self) -> None:
         """Has another method that runs end soon: nobody waits for its answer."""
@@ -106,12 +109,12 @@ class Worker:
     def choose_layout(self, work: Work, asked: Asked, limit: LaneLimit) -> Choice:
         """Returns how it is to train its lanes."""
         self._engine = None  # what is left of the group before would take room
-        with self._open(work) as (program, task):
+        with self._at_work(), self._open(work) as (program, task):
             return Here().choose_layout(work, program, task, asked, limit)
 
     def create_lanes(self, work: Work, num_lanes: int, layout: Layout) -> None:
         """Makes lanes; those that it had are gone."""
-        with self._open(work) as (program, task):
+        with self._at_work(), self._open(work) as (program, task):
             self._stop.clear()
             self._engine = None  # before there are others
             self._engine = Here().create_lanes(work, program, task, num_lanes, layout, self._stop.is_set)
@@ -125,9 +128,17 @@ class Worker:
         """Returns what a method, or property, of the engine gives."""
         if self._engine is None:
             raise LanesGone
-        with _picklable(), blaming_models(self._config):
+        with self._at_work(), _picklable(), blaming_models(self._config):
             found = getattr(self._engine, name)
             return jax.device_get(found(*args) if callable(found) else found)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     @contextlib.contextmanager
     def _open(self, work: Work) -> Iterator[tuple[Program, Task]]:

@@ -148,8 +148,10 @@ class Plan:
         that is known.
         """
         if any(group.trials is None for group in self.groups):
-            slowest = [group.trial_seconds for group in self.groups]
-            return None if None in slowest else max(t for t in slowest if t is not None) * self.trials
+            times = [(group.trial_seconds, group.workers) for group in self.groups]
+            shared = self.workers > 1
+            each = [seconds * (workers if shared else 1) for seconds, workers in times if seconds]
+            return None if len(each) < len(times) else max(each) * self.trials / self.workers
         times = [(group.seconds, group.workers) for group in self.groups]
         known = [(seconds, workers) for seconds, workers in times if seconds is not None]
         if len(known) < len(times):

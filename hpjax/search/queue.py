@@ -17,7 +17,7 @@ from hpjax.search.space import Space
 from hpjax.search.study import Study
 from hpjax.search.trial import Trial
 
-LOOKAHEAD = 64  # trials that may wait while a group's next one is looked for
+LOOKAHEAD = 64  # trials that may wait while a group's next one is looked for; as many for each worker
 LEAST_UNFINISHED = 4  # settings, however short the search
 LEARNED_ROUNDS = 8  # in which a sampler that learns has its results, at least
 
@@ -71,8 +71,8 @@ class Queue(Protocol):
         """Returns the groups in which trials wait."""
         ...
 
-    def look_ahead(self) -> None:
-        """Has trials wait that are the same whenever they are asked for; not for a sampler that learns."""
+    def look_ahead(self, most: int) -> None:
+        """Lets up to so many trials wait, where they are the same whenever they are asked for."""
 
     def first(self, group: str) -> Trial:
         """Returns the group's next trial, without taking it."""
@@ -151,7 +151,7 @@ class GridQueue:
         """Returns the groups with trials left, in the order of their turns."""
         return [group for group, numbers in self._left.items() if numbers]
 
-    def look_ahead(self) -> None:
+    def look_ahead(self, most: int) -> None:
         """Does nothing: all of a grid is known."""
 
     def first(self, group: str) -> Trial:
@@ -194,6 +194,7 @@ class SamplerQueue:
     def __init__(self, key: GroupKey, study: Study, waiting: Iterable[dict] = (), most: int = 0):
         self._key, self._study, self._most = key, study, most
         self._waiting: list[tuple[str, Trial]] = []
+        self._lookahead = LOOKAHEAD
         for entry in waiting:
             self.add(Trial(**entry))
 
@@ -212,8 +213,9 @@ class SamplerQueue:
         """Returns the groups in which trials wait, the longest waiting one first."""
         return list(dict.fromkeys(key for key, _ in self._waiting))
 
-    def look_ahead(self) -> None:
-        """Asks for as many trials as may wait, so that their groups are known."""
+    def look_ahead(self, most: int) -> None:
+        """Asks for up to so many trials, which may wait from now on, so that their groups are known."""
+        self._lookahead = max(most, LOOKAHEAD)
         while self._may_ask() and (trial := self._study.ask()) is not None:
             self.add(trial)
 
@@ -248,4 +250,4 @@ class SamplerQueue:
         return None
 
     def _may_ask(self) -> bool:
-        return len(self._waiting) < LOOKAHEAD and not 0 < self._most <= self._study.unfinished
+        return len(self._waiting) < self._lookahead and not 0 < self._most <= self._study.unfinished

@@ -203,10 +203,7 @@ class Upkeep:
             self._write_page()
         if session.signals.received:
             return Order.STOP
-        if not self._checkpoint_is_due(status.epoch):
-            return Order.GO_ON
-        session.pace.begin("checkpoint")  # fetching the lanes is a part of what it costs
-        return Order.SAVE
+        return Order.SAVE if self._checkpoint_is_due(status.epoch) else Order.GO_ON
 
     def _write_page(self) -> None:
         pace = self._session.pace

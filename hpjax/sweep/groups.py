@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class OpenGroup:
       run: its lanes, and the trials in them.
       in_use: how many lanes; with fewer it would need less memory.
       epoch: what `run.run_epoch` gives, while it runs; None between two epochs.
+      idle_since: seconds since some moment in the past, of the end of its last epoch.
     """
 
     group: Group
@@ -49,6 +51,7 @@ class OpenGroup:
     run: GroupRun
     in_use: LaneLimit
     epoch: Future[tuple[EpochResult, float]] | None = None
+    idle_since: float = 0.0
 
     def state(self) -> RunState:
         """Returns what it goes on from, between two epochs."""
@@ -144,7 +147,7 @@ class Opener:
         session.lanes_in_use = in_use
         group, correction = Group(number, key, first, layout), create_correction(choice)
         run = self._create_run(group, crew, correction, num_lanes, config, program, task)
-        return OpenGroup(group, crew, run, in_use)
+        return OpenGroup(group, crew, run, in_use, idle_since=time.monotonic())
 
     def _resume(self, found: RunState, crew: Crew, config: Config, program: Program, task: Task) -> OpenGroup:
         session = self._session
@@ -160,7 +163,7 @@ class Opener:
         num_lanes = len(found.ledger["slots"])
         run = self._create_run(group, crew, correction, num_lanes, config, program, task)
         run.resume(found.ledger, found.arrays)
-        return OpenGroup(group, crew, run, in_use)
+        return OpenGroup(group, crew, run, in_use, idle_since=time.monotonic())
 
     def _create_run(
         self,

@@ -29,14 +29,14 @@ class Pace:
         """
         return name not in self._cost or self.since(name) >= (self._cost[name] + aside) / share
 
-    def begin(self, name: str) -> None:
-        """Says that the work begins, or that it is still to be done."""
-        self._begun.setdefault(name, self._clock())
+    def begin(self, name: str, ago: float = 0.0) -> None:
+        """Says that the work begins, or that it has cost so many seconds already."""
+        self._begun[name] = self._clock() - ago
 
     def end(self, name: str) -> None:
         """Says that the work is done; it costs what has passed since its beginning."""
         self._last[name] = self._clock()
-        self._cost[name] = self._last[name] - self._begun.pop(name, self._last[name])
+        self._cost[name] = self._last[name] - self._begun.get(name, self._last[name])
         self._fresh.add(name)
 
     def since(self, name: str) -> float:

@@ -80,8 +80,11 @@ def _plan_one(session: Session, first: Trial, trials: int, workers: int) -> None
         introduce(session, dataset)
     task = create_task(config, dataset, session.spec.tests_each_epoch)
     crew = session.workers.lend(workers)
-    choose_lanes(session, crew, describe_work(session, first), trials, create_program(config, dataset), task)
-    session.workers.take_back(crew)
+    work, program = describe_work(session, first), create_program(config, dataset)
+    try:
+        choose_lanes(session, crew, work, trials, program, task)
+    finally:
+        session.workers.take_back(crew)
     note_setup(session, start)
 
 

@@ -9,13 +9,14 @@ logs stand.
 
 import concurrent.futures
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
 from hpjax.lanes.engine import Stopped
-from hpjax.search.queue import may_be_side_by_side
+from hpjax.search.queue import LOOKAHEAD, may_be_side_by_side
 from hpjax.sweep.events import Upkeep
 from hpjax.sweep.groups import Opener, OpenGroup
 from hpjax.sweep.judging import judge_winner
@@ -25,6 +26,9 @@ from hpjax.sweep.selection import forget_kept, read_test, select_winner
 from hpjax.sweep.session import Interrupted, RunState, Session
 from hpjax.sweep.workers import WorkersLost, deal
 
+Waiting = tuple[str, RunState | None, int]  # a group, where a checkpoint found it, trials that wait
+
+MOST_THREADS = 1024  # one for each group that runs
 _ORDERS = list(Order)  # the stronger one comes later
 
 
@@ -64,7 +68,7 @@ class Scheduler:
         self._opener = Opener(session, self._upkeep, self._should_stop)
         several = session.workers.size > 1
         self._side_by_side = several and may_be_side_by_side(session.spec.config)
-        self._threads = ThreadPoolExecutor(session.workers.size) if self._side_by_side else None
+        self._threads = ThreadPoolExecutor(MOST_THREADS) if self._side_by_side else None
 
     def __enter__(self) -> "Scheduler":
         return self
@@ -84,7 +88,8 @@ class Scheduler:
         """
         try:
             while self._begin_epochs():
-                self._end_epoch(self._next_ended())
+                if (group := self._next_ended()) is not None:
+                    self._end_epoch(group)
         except Stopped:
             session = self._session
             session.stores.checkpoints.wait()
@@ -93,15 +98,27 @@ class Scheduler:
 
     def _begin_epochs(self) -> bool:
         """Has every group train that may; returns whether there is one."""
+        self._listen()
         if self._order is not Order.GO_ON:
             if any(group.epoch is not None for group in self._open):
                 return True  # the others wait
             self._save()
-        self._open_groups()
         for group in self._open:
-            if group.epoch is None:
-                group.epoch = self._submit(group.run.run_epoch)
+            self._train(group)
+        self._open_groups()
         return bool(self._open)
+
+    def _listen(self) -> None:
+        """Notes what others than the groups ask for."""
+        if self._open and self._session.signals.received:
+            self._order = Order.STOP
+        elif self._order is Order.GO_ON and self._open and self._session.workers.are_leaving():
+            self._order = Order.SAVE
+
+    def _train(self, group: OpenGroup) -> None:
+        """Begins an epoch, unless one is under way or the sweep is to stop."""
+        if group.epoch is None and not self._session.signals.received:
+            group.epoch = self._submit(group.run.run_epoch)
 
     def _submit(self, function: Callable[[], Any]) -> Future:
         if self._threads is not None:
@@ -110,22 +127,32 @@ class Scheduler:
         done.set_result(function())
         return done
 
-    def _next_ended(self) -> OpenGroup:
-        """Waits for the end of an epoch; returns the group that was begun first of those that ended one."""
+    def _next_ended(self) -> OpenGroup | None:
+        """Waits for the end of an epoch; returns a group that ended one, or None where none runs one."""
         epochs = [group.epoch for group in self._open if group.epoch is not None]
         ended = concurrent.futures.wait(epochs, return_when=FIRST_COMPLETED).done
-        return next(group for group in self._open if group.epoch in ended)
+        group = next((group for group in self._open if group.epoch in ended), None)
+        if group is not None:  # else the first ones, of short epochs, would leave the others no turn
+            self._open.remove(group)
+            self._open.append(group)
+        return group
 
     def _end_epoch(self, group: OpenGroup) -> None:
         session, run, epoch = self._session, group.run, group.epoch
         assert epoch is not None
         session.lanes_in_use, group.epoch = group.in_use, None
-        run.end_epoch(*epoch.result())
+        result = epoch.result()
+        if self._side_by_side:
+            # From here on no epoch is left unfinished; where one may have been, this one isn't recorded.
+            was_saved = session.pace.fresh("checkpoint")
+            session.pace.age()
+            if session.signals.received and was_saved:
+                raise Stopped
+        run.end_epoch(*result)
         statuses = [other.run.status() for other in self._open]
         order = self._upkeep.boundary(combine(statuses, newest=run.status()))
-        if session.workers.are_leaving():
-            order = max(order, Order.SAVE, key=_ORDERS.index)
         self._order = max(order, self._order, key=_ORDERS.index)
+        group.idle_since = time.monotonic()
         if not any(run.slots):
             self._close(group)
 
@@ -144,6 +171,9 @@ class Scheduler:
           WorkersLost: One of them is about to be.
         """
         last, leaving = self._order is Order.STOP, self._session.workers.are_leaving()
+        now, size = time.monotonic(), self._session.workers.size
+        waited = sum(group.crew.size * (now - group.idle_since) for group in self._open) / size
+        self._session.pace.begin("checkpoint", ago=waited)  # what it costs: fetching the lanes, too
         self._upkeep.save([group.state() for group in self._open], block=last or leaving)
         self._order = Order.GO_ON
         if last:
@@ -152,37 +182,55 @@ class Scheduler:
             raise WorkersLost("a worker's node is about to end; all lanes are saved")
 
     def _open_groups(self) -> None:
-        """Opens groups as long as there are workers for another one, and trials."""
-        while True:
-            workers = self._session.workers
-            if not self._open:
+        """Opens groups as long as there are trials, and workers that have no group."""
+        session, workers = self._session, self._session.workers
+        while not self._open or (self._side_by_side and not session.signals.received):
+            waiting = self._list_waiting()
+            if waiting:
                 workers.welcome()
             room = workers.size - sum(group.crew.size for group in self._open)
-            waiting = self._list_waiting() if room and (self._side_by_side or not self._open) else []
-            if not waiting:
+            if not (waiting and room):
                 return
             key, found, _ = waiting[0]
+            crew = workers.lend(self._share(waiting, room))
             if found is not None:
-                self._session.found.pop(0)
-            share = deal([trials for *_, trials in waiting], room)[0] if self._side_by_side else room
-            # Measuring may take a minute; where others run, they are saved before the sweep stops.
-            with nullcontext() if self._open else self._session.interruptible():
-                group = self._opener.open(key, found, workers.lend(share), self._open)
+                session.found.pop(0)
+            try:
+                # Measuring may take a minute; where others run, they are saved before the sweep stops.
+                with nullcontext() if self._open else session.interruptible():
+                    group = self._opener.open(key, found, crew, self._open)
+            except BaseException:
+                workers.take_back(crew)
+                raise
             self._open.append(group)
-            if not any(group.run.slots):  # its trials are elsewhere by now
+            if any(group.run.slots):
+                self._train(group)  # while the next one is opened
+            else:  # its trials are elsewhere by now
                 self._close(group)
 
-    def _list_waiting(self) -> list[tuple[str, RunState | None, int]]:
+    def _share(self, waiting: Sequence[Waiting], room: int) -> int:
+        """Returns how many workers the first group that waits is to have.
+
+        One that a checkpoint found gets as many as it had, if all of them can: its lanes are in memory.
+        """
+        if not self._side_by_side:
+            return room
+        had = [self._session.plans[run.group.number].workers for run in self._session.found]
+        if had and sum(had) <= room:
+            return had[0]
+        return deal([trials for *_, trials in waiting], room)[0]
+
+    def _list_waiting(self) -> list[Waiting]:
         """Returns the groups that may be opened, where a checkpoint found them, and how many trials wait."""
         found, queue = self._session.found, self._session.stores.queue
-        waiting: list[tuple[str, RunState | None, int]] = []
+        waiting: list[Waiting] = []
         for run in found:
             busy = sum(slot is not None for slot in run.ledger["slots"])
             waiting.append((run.group.key, run, busy + queue.count_waiting(run.group.key)))
         if not self._side_by_side:
             key = None if found else queue.next_group()
             return waiting if key is None else [(key, None, queue.count_waiting(key))]
-        queue.look_ahead()
+        queue.look_ahead(LOOKAHEAD * self._session.workers.size)
         taken = {group.group.key for group in self._open} | {run.group.key for run in found}
         waiting += [(key, None, queue.count_waiting(key)) for key in queue.groups() if key not in taken]
         return waiting

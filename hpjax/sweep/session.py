@@ -6,6 +6,7 @@ history and the study's journal) were at that moment. Going on means cutting the
 
 import contextlib
 import dataclasses
+import heapq
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -353,16 +354,16 @@ class Session:
     def plan(self) -> Plan:
         """The plan of the groups that were opened so far."""
         groups, sweep, spec = tuple(self.plans), self.spec.config.sweep, self.spec
-        populations = max((g.population_bytes for g in groups), default=0)
+        workers = self.workers.size if may_be_side_by_side(spec.config) else 1
+        populations = sum(heapq.nlargest(workers, (g.population_bytes for g in groups)))
         weights = max((g.weights_bytes for g in groups), default=0)
-        lanes = max((g.lanes for g in groups), default=0)
+        lanes = sum(heapq.nlargest(workers, (g.lanes for g in groups)))
         kept = spec.config.checkpoint.keep
         kept = most_kept(kept, sweep.seeds, sweep.final_seeds, lanes, spec.keeps_winner)
         states = max((g.population_bytes // g.lanes for g in groups), default=0)
         states *= self.num_trials if spec.config.checkpoint.states else 0
         # One more of each while a new one is written and the one that it replaces is still there.
         disk = (POPULATIONS_KEPT + 1) * populations + (kept + 1) * weights + states
-        workers = self.workers.size if may_be_side_by_side(spec.config) else 1
         return Plan(groups, self.num_trials, disk, count_static(spec.space), workers)
 
     @property

@@ -213,7 +213,7 @@ class Workers(Protocol):
         ...
 
     def welcome(self) -> None:
-        """Takes in those that have come since; called where none has a group."""
+        """Takes in those that have come since."""
 
     def are_leaving(self) -> bool:
         """Returns whether one of them is soon to end, as whoever runs it has given notice."""
@@ -303,7 +303,7 @@ def deal(sizes: Sequence[int], workers: int) -> list[int]:
       workers: how many there are, at least one.
     """
     dealt = [1] * min(len(sizes), workers)
-    for _ in range(workers - len(dealt)):
+    for _ in range(workers - len(dealt) if dealt else 0):
         shares = [size / given for size, given in zip(sizes, dealt, strict=False)]
         if max(shares) > 1:  # a worker without a trial is of no use
             dealt[shares.index(max(shares))] += 1

@@ -190,6 +190,16 @@ def test_lanes_of_a_worker_that_was_restarted_are_gone(group):
         Worker().call("snapshot")
 
 
+def test_a_worker_says_whether_it_is_at_work(group, monkeypatch):
+    """One that is asked for something and never is has lost the call."""
+    work, worker, said = group[0], Worker(), []
+    assert not worker.ping()
+    worker.create_lanes(work, 1, Layout(1))
+    monkeypatch.setattr(Engine, "snapshot", lambda engine: said.append(worker.ping()))
+    worker.call("snapshot")
+    assert said == [True] and not worker.ping()
+
+
 def test_a_worker_stops_what_nobody_waits_for(group):
     work, *_ = group
     worker = Worker()

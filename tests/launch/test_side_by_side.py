@@ -15,8 +15,10 @@ from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Layout
 from hpjax.launch.ray import RayCrew
 from hpjax.launch.worker import Worker
+from hpjax.store.checkpoints import read_newest_ledger
 from hpjax.sweep import events
 from hpjax.sweep.events import Upkeep
+from hpjax.sweep.groups import Opener
 from hpjax.sweep.ledgers import list_runs, name_arrays
 from hpjax.sweep.protocol import Status, combine
 from hpjax.sweep.run import Interrupted, plan_sweep, run_sweep
@@ -39,7 +41,7 @@ class Workers:
         return len(self._workers)
 
     def welcome(self):
-        assert not self._lent
+        pass
 
     def are_leaving(self):
         return self.leaving
@@ -77,13 +79,13 @@ def _saved_often(monkeypatch):
     monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1.0)
 
 
-def _config(**sweep):
+def _config(lanes=2, **sweep):
     return parse_config(
         {
             "model": MODEL,
             "data": {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30},
             "train": {"epochs": 4},
-            "lanes": {"strategy": "fused", "count": 2, "devices": 1},
+            "lanes": {"strategy": "fused", "count": lanes, "devices": 1},
             "sweep": {"space": {"batch_size": SIZES, "learning_rate": RATES}, **sweep},
             "trackers": (),
         }
@@ -192,6 +194,76 @@ def test_one_of_them_is_lost(count, alone, tmp_path):
     assert workers.recovered == 1
 
 
+@pytest.mark.parametrize("failing", ["create_lanes", "admit"])
+def test_workers_of_a_group_that_cant_be_opened_are_free_again(failing, tmp_path, monkeypatch):
+    """Memory runs out once, as the second group is opened."""
+    workers, calls, ask = Workers(3), [], Workers.ask
+
+    def fail_once(pool, asked, should_stop=None):
+        for _, name, arguments in asked:
+            calls.extend([1] if failing in (name, *arguments[:1]) else [])
+            if failing in (name, *arguments[:1]) and len(calls) == 3:
+                raise MemoryError
+        return ask(pool, asked, should_stop)
+
+    monkeypatch.setattr(Workers, "ask", fail_once)
+    result = run_sweep(_config(lanes=4), tmp_path / "w", workers=workers)
+    assert [row.epochs for row in result.trials] == [4] * 6 and not workers._lent
+
+
+def test_a_signal_while_a_group_is_opened_saves_the_others(alone, tmp_path, monkeypatch):
+    workers, opened, open_group = Workers(2), [], Opener.open
+
+    def open_then_signal(opener, *arguments):
+        group = open_group(opener, *arguments)
+        opened.append(group)
+        if len(opened) == 3:
+            opener._session.signals.received = signal.SIGTERM
+        return group
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Opener, "open", open_then_signal)
+        run_sweep(_config(), tmp_path / "w", workers=workers)
+    epochs = [group.run.epoch for group in opened]
+    assert epochs[2] == 0  # none of its epochs was begun
+    before = len(workers.asked)
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=workers), alone, rtol=1e-3)
+    assert len(workers.asked) - before == 3 * 4 - sum(epochs)  # nothing was done again
+
+
+def test_an_epoch_isnt_recorded_where_another_was_left_unfinished(alone, tmp_path, monkeypatch):
+    """A signal right after all were saved: what is in the tables is in the checkpoint."""
+    saves, save = [], Upkeep.save
+
+    def save_then_signal(upkeep, runs, block):
+        save(upkeep, runs, block)
+        saves.append(1)
+        if len(saves) == 1:
+            upkeep._session.signals.received = signal.SIGTERM
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Upkeep, "save", save_then_signal)
+        run_sweep(_config(), tmp_path / "w", workers=Workers(3))
+    checkpoint = read_newest_ledger(tmp_path / "w" / "checkpoints" / "population")
+    table = (tmp_path / "w" / "epochs.csv").read_text("utf-8").splitlines()[1:]
+    assert checkpoint["tally"]["epochs"] == len(table) > 0
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=Workers(3)), alone, rtol=1e-3)
+
+
+def test_lanes_go_on_on_as_many_workers_as_they_had(tmp_path):
+    """However few trials are left: they were in the memory of so many."""
+    space = {"batch_size": (10, 12), "learning_rate": (1e-4, 3e-4, 1e-3)}
+    workers = Workers(4)
+
+    def lose(worker):
+        if len(workers.asked) == 9:
+            raise WorkersLost("a worker was lost")
+
+    workers.before_epoch = lose
+    result = run_sweep(_config(lanes=4, space=space), tmp_path / "w", workers=workers)
+    assert [layout["devices"] for layout in result.summary["layouts"]] == [2, 2]
+
+
 def test_one_of_them_is_about_to_end(alone, tmp_path, monkeypatch):
     """All are saved at once, whether or not it is time, and nothing is done again."""
     monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1e-9)
@@ -227,11 +299,17 @@ def test_the_plan_is_of_groups_side_by_side():
     assert [group.workers for group in plan.groups] == [1, 1, 1] and plan.workers == 2
     total = sum(group.seconds for group in plan.groups)
     assert plan.seconds == pytest.approx(max(total / 2, *(group.seconds for group in plan.groups)))
+    one = max(group.population_bytes for group in plan.groups)
+    assert plan.disk_bytes >= 3 * 2 * one  # a checkpoint holds both groups that run
+    search = plan_sweep(_config(**RANDOM), workers=Workers(2))
+    slowest = max(group.trial_seconds for group in search.groups)
+    assert search.seconds == pytest.approx(slowest * search.trials / 2)
 
 
 @pytest.mark.parametrize(
     ("sizes", "workers", "dealt"),
     [
+        ([], 3, []),
         ([5], 1, [1]),
         ([5, 5], 1, [1]),
         ([5, 5, 5], 2, [1, 1]),

@@ -47,7 +47,7 @@ def test_lanes_are_those_that_were_busy(finished):
 
 
 def test_a_page_that_cant_be_written_costs_a_line(net, tmp_path, caplog, monkeypatch):
-    def begin(self, name):  # the folder that lies in its place comes after the sweep has begun
+    def begin(self, name, ago=0.0):  # the folder that lies in its place comes after the sweep has begun
         (tmp_path / "s/report.html").mkdir(exist_ok=True)
 
     monkeypatch.setattr(pacing.Pace, "begin", begin)
