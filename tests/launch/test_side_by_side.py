@@ -133,6 +133,10 @@ def test_the_tables_are_those_of_one_worker(num, alone, tmp_path):
     begun = {event["group"] for event in _history(result)[:ends] if event["kind"] == "start"}
     assert begun == set(range(num)) and set(starts) == {0, 1, 2}
     assert set(workers.asked) == set(workers._workers)
+    page = (result.workdir / "report.html").read_text("utf-8")
+    assert "groups of trials run side by side" in page
+    page = (alone.workdir / "report.html").read_text("utf-8")
+    assert "groups of trials run one after the other" in page
 
 
 def test_a_search_whose_trials_are_the_same_whenever_they_are_asked_for(tmp_path):

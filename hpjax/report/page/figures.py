@@ -6,7 +6,7 @@ from typing import Any
 from hpjax.report.page.axes import DrawnAxis, list_axes
 from hpjax.report.page.importance import create_importance
 from hpjax.report.page.judgement import create_foresight, create_spread
-from hpjax.report.page.lanes import create_timeline
+from hpjax.report.page.lanes import are_side_by_side, create_timeline
 from hpjax.report.page.maps import create_maps, create_parallel
 from hpjax.report.page.population import create_lineage
 from hpjax.report.page.series import MOST_CURVES, create_series
@@ -124,7 +124,8 @@ def _timeline(source: PageSource) -> list[dict[str, Any]]:
     if timeline is None or len(source.trials) < 2:
         return []
     drawn = len(timeline["bars"]["trial"])
-    note = "A lane takes the next trial when its own ends; groups of trials run one after the other. "
+    order = "side by side" if are_side_by_side(source) else "one after the other"
+    note = f"A lane takes the next trial when its own ends; groups of trials run {order}. "
     note += "Seconds are those of epochs, without compiling. "
     if drawn < timeline["of"]:
         note += f"The first {drawn:,} of {timeline['of']:,} trials are drawn."

@@ -1,5 +1,6 @@
 """When each trial sat in which lane, by the seconds that training took."""
 
+import itertools
 from typing import Any
 
 from hpjax.report.page.source import PageSource
@@ -31,3 +32,12 @@ def create_timeline(source: PageSource) -> dict[str, Any] | None:
         "seconds": short(source.occupancy.seconds),
         "of": len(stays),
     }
+
+
+def are_side_by_side(source: PageSource) -> bool:
+    """Returns whether groups were trained at the same time."""
+    spans: dict[int, list[float]] = {}
+    for stay in source.occupancy.stays:
+        begin, end = spans.setdefault(stay.group, [stay.begin, stay.end])
+        spans[stay.group] = [min(begin, stay.begin), max(end, stay.end)]
+    return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(sorted(spans.values())))
