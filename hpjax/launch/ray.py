@@ -64,6 +64,7 @@ class RayWorkers:
         self._idle: dict[Any, float] = {}  # since when those have nothing to do that were asked for something
         self._lent: set[Any] = set()  # those that have a group
         self._nodes: dict[Any, str] = {}  # where those are that work
+        self._met: set[Any] = set()  # those that have ever been there
         self._asked = -math.inf  # when the cluster was asked last which nodes are to end
         self._leaving: set[str] = set()  # what it said
         self._missing: dict[Any, Any] = {}  # what those will answer that aren't there yet
@@ -250,6 +251,7 @@ class RayWorkers:
                 raise DeviceError(f"a worker has hpjax {version}, this process {hpjax.__version__}")
         seen = Counter(self._nodes.values())
         self._nodes |= {actor: node for actor, (node, _) in located.items()}
+        self._met.update(located)
         on_node = Counter(self._nodes.values())
         parts = {}
         for actor, (node, _) in located.items():
@@ -291,8 +293,9 @@ class RayWorkers:
                     time.sleep(POLL)  # that it is away is told at once
                 waiting |= {actor: getattr(actor, name).remote(*calls[actor]) for actor in restarting}
                 continue
-            # One that was told to stop may still compile; one that is to be started has no ping either.
-            pings = {actor: actor.ping.remote() for actor in waiting if actor in self._working}
+            # One that was told to stop may still compile; one that is to be started has no ping either. Those
+            # that aren't taken for working now are asked, too: else one that lost a call would never be back.
+            pings = {actor: actor.ping.remote() for actor in waiting if actor in self._met}
             asked = list(pings.values())
             alive = self._ray.wait(asked, num_returns=len(asked), timeout=PING)[0] if asked else []
             waiting = {actor: waiting[actor] for actor, ping in pings.items() if ping in alive}
