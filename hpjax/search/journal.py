@@ -3,13 +3,12 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax.errors import WorkdirError
-from hpjax.store.lock import check_held
+from hpjax.store.lock import writing
 from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
@@ -66,16 +65,6 @@ def cut_journal(path: Path, mark: Sequence[Any] | None) -> bytes:
         if path.exists():
             os.truncate(path, len(kept))
     return kept
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Says in one line that the journal can't be written."""
-    check_held(path)
-    try:
-        yield
-    except OSError as error:
-        raise WorkdirError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def _catch_up(file: FileIO, written: RunningMark) -> None:

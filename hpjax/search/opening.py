@@ -6,13 +6,14 @@ from typing import Any
 
 from hpjax.config.fields import Config
 from hpjax.errors import ConfigError, WorkdirError
-from hpjax.search.journal import create_journal, cut_journal, writing
+from hpjax.search.journal import create_journal, cut_journal
 from hpjax.search.objective import Objective
 from hpjax.search.replicates import Stage
 from hpjax.search.samplers import LEAST_SOURCES, create_pruner, relaying_warnings
 from hpjax.search.space import Space
 from hpjax.search.study import KNOWN, Study
 from hpjax.search.warm_start import load_trials
+from hpjax.store.lock import writing
 from hpjax.store.marks import RunningMark
 
 STUDY_NAME = "hpjax"

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.seeds import seed_of
-from hpjax.search.journal import sync_journal, writing
+from hpjax.search.journal import sync_journal
 from hpjax.search.reopening import reopen_trials
 from hpjax.search.replicates import Replicates, Stage
 from hpjax.search.samplers import (
@@ -24,6 +24,7 @@ from hpjax.search.samplers import (
 from hpjax.search.space import Space
 from hpjax.search.trial import Trial
 from hpjax.search.untried import Untried, choose_settings
+from hpjax.store.lock import writing
 from hpjax.store.marks import Mark, RunningMark
 
 if TYPE_CHECKING:

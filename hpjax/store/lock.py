@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpjax.errors import WorkdirError
@@ -96,6 +97,32 @@ def check_held(path: str | Path) -> None:
                 f"workdir {workdir} was removed, moved or replaced while the sweep ran: nothing more is "
                 "written there; where it is moved back, the same command goes on"
             )
+
+
+def is_held(path: str | Path) -> bool:
+    """Returns False where something in a workdir of this process doesn't belong to it any more."""
+    try:
+        check_held(path)
+    except WorkdirError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, action: str = "write") -> Iterator[None]:
+    """Says in one line why something in a workdir can't be written.
+
+    Raises:
+      WorkdirError: the workdir isn't this process's any more, before or while it is written; or the disk
+        refuses.
+
+    """
+    check_held(path)
+    try:
+        yield
+    except OSError as error:
+        check_held(path)  # a workdir that goes away fails what is being written, in whatever way
+        raise WorkdirError(describe_os_error(action, path, error)) from error
 
 
 def _is_same(file: Path, fd: int) -> bool:

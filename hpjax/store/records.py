@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from hpjax.errors import WorkdirError
-from hpjax.store.files import describe_os_error, open_file, read_file, read_json
+from hpjax.store.files import open_file, read_file, read_json
 from hpjax.store.history import History, plain, plain_number
-from hpjax.store.lock import check_held
+from hpjax.store.lock import writing
 from hpjax.store.marks import DamagedLog, Mark, RunningMark, read_marked
 from hpjax.store.occupancy import Occupancy
 from hpjax.store.ranking import Ranking
@@ -147,10 +147,8 @@ class Records:
     def mark(self) -> Mark:
         """Makes the history durable and returns its mark, to be kept in a checkpoint."""
         self._flush()
-        try:
+        with writing(self._path / HISTORY_NAME):
             os.fsync(self._fd)
-        except OSError as error:
-            raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
         return self._written.mark()
 
     def write_tables(
@@ -199,13 +197,13 @@ class Records:
         data = b"".join(self._pending)
         if not data:
             return
-        check_held(self._path)
-        try:
-            _write_all(self._fd, data)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # of a disk that became read-only: the next start cuts it
-                os.ftruncate(self._fd, self._written.size)  # shrinking needs no room; the rows stay pending
-            raise WorkdirError(describe_os_error("write", self._path / HISTORY_NAME, error)) from error
+        with writing(self._path / HISTORY_NAME):
+            try:
+                _write_all(self._fd, data)
+            except OSError:
+                with contextlib.suppress(OSError):  # of a disk that became read-only: the next start cuts it
+                    os.ftruncate(self._fd, self._written.size)  # needs no room; the rows stay pending
+                raise
         self._written.extend(data)
         self._pending.clear()
 
@@ -228,15 +226,13 @@ def open_records(
     file = path / HISTORY_NAME
     kept = read_marked(file, mark)
     history = History.parse(file, kept)
-    try:
+    with writing(file):
         fd = open_file(file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    except OSError as error:
-        raise WorkdirError(describe_os_error("write", file, error)) from error
-    try:
-        os.ftruncate(fd, len(kept))
-    except OSError as error:
-        os.close(fd)
-        raise WorkdirError(describe_os_error("write", file, error)) from error
+        try:
+            os.ftruncate(fd, len(kept))
+        except OSError:
+            os.close(fd)
+            raise
     return Records(path, fd, hyperparameters, history, kept)
 
 

@@ -21,7 +21,7 @@ from hpjax.store.arrays import Nested, nest, walk
 from hpjax.store.background import BackgroundWriter
 from hpjax.store.files import describe_os_error
 from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
-from hpjax.store.lock import check_held
+from hpjax.store.lock import check_held, is_held, writing
 from hpjax.store.quiet import one_line_failures
 from hpjax.store.workdir import sync_folder
 
@@ -89,20 +89,22 @@ class Steps:
 
         """
         folder = self.folder(number)
-        check_held(folder)
-        try:
-            self._reserve(arrays)
-            with one_line_failures():
-                self._write(number, arrays, ledger)
-            sync_folder(self.directory)
-        except (WorkdirError, MemoryError):
-            raise
-        except OSError as error:
-            raise WorkdirError(describe_os_error("write checkpoint", folder, error)) from error
-        except Exception as error:  # Orbax and TensorStore report a full disk as ValueError and others
-            raise WorkdirError(f"can't write checkpoint {folder}: {_explain(error)}") from error
-        finally:
-            self._remove_leftovers()
+        with writing(folder, "write checkpoint"):
+            try:
+                self._reserve(arrays)
+                with one_line_failures():
+                    self._write(number, arrays, ledger)
+                if not is_held(folder):  # Orbax makes anew the folders that went away
+                    shutil.rmtree(folder, ignore_errors=True)
+                check_held(folder)
+                sync_folder(self.directory)
+            except (WorkdirError, MemoryError, OSError):
+                raise
+            except Exception as error:  # Orbax and TensorStore report a full disk as ValueError and others
+                check_held(folder)
+                raise WorkdirError(f"can't write checkpoint {folder}: {_explain(error)}") from error
+            finally:
+                self._remove_leftovers(folder.name)
 
     def set_aside(self, number: int) -> None:
         """Moves a checkpoint, at once, to where it is found no more; the next save or start removes it.
@@ -112,15 +114,12 @@ class Steps:
 
         """
         folder = self.folder(number)
-        check_held(self.directory)
-        self._remove_leftovers()
-        try:
+        with writing(folder, "move"):
+            self._remove_leftovers()
             if os.path.lexists(folder) and not folder.is_dir():
                 os.unlink(folder)  # a file, a pipe, a link to nothing: Orbax sees none of them
             else:
                 self._manager.delete(number)
-        except OSError as error:
-            raise WorkdirError(describe_os_error("move", folder, error)) from error
         sync_folder(self.directory)
 
     @functools.cached_property
@@ -163,9 +162,11 @@ class Steps:
                 os.posix_fallocate(stream.fileno(), 0, needed)
             self._remove_leftovers()
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, name: str = "") -> None:
+        """Removes what saves that failed have left; of another's workdir only what checkpoint `name` left."""
+        which = f"{self._prefix}_*" if is_held(self.directory) else name or "none"
         leftovers = [self.directory / _REMOVED, self.directory / _ROOM]
-        for path in [*leftovers, *self.directory.glob(f"{self._prefix}_*.orbax-checkpoint-tmp*")]:
+        for path in [*leftovers, *self.directory.glob(f"{which}.orbax-checkpoint-tmp*")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

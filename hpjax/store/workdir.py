@@ -11,7 +11,7 @@ from typing import Literal
 from hpjax.errors import WorkdirError
 from hpjax.store.changes import EXTEND, EXTENDED, compared, may_differ
 from hpjax.store.files import check_file, check_folder, describe_os_error, read_file, read_json
-from hpjax.store.lock import check_held, release_lock, take_lock
+from hpjax.store.lock import release_lock, take_lock, writing
 
 Resume = Literal["auto", "never", "must"]
 
@@ -59,18 +59,16 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
-    check_held(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkdirError(describe_os_error("write", path, error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
     sync_folder(path.parent)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pydoc
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from hpjax.store import workdir as workdir_module
 from hpjax.store.changes import MAY_DIFFER, UNLEARNED
 from hpjax.store.checkpoints import PopulationCheckpoints
 from hpjax.store.records import open_records
+from hpjax.store.steps import Steps
 from hpjax.store.workdir import atomic_write, is_finished, open_workdir
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 1e-4}, "lanes": {"count": 4}, "kernels": (5, 5, 7)}
@@ -432,3 +434,44 @@ def test_a_lock_of_another_program_is_refused_and_left_as_it_is(hard, tmp_path):
         with pytest.raises(WorkdirError, match=r"\.lock is another program's: choose another workdir"):
             open_workdir(tmp_path / "sweep", CONFIG)
     assert lock.read_text() == "precious"
+
+
+def _save(workdir):
+    Steps(workdir.path / "checkpoints", "step", 8, 1, max_to_keep=1).write(1, {"a": np.ones(3)}, {})
+
+
+def _record_a_trial(workdir):
+    with open_records(workdir.path) as records:
+        records.start_trial(0, {"optimizer.learning_rate": 1e-3}, seed=0)
+        records.mark()
+
+
+@pytest.mark.parametrize(
+    ("function", "write"),
+    [
+        ("hpjax.store.steps.Steps._write", _save),
+        ("os.replace", lambda workdir: atomic_write(workdir.path / "plan.json", "{}")),
+        ("hpjax.store.records._write_all", _record_a_trial),
+    ],
+)
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), None])
+def test_a_workdir_that_goes_away_while_it_is_written(tmp_path, monkeypatch, function, write, fault):
+    workdir = open_workdir(tmp_path / "sweep", CONFIG)
+    module, name = pydoc.locate(function.rpartition(".")[0]), function.rpartition(".")[2]
+    original = getattr(module, name)
+    theirs = workdir.path / "checkpoints" / "step_00000007.orbax-checkpoint-tmp" / "array"
+
+    def go_away(*args):
+        if not theirs.exists():
+            workdir.path.rename(tmp_path / "moved")
+            theirs.parent.mkdir(parents=True)
+            theirs.write_text("another's")
+        if fault is not None:
+            raise fault
+        return original(*args)
+
+    monkeypatch.setattr(module, name, go_away)
+    with pytest.raises(WorkdirError, match="was removed, moved or replaced"):
+        write(workdir)
+    assert [file for file in workdir.path.rglob("*") if file.is_file()] == [theirs]
+    workdir.close()
