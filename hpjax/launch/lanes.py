@@ -42,6 +42,9 @@ class SpreadLanes:
       num_lanes: on all workers.
       layout: of each worker's lanes.
       should_stop: asked while an epoch runs.
+
+    Attributes:
+      workers: as above; those of them that came last may have no lane.
     """
 
     def __init__(
@@ -55,9 +58,9 @@ class SpreadLanes:
         layout: Layout,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        self._pool, self._workers, self._work = pool, list(workers), work
+        self._pool, self.workers, self._work = pool, list(workers), work
         self.program, self.task, self.layout, self._should_stop = program, task, layout, should_stop
-        self._sizes = [0] * len(self._workers)
+        self._sizes = [0] * len(self.workers)
         self._resize(self._even(num_lanes))
 
     @property
@@ -143,7 +146,7 @@ class SpreadLanes:
         Returns:
           Which lanes stay, in their new order; None where nothing changed.
         """
-        per_call = self.layout.lanes_per_shard * self.layout.devices * len(self._workers)
+        per_call = self.layout.lanes_per_shard * self.layout.devices * len(self.workers)
         size = smaller_size(self.num_lanes, len(busy), per_call)
         if size is None:
             return None
@@ -169,23 +172,34 @@ class SpreadLanes:
         parts = [{name: array[a:b] for name, array in arrays.items()} for a, b in cuts if b > a]
         self._ask_each("call", [("restore", part) for part in parts])
 
-    def _rearrange(self, sources: Sequence[int]) -> None:
+    def take_in(self, workers: Sequence[Any], num_lanes: int) -> None:
+        """Spreads lanes evenly over more workers.
+
+        Args:
+          workers: those that come.
+          num_lanes: on all workers; those that come after the ones that there are, are idle.
+        """
+        self.workers += workers
+        self._sizes += [0] * len(workers)
+        self._rearrange([*range(self.num_lanes), *[None] * (num_lanes - self.num_lanes)])
+
+    def _rearrange(self, sources: Sequence[int | None]) -> None:
         """Makes lane i what lane `sources[i]` was; what changes its worker travels by way of this process."""
-        places = [self._find(source) for source in sources]
+        places = [self._find(source or 0) for source in sources]  # an idle lane is a copy of any
         sizes = self._even(len(sources))
         bounds = list(itertools.pairwise(np.cumsum([0, *sizes])))
         owner = [worker for worker, (a, b) in enumerate(bounds) for _ in range(a, b)]
         moving = {
             lane: self.take_out(source)
             for lane, source in enumerate(sources)
-            if places[lane][0] != owner[lane]
+            if source is not None and places[lane][0] != owner[lane]
         }
         calls = []
         for worker, (a, b) in enumerate(bounds):
             if b > a and self._sizes[worker]:
                 # A lane that comes from elsewhere is another's copy until it is put there.
                 local = [places[lane][1] if lane not in moving else 0 for lane in range(a, b)]
-                calls.append((self._workers[worker], "call", ("rearrange", local)))
+                calls.append((self.workers[worker], "call", ("rearrange", local)))
         self._pool.ask(calls)
         self._sizes = [
             size if before and size else before for before, size in zip(self._sizes, sizes, strict=True)
@@ -197,7 +211,7 @@ class SpreadLanes:
     def _resize(self, sizes: list[int]) -> None:
         """Has each worker make, or let go of, as many lanes as it is to have, where they aren't as many."""
         calls: list[Call] = []
-        for worker, before, size in zip(self._workers, self._sizes, sizes, strict=True):
+        for worker, before, size in zip(self.workers, self._sizes, sizes, strict=True):
             if size and size != before:
                 calls.append((worker, "create_lanes", (self._work, size, self.layout)))
             elif before and not size:
@@ -206,8 +220,8 @@ class SpreadLanes:
         self._sizes = sizes
 
     def _even(self, num_lanes: int) -> list[int]:
-        each, more = divmod(num_lanes, len(self._workers))
-        return [each + (worker < more) for worker in range(len(self._workers))]
+        each, more = divmod(num_lanes, len(self.workers))
+        return [each + (worker < more) for worker in range(len(self.workers))]
 
     def _used(self) -> list[int]:
         return [worker for worker, size in enumerate(self._sizes) if size]
@@ -225,7 +239,7 @@ class SpreadLanes:
 
     def _ask_one(self, lane: int, name: str, *args: Any) -> Any:
         worker, index = self._find(lane)
-        return self._pool.ask([(self._workers[worker], "call", (name, index, *args))])[0]
+        return self._pool.ask([(self.workers[worker], "call", (name, index, *args))])[0]
 
     def _ask_all(self, method: str, *args: Any) -> list[Any]:
         return self._ask_each(method, [args] * len(self._used()))
@@ -234,7 +248,7 @@ class SpreadLanes:
         self, method: str, args: Sequence[tuple], should_stop: Callable[[], bool] | None = None
     ) -> list[Any]:
         """Returns the answers of the workers that have lanes, of each to its own arguments."""
-        calls = [(self._workers[i], method, own) for i, own in zip(self._used(), args, strict=True)]
+        calls = [(self.workers[i], method, own) for i, own in zip(self._used(), args, strict=True)]
         return self._pool.ask(calls, should_stop)
 
 

@@ -30,7 +30,7 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.launch.lanes import SpreadLanes
 from hpjax.launch.worker import LanesGone, Shared, Worker
-from hpjax.sweep.workers import Asked, Crew, Device, LaneLimit, Work, WorkersLost
+from hpjax.sweep.workers import Asked, Crew, Device, LaneLimit, Lanes, Work, WorkersLost
 
 log = logging.getLogger("hpjax")
 
@@ -360,6 +360,17 @@ class RayCrew:
         """Returns lanes that are spread evenly over all of them."""
         actors, work = self.actors[:num_lanes], self._workers.send(work)
         return SpreadLanes(self._workers, actors, work, program, task, num_lanes, layout, should_stop)
+
+    def join(self, crew: Crew) -> None:
+        """Takes in the workers of another one."""
+        assert isinstance(crew, RayCrew)
+        self._devices |= crew._devices
+        self.actors += crew.actors
+
+    def spread(self, lanes: Lanes, num_lanes: int) -> None:
+        """Spreads lanes over all of them; those beyond the ones that there are, are idle."""
+        assert isinstance(lanes, SpreadLanes)
+        lanes.take_in([actor for actor in self.actors if actor not in lanes.workers], num_lanes)
 
 
 def _list_draining(ray: Any) -> set[str]:

@@ -22,6 +22,7 @@ from hpjax.sweep.loop import GroupRun
 from hpjax.sweep.planning import (
     choose_lanes,
     describe_work,
+    enlarge_plan,
     introduce,
     limit_lanes,
     note_setup,
@@ -97,6 +98,25 @@ class Opener:
         session.lanes_in_use = group.in_use
         group.run.refill()
         return group
+
+    def count_lanes(self, group: OpenGroup, workers: int) -> int:
+        """Returns how many lanes a group would have on so many workers: no more on each than it has there."""
+        queue, run = self._session.stores.queue, group.run
+        wanted = len(run.busy) + queue.count_waiting(group.group.key)
+        each = -(-len(run.slots) // group.crew.size)
+        most = self._session.spec.config.lanes.count or wanted
+        return max(len(run.slots), min(each * workers, wanted, most))
+
+    def enlarge(self, group: OpenGroup, crew: Crew) -> None:
+        """Gives a group more workers between two epochs, and its trials that wait the lanes there."""
+        session, number = self._session, group.group.number
+        num_lanes = self.count_lanes(group, group.crew.size + crew.size)
+        group.crew.join(crew)  # first: whatever fails, they are given back with the others
+        group.crew.spread(group.run.engine, num_lanes)
+        session.plans[number] = enlarge_plan(session.plans[number], group.crew.size, num_lanes)
+        write_plan(session)
+        log.info("%d idle workers are given to a group: it has %d", crew.size, group.crew.size)
+        group.run.take_in()
 
     def close(self, group: OpenGroup) -> None:
         """Counts what it did, and lets go of its workers."""

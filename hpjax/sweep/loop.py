@@ -143,6 +143,11 @@ class GroupRun:
                 self._admit(lane, trial)
         self._shrink()
 
+    def take_in(self) -> None:
+        """Admits trials to lanes that the engine has got besides those that it had."""
+        self.slots += [None] * (self.engine.num_lanes - len(self.slots))
+        self.refill()
+
     def _admit(self, lane: int, trial: Trial) -> None:
         if (kept := self.events.take_up(trial)) is not None:
             self.slots[lane], arrays = kept

@@ -155,6 +155,14 @@ def limit_lanes(session: Session, crew: Crew, number: int, layout: Layout) -> La
     return dataclasses.replace(layout, lanes_per_shard=per_shard, threads=threads, devices=devices)
 
 
+def enlarge_plan(plan: GroupPlan, workers: int, lanes: int) -> GroupPlan:
+    """Returns the plan of a group that has got more workers, with as many lanes on all of them."""
+    workers, each = min(workers, lanes), plan.devices // plan.workers
+    population = plan.population_bytes // plan.lanes * lanes
+    sizes = {"lanes": lanes, "workers": workers, "devices": each * workers, "population_bytes": population}
+    return dataclasses.replace(plan, **sizes)
+
+
 def halve_lanes(used: LaneLimit, keep_population: bool) -> LaneLimit:
     """Returns the limit to go on with after memory ran out with so many lanes.
 

@@ -103,6 +103,7 @@ class Scheduler:
             if any(group.epoch is not None for group in self._open):
                 return True  # the others wait
             self._save()
+        self._enlarge()
         for group in self._open:
             self._train(group)
         self._open_groups()
@@ -181,6 +182,24 @@ class Scheduler:
         if leaving:
             raise WorkersLost("a worker's node is about to end; all lanes are saved")
 
+    def _enlarge(self) -> None:
+        """Has workers that no group waits for train trials of one that runs, if it is between two epochs."""
+        workers, count_waiting = self._session.workers, self._session.stores.queue.count_waiting
+        if not (self._side_by_side and self._open) or self._session.signals.received or self._list_waiting():
+            return
+        group = max(self._open, key=lambda group: count_waiting(group.group.key))
+        if group.epoch is not None or not count_waiting(group.group.key):
+            return
+        workers.welcome()
+        size, room = group.crew.size, self._room()
+        more = min(room, self._opener.count_lanes(group, size + room) - size)
+        if more > 0:  # a worker without a lane is of no use
+            self._opener.enlarge(group, workers.lend(more))
+
+    def _room(self) -> int:
+        """Returns how many workers have no group."""
+        return self._session.workers.size - sum(group.crew.size for group in self._open)
+
     def _open_groups(self) -> None:
         """Opens groups as long as there are trials, and workers that have no group."""
         session, workers = self._session, self._session.workers
@@ -188,7 +207,7 @@ class Scheduler:
             waiting = self._list_waiting()
             if waiting:
                 workers.welcome()
-            room = workers.size - sum(group.crew.size for group in self._open)
+            room = self._room()
             if not (waiting and room):
                 return
             key, found, _ = waiting[0]

@@ -203,6 +203,12 @@ class Crew(Protocol):
         """Returns lanes that are spread over all of them."""
         ...
 
+    def join(self, crew: "Crew") -> None:
+        """Takes in the workers of another one."""
+
+    def spread(self, lanes: Lanes, num_lanes: int) -> None:
+        """Spreads lanes over all of them; those beyond the ones that there are, are idle."""
+
 
 class Workers(Protocol):
     """Processes that train lanes, each with devices of its own."""
@@ -293,6 +299,14 @@ class Here:
         """Returns lanes on its devices."""
         tuning.enable(work.config.lanes.tune)
         return Engine(program, task, work.hparams, num_lanes, layout, should_stop)
+
+    def join(self, crew: Crew) -> None:
+        """Isn't asked for: there are no others."""
+        raise NotImplementedError
+
+    def spread(self, lanes: Lanes, num_lanes: int) -> None:
+        """Isn't asked for: there are no others."""
+        raise NotImplementedError
 
 
 def deal(sizes: Sequence[int], workers: int) -> list[int]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hpjax.lanes.engine import Layout
 from hpjax.launch.ray import RayCrew
 from hpjax.launch.worker import Worker
 from hpjax.store.checkpoints import read_newest_ledger
-from hpjax.sweep import events
+from hpjax.sweep import events, planning
 from hpjax.sweep.events import Upkeep
 from hpjax.sweep.groups import Opener
 from hpjax.sweep.ledgers import list_runs, name_arrays
@@ -196,6 +197,66 @@ def test_one_of_them_is_lost(count, alone, tmp_path):
     workers.before_epoch = lose
     _assert_same(run_sweep(_config(), tmp_path / "w", workers=workers), alone)
     assert workers.recovered == 1
+
+
+def _hold_second_group(workers, monkeypatch):
+    """Has the second worker's group wait, after its first epoch, until the first one's is at its end.
+
+    Nothing is saved meanwhile: a checkpoint waits for both.
+    """
+    monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1e-9)
+
+    def wait(worker):
+        first, second = workers._workers
+        if worker is second and workers.asked.count(second) == 2:
+            while len(workers._lent) == 2:
+                time.sleep(0.01)
+
+    workers.before_epoch = wait
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_idle_worker_takes_trials_of_a_group_that_runs(count, tmp_path, monkeypatch):
+    """The group has more lanes then, unless it was said how many there are to be."""
+    monkeypatch.setattr(planning, "MOST_LANES", 2)  # of a worker
+    space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
+    workers = Workers(2)
+    _hold_second_group(workers, monkeypatch)
+    result = run_sweep(_config(lanes=count, space=space), tmp_path / "w", workers=workers)
+    _assert_same(result, run_sweep(_config(space=space), tmp_path / "alone"), rtol=1e-3)
+    first, second = workers._workers
+    rounds = 3 if count else 2  # of five trials on two lanes, or on two and then four
+    assert workers.asked.count(second) == 4 * rounds
+    assert workers.asked.count(first) > 4 * 3  # those of its own group
+    layouts = result.summary["layouts"]
+    assert [(layout["lanes"], layout["devices"]) for layout in layouts] == [(2, 1), (count or 4, 2)]
+    assert sum(row.epochs for row in result.trials) == 40 and result.summary["groups"] == 2
+
+
+def test_what_an_idle_worker_took_is_in_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "MOST_LANES", 2)
+    space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
+    workers = Workers(2)
+    _hold_second_group(workers, monkeypatch)
+    enlarged, enlarge = [], Opener.enlarge
+
+    def note(opener, group, crew):
+        enlarge(opener, group, crew)
+        monkeypatch.setattr(events, "CHECKPOINT_SHARE", 1.0)
+        enlarged.append(len(workers.asked))
+
+    def lose(upkeep, runs, block):
+        save(upkeep, runs, block)
+        if enlarged and len(enlarged) < 2:
+            enlarged.append(0)
+            raise WorkersLost("a worker was lost")
+
+    save = Upkeep.save
+    monkeypatch.setattr(Opener, "enlarge", note)
+    monkeypatch.setattr(Upkeep, "save", lose)
+    result = run_sweep(_config(lanes=0, space=space), tmp_path / "w", workers=workers)
+    _assert_same(result, run_sweep(_config(space=space), tmp_path / "alone"), rtol=1e-3)
+    assert workers.recovered == 1 and result.summary["layouts"][1]["devices"] == 2
 
 
 @pytest.mark.parametrize("failing", ["create_lanes", "admit"])
