@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpjax import tasks
 from hpjax.report.curves import Curve, create_curves
@@ -187,11 +187,33 @@ def _draw_best_of_many(
     less = info.minimize if metric == OBJECTIVE else tasks.prefers_small(metric)
     best = _rank(curves, less)
     best = sorted(best, key=lambda curve: curve.setting != info.winner)[:_HIGHLIGHTED]
-    for curve in curves:
-        if curve not in best:
-            _draw_curve(axes, curve, None, color=GREY, marker="", linestyle="-", alpha=0.6, linewidth=1.1)
+    shown = {curve.setting for curve in best}
+    _draw_grey(axes, [curve for curve in curves if curve.setting not in shown])
     _draw_labelled(axes, best, short, info.winner)
-    axes.plot([], [], color=GREY, label=f"the other {len(curves) - len(best)}")
+    axes.plot([], [], color=GREY, label=f"the other {len(curves) - len(best):,}")
+
+
+def _draw_grey(axes: "Axes", curves: Sequence[Curve]) -> None:
+    """Draws curves that stay in the background, all at once: of a search there may be many thousands."""
+    from matplotlib.collections import LineCollection
+
+    lines = [list(zip(curve.epochs, curve.mean, strict=True)) for curve in curves]
+    axes.add_collection(LineCollection(lines, colors=GREY, alpha=0.6, linewidths=1.1))
+    points = [curve for curve in curves if len(curve.epochs) == 1]  # no line
+    first = [curve.epochs[0] for curve in points], [curve.mean[0] for curve in points]
+    axes.plot(*first, marker=".", linestyle="", color=GREY, alpha=0.6)
+    for curve in curves:
+        if curve.seeds > 1:
+            axes.fill_between(curve.epochs, curve.low, curve.high, color=GREY, alpha=0.15, linewidth=0)
+    for pruned in (True, False):
+        ends = [c for c in curves if c.ended and c.epochs and (c.ended == "pruned") == pruned]
+        last = [curve.epochs[-1] for curve in ends], [curve.mean[-1] for curve in ends]
+        axes.plot(*last, **_end_style(pruned), linestyle="", color=GREY, alpha=0.6)
+    axes.autoscale_view()
+
+
+def _end_style(pruned: bool) -> dict[str, Any]:
+    return {"marker": "|" if pruned else "x", "markersize": 11, "markeredgewidth": 2.2, "zorder": 5}
 
 
 def _draw_curve(axes: "Axes", curve: Curve, label: str | None, **style) -> None:
@@ -200,8 +222,7 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str | None, **style) -> None:
     if curve.seeds > 1:
         axes.fill_between(curve.epochs, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
     if curve.ended and curve.epochs:
-        marker = "|" if curve.ended == "pruned" else "x"
-        end = {"marker": marker, "markersize": 11, "markeredgewidth": 2.2, "zorder": 5}
+        end = _end_style(curve.ended == "pruned")
         axes.plot(curve.epochs[-1], curve.mean[-1], color=style["color"], alpha=style.get("alpha"), **end)
 
 

@@ -72,7 +72,7 @@ def draw_response(trials: Sequence[TrialRow], info: FigureInfo, path: Path) -> l
     """Draws a point per trial, a panel per hyperparameter; nothing where fewer than 3 values were tried."""
     column = _choose_column(trials, info)
     measured = [trial for trial in trials if _accuracy(trial, column) is not None]
-    shown = [trial for trial in trials if trial in measured or trial.status in ENDS]
+    shown = [trial for trial in trials if _accuracy(trial, column) is not None or trial.status in ENDS]
     varied = [name for name in info.swept if len(_distinct(shown, name)) > 1]
     names = varied[:_MOST_PANELS]
     if not measured or not any(len(_distinct(shown, name)) > 2 for name in names):

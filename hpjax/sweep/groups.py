@@ -111,6 +111,7 @@ class Opener:
         """Gives a group more workers between two epochs, and its trials that wait the lanes there."""
         session, number = self._session, group.group.number
         num_lanes = self.count_lanes(group, group.crew.size + crew.size)
+        session.lanes_in_use = group.in_use
         group.crew.join(crew)  # first: whatever fails, they are given back with the others
         group.crew.spread(group.run.engine, num_lanes)
         session.plans[number] = enlarge_plan(session.plans[number], group.crew.size, num_lanes)

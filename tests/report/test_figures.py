@@ -9,7 +9,7 @@ from PIL import Image
 
 from hpjax.errors import WorkdirError
 from hpjax.report import figures as figures_module
-from hpjax.report.curves import create_curves, label_trials
+from hpjax.report.curves import Curve, create_curves, label_trials
 from hpjax.report.figures import draw_figures
 from hpjax.report.lineage import trace_ancestry
 from hpjax.report.style import FigureInfo, format_amount, format_value, is_log_like
@@ -405,3 +405,17 @@ def test_ten_settings_are_told_apart(tmp_path, drawn):
     lines = [line for line in drawn["test_accuracy.png"].axes[0].get_lines() if len(line.get_xdata()) == 4]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
     assert len(lines) == len(looks) == 10 and len({line.get_marker() for line in lines}) == 10
+
+
+def test_trials_are_never_compared_field_by_field(tmp_path, monkeypatch):
+    """Of twenty thousand, finding each among all of them would take longer than training them did."""
+
+    def compare(one, other):
+        raise AssertionError
+
+    rows, trials = _sweep("learning_rate", [1e-4 * i for i in range(1, 41)])
+    for row in trials:
+        row.hyperparameters["weight_decay"] = 1e-3 * row.trial
+    monkeypatch.setattr(TrialRow, "__eq__", compare)
+    monkeypatch.setattr(Curve, "__eq__", compare)
+    assert _draw(rows, trials, ("learning_rate", "weight_decay"), tmp_path)
