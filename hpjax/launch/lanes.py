@@ -196,9 +196,9 @@ class SpreadLanes:
         }
         calls = []
         for worker, (a, b) in enumerate(bounds):
-            if b > a and self._sizes[worker]:
-                # A lane that comes from elsewhere is another's copy until it is put there.
-                local = [places[lane][1] if lane not in moving else 0 for lane in range(a, b)]
+            # A lane that comes from elsewhere is another's copy until it is put there.
+            local = [places[lane][1] if lane not in moving else 0 for lane in range(a, b)]
+            if b > a and self._sizes[worker] and local != list(range(self._sizes[worker])):
                 calls.append((self.workers[worker], "call", ("rearrange", local)))
         self._pool.ask(calls)
         self._sizes = [

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax.store.lock import writing
+from hpjax.store.lock import check_held, writing
 from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def create_journal(path: Path, written: RunningMark) -> "JournalFileBackend":
     class Journal(JournalFileBackend):
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
+            check_held(path)  # a sampler may have thought for long since it was asked
             with open(path, "ab+", buffering=0) as file:
                 _catch_up(file, written)
                 try:
@@ -50,6 +51,7 @@ def sync_journal(path: Path, written: RunningMark) -> Mark:
     Raises:
       OSError: The disk refuses.
     """
+    check_held(path)
     with open(path, "rb", buffering=0) as file:
         os.fsync(file.fileno())
         _catch_up(file, written)

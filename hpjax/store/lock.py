@@ -123,6 +123,9 @@ def writing(path: str | Path, action: str = "write") -> Iterator[None]:
     except OSError as error:
         check_held(path)  # a workdir that goes away fails what is being written, in whatever way
         raise WorkdirError(describe_os_error(action, path, error)) from error
+    except Exception:
+        check_held(path)
+        raise
 
 
 def _is_same(file: Path, fd: int) -> bool:

@@ -94,14 +94,11 @@ class Steps:
                 self._reserve(arrays)
                 with one_line_failures():
                     self._write(number, arrays, ledger)
-                if not is_held(folder):  # Orbax makes anew the folders that went away
-                    shutil.rmtree(folder, ignore_errors=True)
                 check_held(folder)
                 sync_folder(self.directory)
             except (WorkdirError, MemoryError, OSError):
                 raise
             except Exception as error:  # Orbax and TensorStore report a full disk as ValueError and others
-                check_held(folder)
                 raise WorkdirError(f"can't write checkpoint {folder}: {_explain(error)}") from error
             finally:
                 self._remove_leftovers(folder.name)
@@ -163,9 +160,14 @@ class Steps:
             self._remove_leftovers()
 
     def _remove_leftovers(self, name: str = "") -> None:
-        """Removes what saves that failed have left; of another's workdir only what checkpoint `name` left."""
-        which = f"{self._prefix}_*" if is_held(self.directory) else name or "none"
-        leftovers = [self.directory / _REMOVED, self.directory / _ROOM]
+        """Removes what saves that failed have left.
+
+        In what has replaced the workdir, where Orbax makes anew the folders that it writes into, this is only
+        what the save of checkpoint `name` began; it got no further, since its ledger is sealed last.
+        """
+        leftovers, which = [self.directory / _REMOVED, self.directory / _ROOM], f"{self._prefix}_*"
+        if not is_held(self.directory):
+            leftovers, which = [], name or "none"
         for path in [*leftovers, *self.directory.glob(f"{which}.orbax-checkpoint-tmp*")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -103,20 +103,27 @@ class Opener:
         """Returns how many lanes a group would have on so many workers: no more on each than it has there."""
         queue, run = self._session.stores.queue, group.run
         wanted = len(run.busy) + queue.count_waiting(group.group.key)
-        each = -(-len(run.slots) // group.crew.size)
+        each = self._lanes_each(group)
         most = self._session.spec.config.lanes.count or wanted
         return max(len(run.slots), min(each * workers, wanted, most))
+
+    def _lanes_each(self, group: OpenGroup) -> int:
+        return -(-group.run.engine.num_lanes // group.crew.size)
 
     def enlarge(self, group: OpenGroup, crew: Crew) -> None:
         """Gives a group more workers between two epochs, and its trials that wait the lanes there."""
         session, number = self._session, group.group.number
-        num_lanes = self.count_lanes(group, group.crew.size + crew.size)
+        num_lanes, each = self.count_lanes(group, group.crew.size + crew.size), self._lanes_each(group)
+        # Where memory runs out now, the sweep goes on without this; it isn't at its end even with one lane.
+        group.in_use = LaneLimit(group.in_use.at_once, max(2, group.in_use.resident))
         session.lanes_in_use = group.in_use
         group.crew.join(crew)  # first: whatever fails, they are given back with the others
         group.crew.spread(group.run.engine, num_lanes)
         session.plans[number] = enlarge_plan(session.plans[number], group.crew.size, num_lanes)
         write_plan(session)
         log.info("%d idle workers are given to a group: it has %d", crew.size, group.crew.size)
+        if self._lanes_each(group) != each:
+            group.run.correction.decided = True  # what was planned for more lanes says nothing about fewer
         group.run.take_in()
 
     def close(self, group: OpenGroup) -> None:

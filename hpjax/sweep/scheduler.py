@@ -183,14 +183,17 @@ class Scheduler:
             raise WorkersLost("a worker's node is about to end; all lanes are saved")
 
     def _enlarge(self) -> None:
-        """Has workers that no group waits for train trials of one that runs, if it is between two epochs."""
-        workers, count_waiting = self._session.workers, self._session.stores.queue.count_waiting
-        if not (self._side_by_side and self._open) or self._session.signals.received or self._list_waiting():
+        """Has workers that no group waits for train trials of one that runs, and is between two epochs."""
+        session, workers = self._session, self._session.workers
+        count = session.stores.queue.count_waiting
+        ready = [group for group in self._open if group.epoch is None and count(group.group.key)]
+        # After memory ran out, lanes that are spread in another way might be too many again.
+        if not (self._side_by_side and ready) or session.signals.received or any(session.limit):
             return
-        group = max(self._open, key=lambda group: count_waiting(group.group.key))
-        if group.epoch is not None or not count_waiting(group.group.key):
+        if self._list_waiting():
             return
         workers.welcome()
+        group = max(ready, key=lambda group: count(group.group.key))
         size, room = group.crew.size, self._room()
         more = min(room, self._opener.count_lanes(group, size + room) - size)
         if more > 0:  # a worker without a lane is of no use

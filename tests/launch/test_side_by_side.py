@@ -220,9 +220,14 @@ def test_an_idle_worker_takes_trials_of_a_group_that_runs(count, tmp_path, monke
     """The group has more lanes then, unless it was said how many there are to be."""
     monkeypatch.setattr(planning, "MOST_LANES", 2)  # of a worker
     space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
-    workers = Workers(2)
+    workers, asked, ask = Workers(2), [], Workers.ask
+    monkeypatch.setattr(
+        Workers, "ask", lambda *args: asked.extend(call[2][0] for call in args[1] if call[2]) or ask(*args)
+    )
     _hold_second_group(workers, monkeypatch)
     result = run_sweep(_config(lanes=count, space=space), tmp_path / "w", workers=workers)
+    if not count:
+        assert "take_out" not in asked  # no lane went to another worker
     _assert_same(result, run_sweep(_config(space=space), tmp_path / "alone"), rtol=1e-3)
     first, second = workers._workers
     rounds = 3 if count else 2  # of five trials on two lanes, or on two and then four
@@ -231,6 +236,37 @@ def test_an_idle_worker_takes_trials_of_a_group_that_runs(count, tmp_path, monke
     layouts = result.summary["layouts"]
     assert [(layout["lanes"], layout["devices"]) for layout in layouts] == [(2, 1), (count or 4, 2)]
     assert sum(row.epochs for row in result.trials) == 40 and result.summary["groups"] == 2
+
+
+def test_memory_that_runs_out_on_an_idle_worker_doesnt_end_the_sweep(tmp_path, monkeypatch):
+    """Not even where lanes train one at a time: it goes on as it did before."""
+    monkeypatch.setattr(planning, "MOST_LANES", 1)
+    space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4)}
+    workers, enlarged = Workers(2), []
+    _hold_second_group(workers, monkeypatch)
+
+    def fail(opener, group, crew):
+        enlarged.append(group)
+        with monkeypatch.context() as patch:
+            patch.setattr(Worker, "create_lanes", lambda *_: (_ for _ in ()).throw(MemoryError))
+            enlarge(opener, group, crew)
+
+    enlarge = Opener.enlarge
+    monkeypatch.setattr(Opener, "enlarge", fail)
+    result = run_sweep(_config(lanes=0, space=space), tmp_path / "w", workers=workers)
+    assert len(enlarged) == 1 and [row.epochs for row in result.trials] == [4] * 6
+
+
+@pytest.mark.parametrize("more", [2, 3])
+def test_idle_workers_go_to_groups_that_wait_for_equally_many_trials(more, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "MOST_LANES", 1)
+    space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Upkeep, "boundary", _stop_at(2))
+        run_sweep(_config(lanes=0, space=space), tmp_path / "w", workers=Workers(2))
+    workers = Workers(2 + more)
+    run_sweep(_config(lanes=0, space=space), tmp_path / "w", workers=workers)
+    assert set(workers.asked[: 2 * (2 + more)]) == set(workers._workers)  # within two rounds
 
 
 def test_what_an_idle_worker_took_is_in_the_checkpoint(tmp_path, monkeypatch):

@@ -16,15 +16,18 @@ from hpjax.config import list_choices, parse_config
 from hpjax.config.fields import FIELDS
 from hpjax.errors import WorkdirError
 from hpjax.search import samplers
+from hpjax.search.journal import create_journal
 from hpjax.search.objective import create_objective
 from hpjax.search.opening import open_study
 from hpjax.search.space import parse_space
 from hpjax.store import workdir as workdir_module
 from hpjax.store.changes import MAY_DIFFER, UNLEARNED
 from hpjax.store.checkpoints import PopulationCheckpoints
+from hpjax.store.lock import writing
+from hpjax.store.marks import RunningMark
 from hpjax.store.records import open_records
 from hpjax.store.steps import Steps
-from hpjax.store.workdir import atomic_write, is_finished, open_workdir
+from hpjax.store.workdir import JOURNAL_NAME, atomic_write, is_finished, open_workdir
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 1e-4}, "lanes": {"count": 4}, "kernels": (5, 5, 7)}
 HOLD = """
@@ -446,10 +449,18 @@ def _record_a_trial(workdir):
         records.mark()
 
 
+def _append(workdir):
+    journal = create_journal(workdir.path / JOURNAL_NAME, RunningMark())
+    with writing(workdir.path / JOURNAL_NAME):
+        for _ in range(2):
+            journal.append_logs([{"op_code": 0}])
+
+
 @pytest.mark.parametrize(
     ("function", "write"),
     [
         ("hpjax.store.steps.Steps._write", _save),
+        ("hpjax.search.journal._catch_up", _append),
         ("os.replace", lambda workdir: atomic_write(workdir.path / "plan.json", "{}")),
         ("hpjax.store.records._write_all", _record_a_trial),
     ],
@@ -459,13 +470,15 @@ def test_a_workdir_that_goes_away_while_it_is_written(tmp_path, monkeypatch, fun
     workdir = open_workdir(tmp_path / "sweep", CONFIG)
     module, name = pydoc.locate(function.rpartition(".")[0]), function.rpartition(".")[2]
     original = getattr(module, name)
-    theirs = workdir.path / "checkpoints" / "step_00000007.orbax-checkpoint-tmp" / "array"
+    folders = ("step_00000007.orbax-checkpoint-tmp", "step_00000007", "removed", "room")
+    theirs = sorted(workdir.path / "checkpoints" / folder / "file" for folder in folders)
 
     def go_away(*args):
-        if not theirs.exists():
+        if not theirs[0].exists():
             workdir.path.rename(tmp_path / "moved")
-            theirs.parent.mkdir(parents=True)
-            theirs.write_text("another's")
+            for file in theirs:
+                file.parent.mkdir(parents=True)
+                file.write_text("another's")
         if fault is not None:
             raise fault
         return original(*args)
@@ -473,5 +486,5 @@ def test_a_workdir_that_goes_away_while_it_is_written(tmp_path, monkeypatch, fun
     monkeypatch.setattr(module, name, go_away)
     with pytest.raises(WorkdirError, match="was removed, moved or replaced"):
         write(workdir)
-    assert [file for file in workdir.path.rglob("*") if file.is_file()] == [theirs]
+    assert sorted(file for file in workdir.path.rglob("*") if file.is_file()) == theirs
     workdir.close()
