@@ -1,5 +1,5 @@
 # Two commands: `make sweep` trains the weight-decay experiment, `make test` checks everything
-# but what takes minutes (`make test-all`).
+# but what takes long (`make test-all`).
 # CONFIG=configs/lr.py picks another experiment; ARGS="--config.train.epochs=3" is passed through
 # (to pytest by `make test`: ARGS="-k config").
 

@@ -67,6 +67,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(searches, uninterrupted_sea
     assert_same_sweep(workdir, uninterrupted_search)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(
     "log", ["history.jsonl", pytest.param("study.journal", marks=pytest.mark.exhaustive)]
 )
@@ -212,6 +213,7 @@ def test_checkpoints_by_epochs_or_minutes(tmp_path, epochs, minutes, saves):
     assert result.summary["saves"] >= saves and (saves > 1 or result.summary["saves"] == 1)  # one at the end
 
 
+@pytest.mark.landing
 def test_another_layout_and_another_jax_go_on(searches, uninterrupted_search, workdir):
     for step in _steps(workdir):
         file = step / "ledger/ledger.json"

@@ -53,6 +53,7 @@ def _kill_at(point, sweeps: Sweeps, workdir, rng) -> bool:
     return came and status != 0
 
 
+@pytest.mark.landing
 def test_signals_save_and_end(searches, uninterrupted_search, rng):
     workdir = searches.folder / "signalled"
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -79,6 +79,7 @@ def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog
     assert "out of memory with 4 lanes at once: going on with 2" in caplog.text
 
 
+@pytest.mark.landing
 def test_no_memory_for_one_lane_is_one_line_and_blocks_nothing(tmp_path, exhaust, monkeypatch):
     config = parse_config({**SMALL, "sweep": RATES})
     with monkeypatch.context():
@@ -102,6 +103,7 @@ def _fail_above(lanes: int, monkeypatch) -> None:
     monkeypatch.setattr(GroupRun, "run_epoch", run)
 
 
+@pytest.mark.landing
 def test_one_lane_a_call_goes_on_with_fewer_in_memory(tmp_path, monkeypatch, caplog):
     config = parse_config(
         {**SMALL, "sweep": RATES, "lanes": {"strategy": "sequential", "count": 4, "devices": 1}}
@@ -125,6 +127,7 @@ def test_a_population_is_kept_whole_and_advanced_by_smaller_calls(tmp_path, exha
     assert [(group["lanes"], group["lanes_per_call"]) for group in plan["groups"]] == [(4, 2)]
 
 
+@pytest.mark.landing
 def test_memory_of_the_host_that_runs_out_in_a_save(tmp_path, monkeypatch):
     """Memory for the host's copy: a real failed allocation of numpy's, of which no machine has enough."""
     snapshot, failed = Engine.snapshot, []

@@ -50,6 +50,7 @@ def test_a_sweep_ends_well_whatever_happens_to_its_output(redirect, status, tmp_
     assert (tmp_path / "sweep" / "figures" / "test_accuracy.png").exists()
 
 
+@pytest.mark.landing
 def test_a_poor_encoding_ends_nothing(tmp_path):
     poor = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii:strict"}
     command = [*write_sweep(tmp_path), "--config.sweep.seeds=2"]

@@ -115,6 +115,7 @@ def test_a_save_is_one_line_or_whole_wherever_it_fails(disk):
         assert load_folder(folder)[0]["b"]["c"].sum() == 3
 
 
+@pytest.mark.landing
 def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp_path, rng, counted):
     workdir, bound = tmp_path / "sweep", _bound_by_permissions()
     first = searches.start(workdir, prefix=bound)

@@ -106,7 +106,11 @@ def test_pruning_and_copies_across_workers(start, tmp_path, flags):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.exhaustive)]
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.landing),
+        pytest.param(signal.SIGSTOP, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_worker_that_dies_or_is_frozen(start, alone, tmp_path, number):
     workdir = tmp_path / "w"
@@ -123,7 +127,10 @@ def test_a_worker_that_dies_or_is_frozen(start, alone, tmp_path, number):
 
 @pytest.mark.parametrize(
     "kill",
-    ["worker", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("nothing", "node", "driver"))],
+    [
+        pytest.param("worker", marks=pytest.mark.landing),
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("nothing", "node", "driver")),
+    ],
 )
 def test_groups_run_side_by_side(start, cluster, tmp_path, kill):
     """Each on a worker of its own; whatever dies, all go on from the same checkpoint."""

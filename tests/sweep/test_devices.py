@@ -85,6 +85,7 @@ def test_copies_among_devices(run, tmp_path):
     assert copies[0] == copies[1] and len(copies[0].splitlines()) > 1
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 4, marks=pytest.mark.exhaustive)])
 def test_it_goes_on_with_another_number_of_devices(start, run, alone, tmp_path, before, after):
     workdir = tmp_path / "w"
