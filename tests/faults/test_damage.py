@@ -58,6 +58,7 @@ def _flip_a_bit(folder) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.landing
 def test_the_checkpoint_before_a_damaged_one_is_used(searches, uninterrupted_search, workdir):
     newest = _steps(workdir)[-1]
     _flip_a_bit(newest)

@@ -81,6 +81,7 @@ def _assert_one_line(status: int, text: str, *expected: str) -> None:
         assert part in last
 
 
+@pytest.mark.landing
 def test_full_and_read_only_disk(searches, uninterrupted_search, disk, rng, counted):
     workdir = disk / "sweep"
     sweep = searches.start(workdir)

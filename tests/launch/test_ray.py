@@ -248,6 +248,7 @@ def test_what_is_wrong_is_one_line(start, tmp_path):
         assert said in text and len(text.strip().splitlines()) == 1, text
 
 
+@pytest.mark.landing
 def test_it_is_interrupted_before_a_worker_is_there(start, tmp_path):
     process = start.on_cluster(tmp_path / "w", "--ray_workers=9")  # waits for those that have no room
     while not list_workers():

@@ -194,7 +194,8 @@ def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
     assert [plan["static"]["batch_size"] for plan in plans] == list(SIZES)
 
 
-@pytest.mark.parametrize("count", [4, *(pytest.param(n, marks=pytest.mark.landing) for n in (1, 8))])
+@pytest.mark.landing
+@pytest.mark.parametrize("count", [1, 4, 8])
 def test_one_of_them_is_lost(count, alone, tmp_path):
     workers = Workers(3)
 
@@ -280,6 +281,7 @@ def test_idle_workers_go_to_groups_that_wait_for_equally_many_trials(more, tmp_p
     assert set(workers.asked[: 2 * (2 + more)]) == set(workers._workers)  # within two rounds
 
 
+@pytest.mark.landing
 def test_what_an_idle_worker_took_is_in_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "MOST_LANES", 2)
     space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
@@ -412,6 +414,7 @@ def test_memory_that_runs_out_is_its_groups(tmp_path):
         run_sweep(_config(), tmp_path / "none", workers=workers)
 
 
+@pytest.mark.landing
 def test_the_plan_is_of_groups_side_by_side():
     plan = plan_sweep(_config(), workers=Workers(2))
     assert [group.workers for group in plan.groups] == [1, 1, 1] and plan.workers == 2

@@ -88,6 +88,7 @@ def _die_at(count):
     return die
 
 
+@pytest.mark.landing
 def test_the_tables_are_those_of_the_longer_sweep(net, tmp_path, monkeypatch):
     there = tmp_path / "sweep"
     (tmp_path / "mine.py").write_text(
@@ -203,6 +204,7 @@ def test_an_earlier_version_did_not_say_what_a_sweep_had(net, tmp_path):
             find_stages({"stages": wrong}, config, list)
 
 
+@pytest.mark.landing
 def test_named_seeds_may_become_more(net, tmp_path):
     def config(*seeds, extend=True):
         return _config(net, 2, len(seeds), extend=extend, sweep={"seed_values": seeds})

@@ -38,6 +38,7 @@ def _plan(workdir):
     return json.loads((workdir / "plan.json").read_text())["groups"]
 
 
+@pytest.mark.landing
 def test_a_grid_larger_than_any_look_ahead_has_a_group_per_program(config, tmp_path):
     grid = config(space={"learning_rate": RATES, "batch_size": SIZES})
     plan = plan_sweep(grid)
@@ -98,6 +99,7 @@ def test_interrupted_in_the_middle_each_group_is_still_entered_once(config, tmp_
     assert numbers == [(row.trial, row.epoch, row.train_loss, row.test_loss) for row in whole.epochs]
 
 
+@pytest.mark.landing
 def test_images_are_loaded_once_for_what_is_done_with_them(config, tmp_path, monkeypatch):
     load, loaded, held = datasets.load_dataset, [], []
 

@@ -267,6 +267,7 @@ def _in_groups(config):
     return dataclasses.replace(config, sweep=sweep)
 
 
+@pytest.mark.landing
 def test_an_edit_while_it_runs_counts_neither_here_nor_there(place, monkeypatch):
     config = _in_groups(_config(place / "ok"))
     expected = _losses(run_sweep(config, place / "alone"))
@@ -276,6 +277,7 @@ def test_an_edit_while_it_runs_counts_neither_here_nor_there(place, monkeypatch)
         run_sweep(config, place / "edited")
 
 
+@pytest.mark.landing
 def test_weights_that_change_while_it_runs_end_it(place, monkeypatch):
     config, weights = _in_groups(_config(place / "ok")), place / "ok/weights.safetensors"
     expected = _losses(run_sweep(config, place / "alone"))

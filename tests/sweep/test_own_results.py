@@ -67,6 +67,7 @@ def test_any_number_of_lanes(alone, tmp_path, lanes):
     _assert_same(_losses(_run(tmp_path / "w", {"learning_rate": RATES}, lanes)), alone)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(
     "layout",
     [

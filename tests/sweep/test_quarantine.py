@@ -115,6 +115,7 @@ def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
         assert steps == list(range(1, trial.epochs + 1))
 
 
+@pytest.mark.landing
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "pruner"),

@@ -42,6 +42,7 @@ def test_tpe_is_told_of_results_before_it_is_asked_for_more(config, tmp_path, mo
     assert max(row.lanes for row in result.epochs) <= 4
 
 
+@pytest.mark.landing
 def test_a_group_that_a_search_comes_back_to_is_traced_once(config, tmp_path):
     result = run_sweep(config(trials=24), tmp_path / "wd")
     groups = {trial.hyperparameters["optimizer"] for trial in result.trials}

@@ -103,6 +103,7 @@ def test_killed_among_the_final_seeds_it_ends_with_the_same_tables(searched):
     shutil.rmtree(folder / "killed")
 
 
+@pytest.mark.landing
 def test_replicates_are_compared_seed_by_seed(tmp_path):
     sweep = {"space": {"learning_rate": (1e-3, 1e-7)}, "seeds": 2}
     result = run_sweep(parse_config({**TINY, "lanes": {"strategy": "fused"}, "sweep": sweep}), tmp_path / "s")
