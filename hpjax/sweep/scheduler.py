@@ -185,12 +185,12 @@ class Scheduler:
     def _enlarge(self) -> None:
         """Has workers that no group waits for train trials of one that runs, and is between two epochs."""
         session, workers = self._session, self._session.workers
+        # After memory ran out, lanes that are spread in another way might be too many again.
+        if not self._side_by_side or session.signals.received or any(session.limit):
+            return
         count = session.stores.queue.count_waiting
         ready = [group for group in self._open if group.epoch is None and count(group.group.key)]
-        # After memory ran out, lanes that are spread in another way might be too many again.
-        if not (self._side_by_side and ready) or session.signals.received or any(session.limit):
-            return
-        if self._list_waiting():
+        if not ready or self._list_waiting():
             return
         workers.welcome()
         group = max(ready, key=lambda group: count(group.group.key))
