@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,33 @@ from hpjax.store.lock import check_held, writing
 from hpjax.store.marks import Mark, RunningMark, read_marked
 
 if TYPE_CHECKING:
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import FrozenTrial, TrialState
+
+
+def create_storage(path: Path, written: RunningMark) -> "JournalStorage":
+    """Returns Optuna's storage of a study whose trials are asked for by this process alone.
+
+    Optuna looks for trials that wait before it makes a new one, among all that there ever were: of 20,000
+    trials that took longer than all else that a trial costs. A sweep lets none wait there.
+
+    Args:
+      path: the journal.
+      written: what is in it, kept up to date by each entry.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.trial import TrialState
+
+    class Storage(JournalStorage):
+        def get_all_trials(
+            self, study_id: int, deepcopy: bool = True, states: "Container[TrialState] | None" = None
+        ) -> "list[FrozenTrial]":
+            if states == (TrialState.WAITING,):
+                return []
+            return super().get_all_trials(study_id, deepcopy, states)
+
+    return Storage(create_journal(path, written))
 
 
 def create_journal(path: Path, written: RunningMark) -> "JournalFileBackend":

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpjax.config.fields import Config
 from hpjax.errors import ConfigError, WorkdirError
-from hpjax.search.journal import create_journal, cut_journal
+from hpjax.search.journal import create_storage, cut_journal
 from hpjax.search.objective import Objective
 from hpjax.search.replicates import Stage
 from hpjax.search.samplers import LEAST_SOURCES, create_pruner, relaying_warnings
@@ -55,7 +55,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are no news for users
     with relaying_warnings(), writing(path):
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(create_journal(path, written)),
+            storage=create_storage(path, written),
             study_name=STUDY_NAME,
             direction="maximize" if objective.maximize else "minimize",
             pruner=create_pruner(config.sweep) or optuna.pruners.NopPruner(),

@@ -204,7 +204,11 @@ class Study:
 
     def _get(self, number: int) -> "optuna.trial.FrozenTrial":
         """Returns a trial as Optuna has it, which counts those of another study as well."""
-        return self._study.get_trials(deepcopy=False)[len(self._known) + number]
+        storage, number = self._study._storage, len(self._known) + number
+        # By its number: a list of all trials takes time that grows with them.
+        return storage.get_trial(
+            storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        )
 
     def _ask(self, setting: int, fixed: dict[str, Any] | None, replicates: bool) -> "optuna.Trial":
         """Asks Optuna for one more trial; what is drawn for it depends on which setting it is, counted."""

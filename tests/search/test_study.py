@@ -52,6 +52,19 @@ def test_a_cut_study_asks_the_same_again(tmp_path, sampler):
     assert again == whole[12:]
 
 
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_a_trial_costs_the_same_however_many_there_were(tmp_path, sampler, monkeypatch):
+    """Nothing goes through all trials; other samplers do so themselves."""
+    replayed, lists = optuna.storages.journal._storage.JournalStorageReplayResult, []
+    rates = tuple(float(f"1e-{n}") for n in range(1, 9))
+    space = {"learning_rate": rates} if sampler == "grid" else SPACE
+    study = _open(tmp_path / "study.journal", space=space, sampler=sampler, trials=8, seeds=2)
+    found = replayed.get_all_trials
+    monkeypatch.setattr(replayed, "get_all_trials", lambda *a: lists.append(a) or found(*a))
+    trials, _ = _run(study, cut=3)
+    assert len(trials) == 16 and not lists
+
+
 def test_a_pruner_and_replicates_survive_a_cut(tmp_path):
     path = tmp_path / "study.journal"
     options = {"sampler": "tpe", "trials": 6, "seeds": 3, "pruner": "median"}
