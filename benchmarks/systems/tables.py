@@ -91,9 +91,10 @@ def overhead_table(result: dict[str, Any]) -> str:
     s = result["settings"]
     what = (
         f"{s['trials']} trials of one epoch through {s['lanes']} lanes; sampler {s['sampler']},"
-        f" pruner {s['pruner']}. All but training and evaluation."
+        f" pruner {s['pruner']}. All but training, evaluation and the files that are written from time to"
+        " time (tables, the page, checkpoints): those as a share of all the time."
     )
-    head = ["trials", "ms of the study per trial", "of them at work", "memory held"]
+    head = ["trials", "ms of the study per trial", "of them at work", "files", "memory held"]
     rows = [_overhead_row(name, result[f"{name}_quarter"]) for name in ("first", "last")]
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
@@ -289,7 +290,8 @@ def _search_row(name: str, peer: dict[str, Any], ours: dict[str, Any]) -> list[s
 
 def _overhead_row(name: str, quarter: dict[str, Any]) -> list[str]:
     milliseconds = [f"{quarter[key]:.2f}" for key in ("study_ms_per_trial", "study_processor_ms_per_trial")]
-    return [f"{name} {quarter['trials']}", *milliseconds, f"{quarter['resident_mib']:,.0f} MiB"]
+    share, held = f"{100 * quarter['paced_share']:.1f} %", f"{quarter['resident_mib']:,.0f} MiB"
+    return [f"{name} {quarter['trials']:,}", *milliseconds, share, held]
 
 
 def _accuracy_row(row: dict[str, Any]) -> list[str]:
