@@ -5,6 +5,7 @@ Lanes are numbered through: the first worker has the first ones. Numbers of lane
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -15,6 +16,7 @@ from hpjax.lanes.population import continue_arrays_as
 from hpjax.lanes.program import Program
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.lanes.task import Task
+from hpjax.store.parts import Part, SavedLanes
 from hpjax.sweep.workers import Work
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
@@ -168,9 +170,19 @@ class SpreadLanes:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Puts back what `snapshot` returned, from any layout, workers and number of lanes."""
         self._resize(self._even(len(next(iter(arrays.values())))))
-        cuts = list(itertools.pairwise(np.cumsum([0, *self._sizes])))
-        parts = [{name: array[a:b] for name, array in arrays.items()} for a, b in cuts if b > a]
+        parts = [{name: array[a:b] for name, array in arrays.items()} for a, b in self._bounds()]
         self._ask_each("call", [("restore", part) for part in parts])
+
+    def write(self, folder: Path) -> tuple[Part, ...] | None:
+        """Has each worker write its lanes into a folder; returns None, and writes nothing, if one can't."""
+        if not all(self._ask_all("sees", str(folder))):
+            return None
+        return tuple(self._ask_all("write_lanes", str(folder)))
+
+    def read(self, saved: SavedLanes) -> None:
+        """Puts back what `write` has written, as `restore` does; each worker reads what it needs."""
+        self._resize(self._even(saved.num_lanes))
+        self._ask_each("restore_lanes", [(saved, a, b) for a, b in self._bounds()])
 
     def take_in(self, workers: Sequence[Any], num_lanes: int) -> None:
         """Spreads lanes evenly over more workers.
@@ -234,8 +246,12 @@ class SpreadLanes:
         raise IndexError(lane)
 
     def _split(self, per_lane: Sequence[Any] | np.ndarray) -> list[Any]:
-        cuts = itertools.pairwise(np.cumsum([0, *self._sizes]))
-        return [per_lane[a:b] for a, b in cuts if b > a]
+        return [per_lane[a:b] for a, b in self._bounds()]
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Returns the first lane, and that after the last one, of each worker that has lanes."""
+        cuts = np.cumsum([0, *self._sizes]).tolist()
+        return [(a, b) for a, b in itertools.pairwise(cuts) if b > a]
 
     def _ask_one(self, lane: int, name: str, *args: Any) -> Any:
         worker, index = self._find(lane)

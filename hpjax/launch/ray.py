@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,7 +31,8 @@ from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.launch.lanes import SpreadLanes
 from hpjax.launch.worker import LanesGone, Shared, Worker
-from hpjax.sweep.workers import Asked, Crew, Device, LaneLimit, Lanes, Work, WorkersLost
+from hpjax.store.parts import SavedLanes
+from hpjax.sweep.workers import Arrays, Asked, Crew, Device, LaneLimit, Lanes, Work, WorkersLost
 
 log = logging.getLogger("hpjax")
 
@@ -371,6 +373,26 @@ class RayCrew:
         """Spreads lanes over all of them; those beyond the ones that there are, are idle."""
         assert isinstance(lanes, SpreadLanes)
         lanes.take_in([actor for actor in self.actors if actor not in lanes.workers], num_lanes)
+
+    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
+        """Has each write its lanes into the workdir; returns them where one doesn't see it."""
+        assert isinstance(lanes, SpreadLanes)
+        folder = begin_parts().absolute()
+        parts = lanes.write(folder)
+        return lanes.snapshot() if parts is None else SavedLanes(folder.parent, parts)
+
+    def restore(self, lanes: Lanes, saved: Arrays | SavedLanes) -> None:
+        """Puts back what `save` returned; each reads its own lanes from the workdir where all see it."""
+        assert isinstance(lanes, SpreadLanes)
+        if not isinstance(saved, SavedLanes):
+            lanes.restore(saved)
+            return
+        saved = dataclasses.replace(saved, directory=saved.directory.absolute())
+        calls = [(actor, "sees", (str(folder),)) for actor in self.actors for folder in saved.folders]
+        if all(self._workers.ask(calls)):
+            lanes.read(saved)
+        else:
+            lanes.restore(saved.load())
 
 
 def _list_draining(ray: Any) -> set[str]:

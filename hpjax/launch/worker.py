@@ -26,6 +26,7 @@ from hpjax.lanes.memory_left import share_with
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import use_compilation_cache
+from hpjax.store.parts import Part, SavedLanes, write_part
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.preflight import blaming_models
@@ -131,6 +132,22 @@ class Worker:
         with self._at_work(), _picklable(), blaming_models(self._config):
             found = getattr(self._engine, name)
             return jax.device_get(found(*args) if callable(found) else found)
+
+    def sees(self, folder: str) -> bool:
+        """Returns whether it can write into a folder of the workdir."""
+        return os.path.isdir(folder) and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+    def write_lanes(self, folder: str) -> Part:
+        """Writes its lanes into a folder of the workdir; returns when they are on disk."""
+        arrays = self.call("snapshot")
+        with self._at_work(), _picklable():
+            return write_part(Path(folder), arrays)
+
+    def restore_lanes(self, saved: SavedLanes, first: int, last: int) -> None:
+        """Has its lanes go on from lanes `first` to before `last` of the saved ones."""
+        with self._at_work(), _picklable():
+            arrays = saved.load(first, last)
+        self.call("restore", arrays)
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:

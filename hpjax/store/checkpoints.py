@@ -13,6 +13,16 @@ from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, copy_to_host
 from hpjax.store.ledger import Unreadable, read_ledger
 from hpjax.store.marks import DamagedLog
+from hpjax.store.parts import (
+    FOLDER,
+    KEY,
+    SavedLanes,
+    begin_parts,
+    check_parts,
+    describe_parts,
+    read_parts,
+    remove_parts,
+)
 from hpjax.store.steps import Steps, import_writer, list_numbers, load_folder
 from hpjax.store.workdir import atomic_write
 
@@ -27,7 +37,7 @@ class Restored(NamedTuple):
 
     Attributes:
       step: the step it was saved under.
-      arrays: nested dicts of numpy.
+      arrays: nested dicts of numpy; `SavedLanes` as they were saved.
       ledger: the JSON dict saved with it.
       rejected: newer steps that were damaged, newest first, each with the reason.
 
@@ -57,14 +67,27 @@ class PopulationCheckpoints(Steps):
         assert keep >= 1
         super().__init__(directory, *_POPULATION, limit=1, max_to_keep=keep)
         self._witness = witness
+        self._parts = self.directory / FOLDER
+        self._named: dict[int, set[str]] = {}  # parts' folders that a checkpoint on disk needs
         self._writer.submit(import_writer)  # while the programs are compiled
+
+    def begin_parts(self) -> Path:
+        """Returns a new folder, into which others may write lanes that the next `save` names.
+
+        Raises:
+          WorkdirError: it can't be made, or an earlier save failed.
+
+        """
+        self.wait()  # else what is kept no longer would be removed while parts of the next one come
+        return begin_parts(self._parts)
 
     def save(self, step: int, arrays: PyTree, ledger: Mapping, block: bool = False) -> None:
         """Copies the arrays to the host, and writes them in the background.
 
         Args:
           step: ranks checkpoints; higher than every other.
-          arrays: a tree of arrays; jax may donate its own once this returns, numpy's are given up.
+          arrays: a tree of arrays; jax may donate its own once this returns, numpy's are given up. A dict may
+            hold lanes in parts.
           ledger: JSON values that belong to the arrays, e.g. marks of logs.
           block: returns only when the checkpoint is on disk.
 
@@ -73,7 +96,12 @@ class PopulationCheckpoints(Steps):
 
         """
         self.wait()
-        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), dict(ledger))
+        parts = {}
+        if isinstance(arrays, Mapping):
+            parts = {name: lanes for name, lanes in arrays.items() if isinstance(lanes, SavedLanes)}
+            arrays = {name: lanes for name, lanes in arrays.items() if name not in parts}
+        ledger = {**ledger, **({KEY: describe_parts(parts)} if parts else {})}
+        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), ledger)
         if block:
             self.wait()
 
@@ -105,6 +133,8 @@ class PopulationCheckpoints(Steps):
             try:
                 arrays, ledger = load_folder(self.folder(step))
                 fits(ledger)
+                parts = read_parts(self._parts, ledger)
+                check_parts(parts.values())
             except Unreadable:
                 raise
             except (CheckpointError, DamagedLog) as error:
@@ -114,18 +144,41 @@ class PopulationCheckpoints(Steps):
             for damaged, _ in rejected:  # else it might look whole when the logs have been cut to another
                 self.set_aside(damaged)
             self._testify()
-            return Restored(step, arrays, ledger, tuple(rejected))
+            self._remove_parts()
+            return Restored(step, {**arrays, **parts}, ledger, tuple(rejected))
         if rejected or (self._witness is not None and self._witness.exists()):
             reason = rejected[0][1] if rejected else "all are missing"
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be used ({reason}): "
                 "restore what is damaged, or choose another workdir"
             )
+        self._remove_parts()
         return None
 
     def _write_and_testify(self, step: int, arrays: Nested, ledger: dict) -> None:
         self.write(step, arrays, ledger)
         self._testify()
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Removes the parts that no checkpoint on disk needs."""
+        if not self._parts.exists():
+            return
+        steps = self.numbers()
+        try:
+            self._named = {step: self._named.get(step) or self._read_named(step) for step in steps}
+        except (Unreadable, WorkdirError):
+            return  # what can't be read now may need any of them
+        remove_parts(self._parts, {name for names in self._named.values() for name in names})
+
+    def _read_named(self, step: int) -> set[str]:
+        try:
+            saved = read_parts(self._parts, read_ledger(self.folder(step)).ledger)
+        except Unreadable:
+            raise
+        except CheckpointError:  # damaged: it needs nothing any more
+            return set()
+        return {folder.name for lanes in saved.values() for folder in lanes.folders}
 
     def _testify(self) -> None:
         if self._witness is not None and not self._witness.exists():

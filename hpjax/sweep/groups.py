@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
@@ -54,9 +55,9 @@ class OpenGroup:
     epoch: Future[tuple[EpochResult, float]] | None = None
     idle_since: float = 0.0
 
-    def state(self) -> RunState:
-        """Returns what it goes on from, between two epochs."""
-        return RunState(self.group, self.run.ledger(), self.run.engine.snapshot())
+    def state(self, begin_parts: Callable[[], Path]) -> RunState:
+        """Returns what it goes on from, between two epochs; arguments as of `Crew.save`."""
+        return RunState(self.group, self.run.ledger(), self.crew.save(self.run.engine, begin_parts))
 
 
 class Opener:
@@ -190,7 +191,8 @@ class Opener:
         correction = Correction(**found.ledger["correction"]) if watched else Correction(decided=True)
         num_lanes = len(found.ledger["slots"])
         run = self._create_run(group, crew, correction, num_lanes, config, program, task)
-        run.resume(found.ledger, found.arrays)
+        crew.restore(run.engine, found.lanes)
+        run.resume(found.ledger)
         return OpenGroup(group, crew, run, in_use, idle_since=time.monotonic())
 
     def _create_run(

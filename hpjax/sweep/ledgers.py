@@ -12,6 +12,7 @@ from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Layout
 from hpjax.search.trial import Trial
 from hpjax.store.arrays import Nested
+from hpjax.store.parts import SavedLanes
 from hpjax.store.typed import read_as
 from hpjax.sweep.protocol import Slot
 
@@ -84,12 +85,12 @@ class RunLedger:
     correction: dict[str, Any]
 
 
-def name_arrays(runs: Sequence[Nested]) -> Nested:
+def name_arrays(runs: Sequence[Nested | SavedLanes]) -> Nested:
     """Returns the arrays of all runs' lanes as a checkpoint has them; `list_runs` finds them there."""
     return {f"run_{i}": arrays for i, arrays in enumerate(runs)} or {"none": np.zeros(1)}
 
 
-def list_runs(ledger: Mapping[str, Any], arrays: Nested) -> list[tuple[dict[str, Any], Nested]]:
+def list_runs(ledger: Mapping[str, Any], arrays: Nested) -> list[tuple[dict[str, Any], Any]]:
     """Returns the runs that a checkpoint found under way, as its ledger has them, and their lanes' arrays.
 
     Args:
@@ -105,9 +106,15 @@ def list_runs(ledger: Mapping[str, Any], arrays: Nested) -> list[tuple[dict[str,
         found = [(run, arrays[f"run_{i}"]) for i, run in enumerate(ledger["runs"])]
     for run, lanes in found:
         slots = check_run(run["ledger"])["slots"]
-        if {len(array) for array in lanes.values()} != {len(slots)}:
+        if _count_lanes(lanes) != {len(slots)}:
             raise ValueError("the lanes aren't those of the arrays")
     return found
+
+
+def _count_lanes(lanes: Nested | SavedLanes) -> set[int]:
+    if isinstance(lanes, SavedLanes):
+        return {lanes.num_lanes}
+    return {len(array) for array in lanes.values()}
 
 
 def check_run(values: dict[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class GroupRun:
         return trial_hparams(apply_hyperparameters(self.config, trial.hyperparameters), trial.seed)
 
     def ledger(self) -> dict:
-        """Returns what `resume` needs besides the engine's snapshot, as JSON."""
+        """Returns what `resume` needs besides the lanes, as JSON."""
         slots = [dataclasses.asdict(slot) if slot else None for slot in self.slots]
         return {
             "epoch": self.epoch,
@@ -179,9 +179,8 @@ class GroupRun:
             "correction": self.correction.to_dict(),
         }
 
-    def resume(self, ledger: dict, arrays: dict[str, np.ndarray]) -> None:
-        """Goes on from `ledger` and the engine's snapshot `arrays`."""
-        self.engine.restore(arrays)
+    def resume(self, ledger: dict) -> None:
+        """Goes on from `ledger`, with lanes that were restored."""
         self.epoch = ledger["epoch"]
         self.lane_epochs, self.busy_lane_epochs = ledger["lane_epochs"], ledger["busy_lane_epochs"]
         self.slots = [Slot(**{**s, "trial": Trial(**s["trial"])}) if s else None for s in ledger["slots"]]

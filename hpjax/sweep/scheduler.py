@@ -175,7 +175,8 @@ class Scheduler:
         now, size = time.monotonic(), self._session.workers.size
         waited = sum(group.crew.size * (now - group.idle_since) for group in self._open) / size
         self._session.pace.begin("checkpoint", ago=waited)  # what it costs: fetching the lanes, too
-        self._upkeep.save([group.state() for group in self._open], block=last or leaving)
+        begin_parts = self._session.stores.checkpoints.begin_parts
+        self._upkeep.save([group.state(begin_parts) for group in self._open], block=last or leaving)
         self._order = Order.GO_ON
         if last:
             raise Stopped

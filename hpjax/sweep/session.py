@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import numpy as np
 
 from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters
@@ -37,6 +36,7 @@ from hpjax.store.changes import WEIGHTS
 from hpjax.store.checkpoints import POPULATIONS_KEPT, PopulationCheckpoints
 from hpjax.store.files import read_json
 from hpjax.store.kept import KeptWeights, most_kept
+from hpjax.store.parts import SavedLanes
 from hpjax.store.records import Records, load_trials, open_records
 from hpjax.store.resume import restore_population
 from hpjax.store.rows import TrialRow
@@ -53,7 +53,7 @@ from hpjax.sweep.pacing import Pace
 from hpjax.sweep.signals import Signals
 from hpjax.sweep.spec import create_spec
 from hpjax.sweep.surroundings import describe_surroundings
-from hpjax.sweep.workers import Here, LaneLimit, Workers
+from hpjax.sweep.workers import Arrays, Here, LaneLimit, Workers
 
 
 class Interrupted(HpjaxError):
@@ -109,12 +109,12 @@ class RunState:
     Attributes:
       group: the group.
       ledger: what `GroupRun.resume` takes.
-      arrays: its lanes.
+      lanes: what `Crew.restore` takes.
     """
 
     group: Group
     ledger: dict
-    arrays: dict[str, np.ndarray]
+    lanes: Arrays | SavedLanes
 
 
 class Session:
@@ -310,7 +310,7 @@ class Session:
             "runs": [{"group": run.group.to_dict(), "ledger": run.ledger} for run in runs],
             "jax": jax.__version__,
         }
-        stores.checkpoints.save(tally.saves, name_arrays([run.arrays for run in runs]), ledger, block)
+        stores.checkpoints.save(tally.saves, name_arrays([run.lanes for run in runs]), ledger, block)
 
     def begin_setup(self) -> float:
         """Returns when the next group's setup began: that of the first one, as the session was opened."""

@@ -22,12 +22,14 @@ from hpjax.lanes.task import Task
 from hpjax.ops import tuning
 from hpjax.ops.memory import usable_cores
 from hpjax.search.trial import Trial
+from hpjax.store.parts import SavedLanes
 from hpjax.sweep.inputs import Files
 from hpjax.sweep.surroundings import describe_surroundings
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
 
 T = TypeVar("T")
+Arrays = dict[str, np.ndarray]  # of some lanes, each with a leading axis of them
 PROGRAMS_KEPT = 4  # groups' compiled programs that live at once in a process
 
 
@@ -209,6 +211,18 @@ class Crew(Protocol):
     def spread(self, lanes: Lanes, num_lanes: int) -> None:
         """Spreads lanes over all of them; those beyond the ones that there are, are idle."""
 
+    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
+        """Returns everything that `restore` needs.
+
+        Args:
+          lanes: theirs.
+          begin_parts: returns a folder of the workdir, for lanes in parts.
+        """
+        ...
+
+    def restore(self, lanes: Lanes, saved: Arrays | SavedLanes) -> None:
+        """Puts back what whichever workers saved, in whatever layout and number of lanes."""
+
 
 class Workers(Protocol):
     """Processes that train lanes, each with devices of its own."""
@@ -307,6 +321,15 @@ class Here:
     def spread(self, lanes: Lanes, num_lanes: int) -> None:
         """Isn't asked for: there are no others."""
         raise NotImplementedError
+
+    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
+        """Returns host copies of everything that `restore` needs."""
+        del begin_parts  # its lanes are in this process anyway
+        return lanes.snapshot()
+
+    def restore(self, lanes: Lanes, saved: Arrays | SavedLanes) -> None:
+        """Puts back what whichever workers saved, in whatever layout and number of lanes."""
+        lanes.restore(saved.load() if isinstance(saved, SavedLanes) else saved)
 
 
 def deal(sizes: Sequence[int], workers: int) -> list[int]:

@@ -21,6 +21,7 @@ from hpjax.lanes.shuffle import Shuffle
 from hpjax.launch.lanes import SpreadLanes
 from hpjax.launch.worker import LanesGone, Worker
 from hpjax.search.trial import Trial
+from hpjax.store.parts import SavedLanes, begin_parts
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.workers import Work
 
@@ -142,6 +143,25 @@ def test_a_checkpoint_goes_on_on_other_workers(group, spread, workers, after):
     other.restore(arrays)
     _assert_equal(other.snapshot(), arrays)
     np.testing.assert_allclose(_run(other, 1).train.loss, expected.train.loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_each_worker_writes_and_reads_its_own_lanes(group, spread, workers, after, tmp_path):
+    _run(spread)
+    arrays, folder = spread.snapshot(), begin_parts(tmp_path / "lanes")
+    saved = SavedLanes(folder.parent, spread.write(folder))
+    assert [part.lanes for part in saved.parts] == [3, 2]
+    _assert_equal(saved.load(), arrays)
+    spread.restore({name: array[::-1] for name, array in arrays.items()})
+    other = _spread(group, [Worker() for _ in range(after)], 2)
+    other.read(pickle.loads(pickle.dumps(saved)))
+    _assert_equal(other.snapshot(), arrays)
+
+
+def test_what_a_worker_doesnt_see_is_written_by_none(spread, workers, tmp_path, monkeypatch):
+    folder, sees = begin_parts(tmp_path / "lanes"), Worker.sees
+    monkeypatch.setattr(Worker, "sees", lambda self, path: self is workers[0] and sees(self, path))
+    assert spread.write(folder) is None and not list(folder.iterdir())
 
 
 def test_more_workers_than_lanes(group, workers):

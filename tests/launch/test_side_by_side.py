@@ -17,6 +17,8 @@ from hpjax.lanes.engine import Layout
 from hpjax.launch.ray import RayCrew
 from hpjax.launch.worker import Worker
 from hpjax.store.checkpoints import read_newest_ledger
+from hpjax.store.steps import load_folder
+from hpjax.store.workdir import POPULATION
 from hpjax.sweep import events, planning
 from hpjax.sweep.events import Upkeep
 from hpjax.sweep.groups import Opener
@@ -192,6 +194,30 @@ def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
     assert result.summary["groups"] == 3
     plans = json.loads((tmp_path / "w" / "plan.json").read_text("utf-8"))["groups"]
     assert [plan["static"]["batch_size"] for plan in plans] == list(SIZES)
+
+
+@pytest.mark.parametrize("seen", [True, pytest.param(False, marks=pytest.mark.landing)])
+def test_workers_write_their_lanes_where_they_see_the_workdir(seen, alone, tmp_path, monkeypatch):
+    if not seen:
+        monkeypatch.setattr(Worker, "sees", lambda worker, folder: False)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Upkeep, "boundary", _stop_at(4))
+        run_sweep(_config(), tmp_path / "w", workers=Workers(3))
+    population = tmp_path / "w" / POPULATION
+    newest = max(population.glob("step_*"))
+    arrays, ledger = load_folder(newest)
+    lanes = [len(run["ledger"]["slots"]) for run in ledger["runs"]]
+    assert len(lanes) == 3  # groups
+    if seen:  # this process had none of them
+        assert not arrays
+        assert [sum(p["lanes"] for p in ledger["parts"][f"run_{i}"]) for i in range(3)] == lanes
+    else:
+        assert [len(next(iter(arrays[f"run_{i}"].values()))) for i in range(3)] == lanes
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=Workers(3)), alone, rtol=1e-3)
+    ledgers = [load_folder(step)[1] for step in population.glob("step_*")]
+    parts = [part for ledger in ledgers for parts in ledger.get("parts", {}).values() for part in parts]
+    kept = {part["name"].partition("/")[0] for part in parts}
+    assert {path.name for path in (population / "lanes").iterdir()} == kept
 
 
 @pytest.mark.landing
