@@ -97,6 +97,11 @@ class RayWorkers:
             self._ray.shutdown()
 
     @property
+    def are_elsewhere(self) -> bool:
+        """True: they are other processes."""
+        return True
+
+    @property
     def size(self) -> int:
         """How many work."""
         return len(self._working)
@@ -374,12 +379,11 @@ class RayCrew:
         assert isinstance(lanes, SpreadLanes)
         lanes.take_in([actor for actor in self.actors if actor not in lanes.workers], num_lanes)
 
-    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
-        """Has each write its lanes into the workdir; returns them where one doesn't see it."""
-        assert isinstance(lanes, SpreadLanes)
-        folder = begin_parts().absolute()
-        parts = lanes.write(folder)
-        return lanes.snapshot() if parts is None else SavedLanes(folder.parent, parts)
+    def save(self, lanes: Lanes, folder: Path | None) -> Arrays | SavedLanes:
+        """Has each write its lanes into a folder of the workdir; returns them where one doesn't see it."""
+        assert isinstance(lanes, SpreadLanes) and folder is not None
+        parts = lanes.write(folder.absolute())
+        return lanes.snapshot() if parts is None else SavedLanes(folder, parts)
 
     def restore(self, lanes: Lanes, saved: Arrays | SavedLanes) -> None:
         """Puts back what `save` returned; each reads its own lanes from the workdir where all see it."""
@@ -387,10 +391,9 @@ class RayCrew:
         if not isinstance(saved, SavedLanes):
             lanes.restore(saved)
             return
-        saved = dataclasses.replace(saved, directory=saved.directory.absolute())
-        calls = [(actor, "sees", (str(folder),)) for actor in self.actors for folder in saved.folders]
-        if all(self._workers.ask(calls)):
-            lanes.read(saved)
+        there = dataclasses.replace(saved, folder=saved.folder.absolute())
+        if all(self._workers.ask([(actor, "sees", (str(there.folder),)) for actor in self.actors])):
+            lanes.read(there)
         else:
             lanes.restore(saved.load())
 

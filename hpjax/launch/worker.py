@@ -26,7 +26,7 @@ from hpjax.lanes.memory_left import share_with
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import use_compilation_cache
-from hpjax.store.parts import Part, SavedLanes, write_part
+from hpjax.store.parts import Part, SavedLanes, sees, write_part
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.preflight import blaming_models
@@ -135,7 +135,8 @@ class Worker:
 
     def sees(self, folder: str) -> bool:
         """Returns whether it can write into a folder of the workdir."""
-        return os.path.isdir(folder) and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        with self._at_work():  # a file server that hangs is no call that was lost
+            return sees(Path(folder))
 
     def write_lanes(self, folder: str) -> Part:
         """Writes its lanes into a folder of the workdir; returns when they are on disk."""

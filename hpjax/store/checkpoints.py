@@ -37,7 +37,7 @@ class Restored(NamedTuple):
 
     Attributes:
       step: the step it was saved under.
-      arrays: nested dicts of numpy; `SavedLanes` as they were saved.
+      arrays: nested dicts of numpy; `SavedLanes` where lanes are in parts.
       ledger: the JSON dict saved with it.
       rejected: newer steps that were damaged, newest first, each with the reason.
 
@@ -74,12 +74,18 @@ class PopulationCheckpoints(Steps):
     def begin_parts(self) -> Path:
         """Returns a new folder, into which others may write lanes that the next `save` names.
 
+        Where there is none after all, `abandon_parts` is called.
+
         Raises:
           WorkdirError: it can't be made, or an earlier save failed.
 
         """
         self.wait()  # else what is kept no longer would be removed while parts of the next one come
         return begin_parts(self._parts)
+
+    def abandon_parts(self) -> None:
+        """Removes what was written for a checkpoint that isn't saved; nobody may write there any more."""
+        self._remove_parts()
 
     def save(self, step: int, arrays: PyTree, ledger: Mapping, block: bool = False) -> None:
         """Copies the arrays to the host, and writes them in the background.
@@ -101,7 +107,8 @@ class PopulationCheckpoints(Steps):
             parts = {name: lanes for name, lanes in arrays.items() if isinstance(lanes, SavedLanes)}
             arrays = {name: lanes for name, lanes in arrays.items() if name not in parts}
         ledger = {**ledger, **({KEY: describe_parts(parts)} if parts else {})}
-        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), ledger)
+        named = {lanes.folder.name for lanes in parts.values()}
+        self._writer.submit(self._write_and_testify, step, copy_to_host(arrays), ledger, named)
         if block:
             self.wait()
 
@@ -155,30 +162,27 @@ class PopulationCheckpoints(Steps):
         self._remove_parts()
         return None
 
-    def _write_and_testify(self, step: int, arrays: Nested, ledger: dict) -> None:
+    def _write_and_testify(self, step: int, arrays: Nested, ledger: dict, named: set[str]) -> None:
         self.write(step, arrays, ledger)
+        self._named[step] = named
         self._testify()
         self._remove_parts()
 
     def _remove_parts(self) -> None:
         """Removes the parts that no checkpoint on disk needs."""
-        if not self._parts.exists():
-            return
-        steps = self.numbers()
         try:
-            self._named = {step: self._named.get(step) or self._read_named(step) for step in steps}
-        except (Unreadable, WorkdirError):
-            return  # what can't be read now may need any of them
-        remove_parts(self._parts, {name for names in self._named.values() for name in names})
+            if self._parts.exists():
+                self._named = {step: self._list_named(step) for step in self.numbers()}
+                remove_parts(self._parts, {name for names in self._named.values() for name in names})
+        except (CheckpointError, WorkdirError, OSError):
+            pass  # of what can't be read, or is damaged and may be restored, it isn't known what it needs
 
-    def _read_named(self, step: int) -> set[str]:
-        try:
-            saved = read_parts(self._parts, read_ledger(self.folder(step)).ledger)
-        except Unreadable:
-            raise
-        except CheckpointError:  # damaged: it needs nothing any more
-            return set()
-        return {folder.name for lanes in saved.values() for folder in lanes.folders}
+    def _list_named(self, step: int) -> set[str]:
+        """Returns the folders of the parts that a checkpoint needs."""
+        if step in self._named:
+            return self._named[step]
+        saved = read_parts(self._parts, read_ledger(self.folder(step)).ledger)
+        return {lanes.folder.name for lanes in saved.values()}
 
     def _testify(self) -> None:
         if self._witness is not None and not self._witness.exists():

@@ -4,10 +4,12 @@ A checkpoint of lanes on many machines would not fit into one of them. Each writ
 workdir then, where it sees it; the checkpoint has the names, and appears only when all parts are on disk.
 """
 
+import contextlib
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.errors import CheckpointError
+from hpjax.errors import CheckpointError, WorkdirError
+from hpjax.store.arrays import Nested
+from hpjax.store.files import describe_os_error
 from hpjax.store.ledger import check_files, read_ledger
 from hpjax.store.lock import is_held, writing
 from hpjax.store.steps import Steps, load_folder
@@ -25,7 +29,8 @@ from hpjax.store.workdir import sync_folder
 FOLDER = "lanes"  # of all parts, beside the checkpoints that name them
 KEY = "parts"  # of a ledger
 _PREFIX = "part"
-_NAME = re.compile(rf"([0-9a-f]{{16}})/[0-9a-f]{{16}}/{_PREFIX}_[0-9]+")
+_TOKEN = re.compile("[0-9a-f]{16}")
+_NAME = re.compile(rf"[0-9a-f]{{16}}/{_PREFIX}_[0-9]+")
 _READERS = 8  # threads that prove parts: a file server gives several more than one
 
 
@@ -34,17 +39,12 @@ class Part:
     """Some lanes in a folder of their own.
 
     Attributes:
-      name: of the folder, from that of all parts on; no other part ever has it.
+      name: of the folder, in that of its checkpoint's parts; no other part ever has it.
       lanes: how many.
     """
 
     name: str
     lanes: int
-
-    @property
-    def folder(self) -> str:
-        """The folder of all parts that were written for the same checkpoint."""
-        return self.name.partition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,12 @@ class SavedLanes:
     """A group's lanes, in parts.
 
     Attributes:
-      directory: of all parts.
+      folder: of the parts of one checkpoint.
       parts: in the order of the lanes.
     """
 
-    directory: Path
+    folder: Path
     parts: tuple[Part, ...]
-
-    @property
-    def folders(self) -> list[Path]:
-        """The folders that the parts lie in, of all the checkpoints that they were written for."""
-        return [self.directory / name for name in sorted({part.folder for part in self.parts})]
 
     @property
     def num_lanes(self) -> int:
@@ -78,13 +73,14 @@ class SavedLanes:
         """
         found, begin, last = [], 0, self.num_lanes if last is None else last
         for part in self.parts:
-            here = slice(max(first - begin, 0), max(last - begin, 0))
+            here = slice(max(first - begin, 0), min(max(last - begin, 0), part.lanes))
             begin += part.lanes
-            if here.start < min(here.stop, part.lanes):
-                arrays, _ = load_folder(self.directory / part.name)
-                # Copies: one whole part at a time is in memory.
-                found.append({name: array[here].copy() for name, array in arrays.items()})
-        return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+            if here.start < here.stop:
+                found.append(_load_part(self.folder / part.name, here))
+        if len(found) == 1:
+            return found[0]
+        # One by one, so that what is in memory twice is one array.
+        return {name: np.concatenate([arrays.pop(name) for arrays in found]) for name in list(found[0])}
 
 
 def begin_parts(directory: Path) -> Path:
@@ -102,6 +98,15 @@ def begin_parts(directory: Path) -> Path:
     return folder
 
 
+def sees(folder: Path) -> bool:
+    """Returns whether this process can write parts into a folder that the workdir's process can remove."""
+    try:
+        own = os.stat(folder).st_uid == os.geteuid()
+    except OSError:
+        return False
+    return own and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+
 def write_part(folder: Path, arrays: Mapping[str, np.ndarray]) -> Part:
     """Writes some lanes; returns their part when it is on disk.
 
@@ -114,18 +119,21 @@ def write_part(folder: Path, arrays: Mapping[str, np.ndarray]) -> Part:
     """
     # Of its own: where others write, Orbax and `Steps` would tidy up.
     own, number = folder / secrets.token_hex(8), secrets.randbits(31)
-    with writing(own, "write checkpoint"):
+    with _staying(folder):
         own.mkdir()
-    with Steps(own, _PREFIX, digits=1, limit=1) as steps:
-        steps.write(number, dict(arrays), {})
-        name = steps.folder(number).relative_to(folder.parent).as_posix()
+        with _Parts(own, _PREFIX, digits=1, limit=1) as parts:
+            parts.write(number, dict(arrays), {})
+            name = parts.folder(number).relative_to(folder).as_posix()
     sync_folder(folder)
     return Part(name, len(next(iter(arrays.values()))))
 
 
-def describe_parts(saved: Mapping[str, SavedLanes]) -> dict[str, list[dict[str, Any]]]:
+def describe_parts(saved: Mapping[str, SavedLanes]) -> dict[str, Any]:
     """Returns what a ledger says of lanes in parts; `read_parts` reads it."""
-    return {name: [asdict(part) for part in lanes.parts] for name, lanes in saved.items()}
+    return {
+        name: {"folder": lanes.folder.name, "parts": [asdict(part) for part in lanes.parts]}
+        for name, lanes in saved.items()
+    }
 
 
 def read_parts(directory: Path, ledger: Mapping[str, Any]) -> dict[str, SavedLanes]:
@@ -134,13 +142,10 @@ def read_parts(directory: Path, ledger: Mapping[str, Any]) -> dict[str, SavedLan
     Raises:
       CheckpointError: That isn't what a checkpoint of this version says.
     """
+    named = ledger.get(KEY, {})
     try:
-        return {
-            name: SavedLanes(directory, tuple(_read_part(part) for part in parts))
-            for name, parts in ledger.get(KEY, {}).items()
-        }
-    except (ValueError, TypeError, AttributeError) as error:
-        named = ledger.get(KEY)
+        return {name: _read_lanes(directory, entry) for name, entry in named.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"no checkpoint in {directory.parent} has such parts: {named}") from error
 
 
@@ -151,33 +156,87 @@ def check_parts(saved: Iterable[SavedLanes]) -> None:
       CheckpointError: A part is missing, torn, truncated or changed.
       WorkdirError: A file can't be read now.
     """
-    folders = [lanes.directory / part.name for lanes in saved for part in lanes.parts]
+    folders = [lanes.folder / part.name for lanes in saved for part in lanes.parts]
     if folders:
         with ThreadPoolExecutor(_READERS) as pool:
             list(pool.map(_check_part, folders))
 
 
-def remove_parts(directory: Path, kept: Iterable[str]) -> None:
+def remove_parts(directory: Path, kept: Container[str]) -> None:
     """Removes the parts of all checkpoints but these, as far as the disk lets it.
 
     Args:
       directory: of all parts.
-      kept: what `Part.folder` says of those that stay.
+      kept: names of the folders that stay.
     """
-    if is_held(directory) and directory.is_dir() and not directory.is_symlink():
-        for path in directory.iterdir():
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir() if is_held(directory) else ():
             if path.name not in kept and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _read_part(values: Any) -> Part:
-    part = read_as(Part, values)
-    if not _NAME.fullmatch(part.name) or part.lanes < 1:
+class _Parts(Steps):
+    def _reserve(self, arrays: Nested) -> None:
+        """Reserves nothing: others write at the same time, and some file servers would get it all twice."""
+
+
+@contextlib.contextmanager
+def _staying(folder: Path) -> Iterator[None]:
+    """Says that a workdir went away while its folder was written, and leaves nothing where it was.
+
+    Its lock is another process's, which would else say so.
+    """
+    with writing(folder, "write checkpoint"):
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with writing(folder, "write checkpoint"):
+            yield
+    finally:
+        try:
+            if not _is_same(folder, held):
+                _remove_empty(folder)
+                raise WorkdirError(f"{folder} was removed, moved or replaced while it was written")
+        finally:
+            os.close(held)
+
+
+def _is_same(folder: Path, held: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(held))
+    except OSError:
+        return False
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes what Orbax has made anew: a folder of parts, and those above it up to the workdir, if empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for path in folder.parents[:4]:
+            path.rmdir()
+
+
+def _read_lanes(directory: Path, entry: Mapping[str, Any]) -> SavedLanes:
+    parts = tuple(read_as(Part, part) for part in entry["parts"])
+    if not (parts and all(_NAME.fullmatch(part.name) and part.lanes > 0 for part in parts)):
         raise ValueError
-    return part
+    if not _TOKEN.fullmatch(entry["folder"]):
+        raise ValueError
+    return SavedLanes(directory / entry["folder"], parts)
+
+
+def _load_part(folder: Path, lanes: slice) -> dict[str, np.ndarray]:
+    arrays, _ = load_folder(folder)
+    if all(len(array) == lanes.stop - lanes.start for array in arrays.values()):
+        return arrays
+    # Copies, or all of the part would stay in memory.
+    return {name: arrays.pop(name)[lanes].copy() for name in list(arrays)}
 
 
 def _check_part(folder: Path) -> None:
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint {folder}")
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"there is no checkpoint {folder}") from None
+    except OSError as error:
+        raise WorkdirError(describe_os_error("read", folder, error)) from error
     check_files(folder, read_ledger(folder).files)

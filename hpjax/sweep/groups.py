@@ -55,9 +55,9 @@ class OpenGroup:
     epoch: Future[tuple[EpochResult, float]] | None = None
     idle_since: float = 0.0
 
-    def state(self, begin_parts: Callable[[], Path]) -> RunState:
+    def state(self, folder: Path | None) -> RunState:
         """Returns what it goes on from, between two epochs; arguments as of `Crew.save`."""
-        return RunState(self.group, self.run.ledger(), self.crew.save(self.run.engine, begin_parts))
+        return RunState(self.group, self.run.ledger(), self.crew.save(self.run.engine, folder))
 
 
 class Opener:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from hpjax.lanes.engine import Stopped
@@ -175,13 +176,24 @@ class Scheduler:
         now, size = time.monotonic(), self._session.workers.size
         waited = sum(group.crew.size * (now - group.idle_since) for group in self._open) / size
         self._session.pace.begin("checkpoint", ago=waited)  # what it costs: fetching the lanes, too
-        begin_parts = self._session.stores.checkpoints.begin_parts
-        self._upkeep.save([group.state(begin_parts) for group in self._open], block=last or leaving)
+        self._upkeep.save(self._list_states(), block=last or leaving)
         self._order = Order.GO_ON
         if last:
             raise Stopped
         if leaving:
             raise WorkersLost("a worker's node is about to end; all lanes are saved")
+
+    def _list_states(self) -> list[RunState]:
+        """Returns what all groups go on from; workers elsewhere save their lanes at the same time."""
+        checkpoints, elsewhere = self._session.stores.checkpoints, self._session.workers.are_elsewhere
+        folder = checkpoints.begin_parts() if elsewhere else None
+        try:
+            states = [self._submit(partial(group.state, folder)) for group in self._open]
+            concurrent.futures.wait(states)  # all: nobody writes any more where one has failed
+            return [state.result() for state in states]
+        except BaseException:
+            checkpoints.abandon_parts()
+            raise
 
     def _enlarge(self) -> None:
         """Has workers that no group waits for train trials of one that runs, and is between two epochs."""
@@ -234,7 +246,7 @@ class Scheduler:
     def _share(self, waiting: Sequence[Waiting], room: int) -> int:
         """Returns how many workers the first group that waits is to have.
 
-        One that a checkpoint found gets as many as it had, if all of them can: its lanes are in memory.
+        One that a checkpoint found gets as many as it had, if all of them can: its trials are under way.
         """
         if not self._side_by_side:
             return room

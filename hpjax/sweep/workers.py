@@ -211,12 +211,12 @@ class Crew(Protocol):
     def spread(self, lanes: Lanes, num_lanes: int) -> None:
         """Spreads lanes over all of them; those beyond the ones that there are, are idle."""
 
-    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
+    def save(self, lanes: Lanes, folder: Path | None) -> Arrays | SavedLanes:
         """Returns everything that `restore` needs.
 
         Args:
           lanes: theirs.
-          begin_parts: returns a folder of the workdir, for lanes in parts.
+          folder: of the workdir, for lanes in parts; None where `Workers.are_elsewhere` is False.
         """
         ...
 
@@ -226,6 +226,11 @@ class Crew(Protocol):
 
 class Workers(Protocol):
     """Processes that train lanes, each with devices of its own."""
+
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether their lanes are in other processes, each of which may save its own."""
+        ...
 
     @property
     def size(self) -> int:
@@ -260,6 +265,7 @@ class Workers(Protocol):
 class Here:
     """This process, as all workers and as those of a group."""
 
+    are_elsewhere = False
     size = 1
 
     def welcome(self) -> None:
@@ -322,9 +328,9 @@ class Here:
         """Isn't asked for: there are no others."""
         raise NotImplementedError
 
-    def save(self, lanes: Lanes, begin_parts: Callable[[], Path]) -> Arrays | SavedLanes:
+    def save(self, lanes: Lanes, folder: Path | None) -> Arrays | SavedLanes:
         """Returns host copies of everything that `restore` needs."""
-        del begin_parts  # its lanes are in this process anyway
+        del folder
         return lanes.snapshot()
 
     def restore(self, lanes: Lanes, saved: Arrays | SavedLanes) -> None:

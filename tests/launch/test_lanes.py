@@ -149,7 +149,7 @@ def test_a_checkpoint_goes_on_on_other_workers(group, spread, workers, after):
 def test_each_worker_writes_and_reads_its_own_lanes(group, spread, workers, after, tmp_path):
     _run(spread)
     arrays, folder = spread.snapshot(), begin_parts(tmp_path / "lanes")
-    saved = SavedLanes(folder.parent, spread.write(folder))
+    saved = SavedLanes(folder, spread.write(folder))
     assert [part.lanes for part in saved.parts] == [3, 2]
     _assert_equal(saved.load(), arrays)
     spread.restore({name: array[::-1] for name, array in arrays.items()})

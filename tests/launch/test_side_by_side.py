@@ -11,7 +11,7 @@ import pytest
 from tiny_network import MODEL
 
 from hpjax.config import parse_config
-from hpjax.errors import OutOfMemory
+from hpjax.errors import OutOfMemory, WorkdirError
 from hpjax.lanes.correction import Correction
 from hpjax.lanes.engine import Layout
 from hpjax.launch.ray import RayCrew
@@ -35,7 +35,7 @@ class Workers:
 
     def __init__(self, num: int):
         self._workers, self._lent, self.asked = [Worker() for _ in range(num)], set(), []
-        self.recovered, self.leaving = 0, False
+        self.recovered, self.leaving, self.are_elsewhere = 0, False, True
         self.before_epoch = lambda worker: None
         self._devices = {worker: worker.describe() for worker in self._workers}
 
@@ -210,14 +210,38 @@ def test_workers_write_their_lanes_where_they_see_the_workdir(seen, alone, tmp_p
     assert len(lanes) == 3  # groups
     if seen:  # this process had none of them
         assert not arrays
-        assert [sum(p["lanes"] for p in ledger["parts"][f"run_{i}"]) for i in range(3)] == lanes
+        parts = [ledger["parts"][f"run_{i}"]["parts"] for i in range(3)]
+        assert [sum(part["lanes"] for part in of_run) for of_run in parts] == lanes
     else:
         assert [len(next(iter(arrays[f"run_{i}"].values()))) for i in range(3)] == lanes
     _assert_same(run_sweep(_config(), tmp_path / "w", workers=Workers(3)), alone, rtol=1e-3)
     ledgers = [load_folder(step)[1] for step in population.glob("step_*")]
-    parts = [part for ledger in ledgers for parts in ledger.get("parts", {}).values() for part in parts]
-    kept = {part["name"].partition("/")[0] for part in parts}
+    kept = {entry["folder"] for ledger in ledgers for entry in ledger.get("parts", {}).values()}
     assert {path.name for path in (population / "lanes").iterdir()} == kept
+
+
+@pytest.mark.landing
+def test_lanes_that_cant_be_written_leave_nothing_behind(alone, tmp_path, monkeypatch):
+    """What the others have written at the same time is of no use then, and the disk may be full."""
+    population, written, write = tmp_path / "w" / POPULATION, [], Worker.write_lanes
+
+    def fail(worker, folder):
+        if any(population.glob("step_*")):  # one of several, of the second checkpoint
+            if written:
+                raise WorkdirError("can't write checkpoint: No space left on device")
+            written.append(folder)
+        return write(worker, folder)
+
+    monkeypatch.setattr(Worker, "write_lanes", fail)
+    monkeypatch.setattr(Upkeep, "boundary", _stop_at(7))
+    with pytest.raises(WorkdirError, match="No space left"):
+        run_sweep(_config(), tmp_path / "w", workers=Workers(3))
+    assert written
+    ledger = load_folder(max(population.glob("step_*")))[1]
+    named = {entry["folder"] for entry in ledger["parts"].values()}
+    assert {path.name for path in (population / "lanes").iterdir()} == named
+    monkeypatch.undo()
+    _assert_same(run_sweep(_config(), tmp_path / "w", workers=Workers(3)), alone, rtol=1e-3)
 
 
 @pytest.mark.landing

@@ -1,7 +1,10 @@
 """Lanes in parts: written by others, named by a checkpoint, proved with it, and gone with it."""
 
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ import pytest
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.checkpoints import PopulationCheckpoints
 from hpjax.store.ledger import FILE_NAME, ITEM
-from hpjax.store.parts import SavedLanes, begin_parts, read_parts, write_part
+from hpjax.store.parts import SavedLanes, begin_parts, read_parts, sees, write_part
+from hpjax.store.steps import Steps
 
 LANES = 5
 
@@ -39,7 +43,7 @@ def _write(checkpoints, value=0.0, cuts=(2,)):
     """Returns five lanes that several workers have written."""
     folder, bounds = checkpoints.begin_parts(), [0, *cuts, LANES]
     parts = [write_part(folder, _lanes(a, b, value)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    return SavedLanes(folder.parent, tuple(parts))
+    return SavedLanes(folder, tuple(parts))
 
 
 def _save(checkpoints, step, value=0.0):
@@ -71,7 +75,7 @@ def test_a_checkpoint_names_them(checkpoints, tmp_path):
 
 def test_they_go_with_the_checkpoints_that_need_them(checkpoints, tmp_path):
     saved = [_save(checkpoints, step) for step in (1, 2, 3)]
-    kept = {part.folder for lanes in saved[1:] for part in lanes.parts}
+    kept = {lanes.folder.name for lanes in saved[1:]}
     assert {path.name for path in (tmp_path / "population" / "lanes").iterdir()} == kept
     # Lanes that nobody has taken up yet are saved again as they are.
     for step in (4, 5, 6):
@@ -91,7 +95,7 @@ def test_what_no_checkpoint_names_is_removed_at_the_next_start(checkpoints, tmp_
         _write(again)
     with PopulationCheckpoints(tmp_path / "population") as again:
         _assert_equal(again.restore_latest().arrays["run_0"].load(), _lanes())
-        assert [path.name for path in (tmp_path / "population" / "lanes").iterdir()] == [kept.parts[0].folder]
+        assert [path.name for path in (tmp_path / "population" / "lanes").iterdir()] == [kept.folder.name]
 
 
 def _damage_byte(folder):
@@ -105,14 +109,14 @@ def _exchange(folder):
     """Puts lanes in place of others', whole as they are."""
     others = write_part(folder.parents[1], _lanes(3, 5))
     shutil.rmtree(folder)
-    shutil.move(folder.parents[2] / others.name, folder)
+    shutil.move(folder.parents[1] / others.name, folder)
 
 
 @pytest.mark.parametrize("damage", [_damage_byte, shutil.rmtree, _exchange])
 @pytest.mark.parametrize("which", [0, 1])
 def test_damaged_lanes_are_a_damaged_checkpoint(checkpoints, tmp_path, damage, which):
     saves = [_save(checkpoints, 1, 1.0), _save(checkpoints, 2)]
-    folders = [saved.directory / saved.parts[which].name for saved in saves]
+    folders = [saved.folder / saved.parts[which].name for saved in saves]
     damage(folders[1])
     restored = checkpoints.restore_latest()
     assert restored.step == 1 and [step for step, _ in restored.rejected] == [2]
@@ -125,9 +129,13 @@ def test_damaged_lanes_are_a_damaged_checkpoint(checkpoints, tmp_path, damage, w
 @pytest.mark.parametrize(
     "parts",
     [
-        [{"name": "../../../etc", "lanes": 1}],
-        [{"name": f"{'0' * 16}/{'0' * 16}/part_1", "lanes": 0}],
-        [{"name": f"{'0' * 16}/{'0' * 16}/part_1"}],
+        {"folder": "0" * 16, "parts": [{"name": "../../../etc", "lanes": 1}]},
+        {"folder": "0" * 16, "parts": [{"name": f"{'0' * 16}/part_1", "lanes": 0}]},
+        {"folder": "0" * 16, "parts": [{"name": f"{'0' * 16}/part_1"}]},
+        {"folder": "../lanes", "parts": [{"name": f"{'0' * 16}/part_1", "lanes": 1}]},
+        {"folder": 3, "parts": [{"name": f"{'0' * 16}/part_1", "lanes": 1}]},
+        {"folder": "0" * 16, "parts": []},
+        {"folder": "0" * 16},
         [3],
         3,
     ],
@@ -139,18 +147,97 @@ def test_a_ledger_that_says_something_else(tmp_path, parts):
         read_parts(tmp_path / "lanes", json.loads(json.dumps({"parts": parts})))
 
 
-def test_nothing_is_removed_while_a_ledger_cant_be_read(checkpoints, tmp_path):
-    saved = _save(checkpoints, 1)
+@pytest.mark.parametrize("damage", ["older version", "unreadable", "damaged"])
+def test_nothing_is_removed_while_a_ledger_cant_be_read(checkpoints, tmp_path, damage):
+    """It may be put right, and need its parts."""
+    saved = [_save(checkpoints, step, step) for step in (1, 2)]
+    file = tmp_path / "population" / "step_00000001" / ITEM / FILE_NAME
+    kept = file.rename(tmp_path / "kept")
+    if damage == "older version":
+        (file.parents[1] / "manifest.json").write_text("{}")
+    elif damage == "unreadable":
+        file.mkdir()
     with PopulationCheckpoints(tmp_path / "population") as again:
-        file = tmp_path / "population" / "step_00000001" / ITEM / FILE_NAME
-        content = file.read_bytes()
-        file.unlink()
-        (file.parents[1] / "manifest.json").write_text("{}")  # of an earlier version
-        again._remove_parts()
-        assert (saved.directory / saved.parts[0].name).is_dir()
-        (file.parents[1] / "manifest.json").unlink()
-        file.write_bytes(content)
-        _assert_equal(again.restore_latest().arrays["run_0"].load(), _lanes())
+        assert again.restore_latest().step == 2
+    shutil.rmtree(tmp_path / "population" / "step_00000002")
+    (file.parents[1] / "manifest.json").unlink(missing_ok=True)
+    if file.is_dir():
+        file.rmdir()
+    kept.rename(file)
+    with PopulationCheckpoints(tmp_path / "population") as again:
+        assert again.restore_latest().step == 1
+        _assert_equal(saved[0].load(), _lanes(value=1))
+
+
+def test_what_was_just_written_is_known_without_reading_it(checkpoints, monkeypatch):
+    def fail(folder):
+        raise CheckpointError("a bad moment of a file server")
+
+    monkeypatch.setattr("hpjax.store.checkpoints.read_ledger", fail)
+    saved = [_save(checkpoints, step) for step in (1, 2, 3)]
+    assert not saved[0].folder.exists() and saved[1].folder.exists()
+    monkeypatch.undo()
+    _assert_equal(checkpoints.restore_latest().arrays["run_0"].load(), _lanes())
+
+
+def test_a_disk_that_wont_list_parts_fails_no_checkpoint(checkpoints, tmp_path, monkeypatch):
+    _save(checkpoints, 1)
+
+    def fail(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    _save(checkpoints, 2)
+    assert checkpoints.restore_latest().step == 2
+
+
+def test_a_part_that_cant_be_looked_at_is_no_damaged_one(checkpoints, monkeypatch):
+    saved = _save(checkpoints, 1)
+    stat = os.stat
+
+    def fail(path, **named):
+        if str(path).startswith(str(saved.folder)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **named)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(WorkdirError, match="can't read .*: Permission denied"):
+        checkpoints.restore_latest()
+    monkeypatch.undo()
+    assert checkpoints.restore_latest().step == 1
+
+
+def test_who_cant_write_or_is_another_user_passes_lanes_on(tmp_path, monkeypatch):
+    folder = begin_parts(tmp_path / "lanes")
+    assert sees(folder) and not sees(tmp_path / "elsewhere")
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(folder).st_uid + 1)
+    assert not sees(folder)  # else the workdir's process could never remove them
+
+
+def test_what_was_begun_and_isnt_saved_is_removed(checkpoints, tmp_path):
+    saved = _save(checkpoints, 1)
+    _write(checkpoints)
+    checkpoints.abandon_parts()
+    assert list((tmp_path / "population" / "lanes").iterdir()) == [saved.folder]
+
+
+def test_a_workdir_that_is_moved_while_a_part_is_written(tmp_path, monkeypatch):
+    folder, moved = begin_parts(_make(tmp_path / "runs" / "w" / "checkpoints" / "population") / "lanes"), []
+    write = Steps._write
+
+    def move(steps, *arguments):
+        moved.append(shutil.move(tmp_path / "runs" / "w", tmp_path / "moved"))
+        return write(steps, *arguments)
+
+    monkeypatch.setattr(Steps, "_write", move)
+    with pytest.raises(WorkdirError, match="was removed, moved or replaced"):
+        write_part(folder, _lanes())
+    assert moved and list((tmp_path / "runs").iterdir()) == []
+
+
+def _make(folder):
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_a_folder_that_is_gone(tmp_path):
