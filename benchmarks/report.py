@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags
-from systems.tables import TABLES
+from systems.tables import TABLES, TABLES_OF_ALL
 
 HERE = pathlib.Path(__file__).parent
 CHECK = flags.DEFINE_bool("check", False, "only compare")
@@ -55,6 +55,9 @@ def _render_device(folder: str, files: list[dict[str, Any]]) -> Iterator[str]:
         for result in files:
             if result["benchmark"] == benchmark:
                 yield make_table(result)
+    for benchmark, make_table_of_all in TABLES_OF_ALL.items():
+        if found := [result for result in files if result["benchmark"] == benchmark]:
+            yield make_table_of_all(found)
 
 
 def main(argv: list[str]) -> None:

@@ -90,13 +90,14 @@ def overhead_table(result: dict[str, Any]) -> str:
     """Returns what the study itself costs a trial, among the first and the last of them."""
     s = result["settings"]
     what = (
-        f"{s['trials']} trials of one epoch through {s['lanes']} lanes; sampler {s['sampler']},"
+        f"{s['trials']:,} trials of one epoch through {s['lanes']} lanes; sampler {s['sampler']},"
         f" pruner {s['pruner']}. All but training, evaluation and the files that are written from time to"
         " time (tables, the page, checkpoints): those as a share of all the time."
     )
     head = ["trials", "ms of the study per trial", "of them at work", "files", "memory held"]
     rows = [_overhead_row(name, result[f"{name}_quarter"]) for name in ("first", "last")]
-    return "\n\n".join([_title(result), what, format_table(head, rows)])
+    shape = {name: value for name, value in s.items() if name != "lanes"}
+    return "\n\n".join([_title({**result, "settings": shape}), what, format_table(head, rows)])
 
 
 def workers_table(result: dict[str, Any]) -> str:
@@ -149,48 +150,54 @@ def accuracy_table(result: dict[str, Any]) -> str:
     return "\n\n".join([_title(result), what, format_table(head, rows)])
 
 
-def compiled_table(result: dict[str, Any]) -> str:
+def compiled_table(results: Sequence[dict[str, Any]]) -> str:
     """Returns a row for each program that was compiled for a GPU: what it would launch, compute and move."""
+    versions = sorted({f"jax {result['versions']['jax']}" for result in results})
     what = (
-        "Compiled, not timed: what the compiler's own listing says of one step of all lanes. The roofline"
-        f" adds up every kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its"
-        f" multiplications at {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises,"
-        f" whichever takes longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least."
+        f"**gpu_compile** ({', '.join(versions)}). Compiled, not timed: what the compiler's own listing says"
+        " of one step of all lanes, or of one evaluation, admission or copy. The roofline adds up every"
+        f" kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its multiplications at"
+        f" {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises, whichever takes"
+        f" longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least. Library calls are in the files, by groups"
+        " and window."
     )
-    head = [
-        "program",
-        "kernels",
-        "GFLOP",
-        "GB",
-        "only moved",
-        "temporary GB",
-        "µs per lane and step",
-        "with launches",
+    head = ["network", "lanes", "program", "kernels", "GFLOP", "GB a lane", "only moved", "temporary GB"]
+    head += ["µs a lane", "with launches"]
+    ordered = sorted(results, key=_compiled_order)
+    found = [(result, name, row) for result in ordered for name, row in result["rows"].items()]
+    rows = [_compiled_row(*each) for each in found if "unavailable" not in each[2]]
+    out = [
+        f"Unavailable: {_network(result)}, {result['settings']['lanes']} lanes, {name}: {row['unavailable']}."
+        for result, name, row in found
+        if "unavailable" in row
     ]
-    rows = [_compiled_row(name, row) for name, row in result["rows"].items() if "unavailable" not in row]
-    out = [f"Unavailable: {n} ({r['unavailable']})." for n, r in result["rows"].items() if "unavailable" in r]
-    calls = [f"`{n}`: {_calls(r['calls'])}." for n, r in result["rows"].items() if r.get("calls")]
-    return "\n\n".join([_title(result), what, format_table(head, rows), *calls, *out])
+    return "\n\n".join([what, format_table(head, rows), *out])
 
 
-def _compiled_row(name: str, row: dict[str, Any]) -> list[str]:
-    numbers = [f"{row['gflop']:,.0f}", *(f"{row[key]:.2f}" for key in ("gb", "gb_moved_only", "temp_gb"))]
+def _compiled_order(result: dict[str, Any]) -> tuple:
+    s = result["settings"]
+    return s["model"] != "resnet18", -s["image_size"], s["batch_size"], s["precision"], s["lanes"]
+
+
+def _network(result: dict[str, Any]) -> str:
+    s = result["settings"]
+    return f"{s['model']}, {s['image_size']} px, b{s['batch_size']}, {s['precision']}"
+
+
+def _compiled_row(result: dict[str, Any], name: str, row: dict[str, Any]) -> list[str]:
+    lanes = result["settings"]["lanes"]
+    moved = [f"{row[key] / lanes:.2f}" for key in ("gb", "gb_moved_only")]
     return [
+        _network(result),
+        str(lanes),
         name,
         str(row["kernels"]),
-        *numbers,
-        f"{row['lane_step_us']:.0f}",
-        f"{row['lane_step_us_with_launches']:.0f}",
+        f"{row['gflop']:,.0f}",
+        *moved,
+        f"{row['temp_gb']:.2f}",
+        f"{row['lane_step_us']:,.0f}",
+        f"{row['lane_step_us_with_launches']:,.0f}",
     ]
-
-
-def _calls(calls: dict[str, dict[str, int]]) -> str:
-    """Returns how often each library function is called, by groups and window."""
-    parts = []
-    for target, rows in calls.items():
-        kinds = [f"{n} × {kind.removeprefix(target + ' ')}" for kind, n in rows.items() if kind != "calls"]
-        parts.append(f"{rows['calls']} {target.strip('_')} ({', '.join(kinds)})")
-    return "; ".join(parts)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -205,8 +212,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "accuracy": accuracy_table,
     "checkpoint_cost": checkpoint_table,
     "workers": workers_table,
-    "gpu_compile": compiled_table,
 }
+TABLES_OF_ALL: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {"gpu_compile": compiled_table}
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ import report
 from scripts import ROOT, run_script
 from systems.provenance import describe_run
 from systems.summary import compute_ratios, describe_samples, describe_speed
-from systems.tables import TABLES
+from systems.tables import TABLES, TABLES_OF_ALL
 from systems.workload import Workload
 
 WORKLOAD = Workload("custom_cnn", 48, 10, 4, "float32", 2, folder="")
@@ -74,6 +74,27 @@ def test_allocators_have_a_row_each():
     table = TABLES["allocators"](result)
     assert "| mimalloc 3.4.3 A=1 | 1,234 | 1.60 (1.55–1.65)x |" in table
     assert "Unavailable: jemalloc (not installed)." in table
+
+
+def test_what_was_compiled_has_one_table_for_each_gpu():
+    settings = {"model": "custom_cnn", "image_size": 48, "batch_size": 10, "precision": "float32"}
+    row = {"kernels": 98, "gflop": 1234.5, "gb": 8.0, "gb_moved_only": 1.0, "temp_gb": 0.25}
+    row |= {"lane_step_us": 1234.4, "lane_step_us_with_launches": 1300.0, "calls": {}}
+    results = [
+        {"settings": {**settings, "lanes": 8}, "versions": {"jax": "1.2"}, "rows": {"train": row}},
+        {
+            "settings": {**settings, "lanes": 1},
+            "versions": {"jax": "1.2"},
+            "rows": {"train": row, "copy": {"unavailable": "x"}},
+        },
+    ]
+    text = TABLES_OF_ALL["gpu_compile"](results)
+    first, second = [line for line in text.splitlines() if line.startswith("| custom")]
+    assert first.startswith("| custom_cnn, 48 px, b10, float32 | 1 | train | 98 | 1,234 | 8.00 | 1.00 |")
+    assert second.startswith(
+        "| custom_cnn, 48 px, b10, float32 | 8 | train | 98 | 1,234 | 1.00 | 0.12 | 0.25 |"
+    )
+    assert "Compiled, not timed" in text and "b10, float32, 1 lanes, copy: x." in text
 
 
 def test_kernels_have_a_row_each_and_what_was_special_is_said():
