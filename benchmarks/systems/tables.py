@@ -158,8 +158,8 @@ def compiled_table(results: Sequence[dict[str, Any]]) -> str:
         " of one step of all lanes, or of one evaluation, admission or copy. The roofline adds up every"
         f" kernel's bytes at {100 * SHARE_OF_BANDWIDTH:.0f} % of the bandwidth or its multiplications at"
         f" {100 * SHARE_OF_FLOPS:.0f} % of the arithmetic that the data sheet promises, whichever takes"
-        f" longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least. Library calls, by groups and window, are"
-        " in the files."
+        f" longer; then with {1e6 * LAUNCH:.0f} µs a kernel at least. Library calls, by groups and window,"
+        " are in the files."
     )
     head = ["network", "lanes", "program", "kernels", "GFLOP", "GB a lane", "only moved", "temporary GB"]
     head += ["µs a lane", "with launches"]
