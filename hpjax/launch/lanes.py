@@ -27,7 +27,9 @@ Call = tuple[Any, str, tuple]  # worker, method, arguments
 class Pool(Protocol):
     """What reaches the workers; see `hpjax.launch.ray.RayWorkers.ask`."""
 
-    def ask(self, calls: Sequence[Call], should_stop: Callable[[], bool] | None = None) -> list[Any]:
+    def ask(
+        self, calls: Sequence[Call], should_stop: Callable[[], bool] | None = None, to_the_end: bool = False
+    ) -> list[Any]:
         """Returns what workers answer; they work side by side."""
         ...
 
@@ -165,7 +167,8 @@ class SpreadLanes:
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns host copies of everything that `restore` needs."""
         parts = self._ask_all("call", "snapshot")
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        # One by one, so that what is in memory twice is one array.
+        return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Puts back what `snapshot` returned, from any layout, workers and number of lanes."""
@@ -175,9 +178,10 @@ class SpreadLanes:
 
     def write(self, folder: Path) -> tuple[Part, ...] | None:
         """Has each worker write its lanes into a folder; returns None, and writes nothing, if one can't."""
-        if not all(self._ask_all("sees", str(folder))):
+        if not all(self._ask_all("can_write", str(folder))):
             return None
-        return tuple(self._ask_all("write_lanes", str(folder)))
+        calls = [(self.workers[i], "write_lanes", (str(folder),)) for i in self._used()]
+        return tuple(self._pool.ask(calls, to_the_end=True))
 
     def read(self, saved: SavedLanes) -> None:
         """Puts back what `write` has written, as `restore` does; each worker reads what it needs."""

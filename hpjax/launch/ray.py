@@ -150,18 +150,21 @@ class RayWorkers:
             self._working = self._wait_for(self._deadline)
         log.warning("%d of %d workers are there", self.size, len(self._actors))
 
-    def ask(self, calls: Sequence[tuple[Any, str, tuple]], should_stop: Any = None) -> list[Any]:
+    def ask(
+        self, calls: Sequence[tuple[Any, str, tuple]], should_stop: Any = None, to_the_end: bool = False
+    ) -> list[Any]:
         """Returns what the workers answer, in the order of the calls; they work side by side.
 
         Args:
           calls: worker, method and arguments of each.
           should_stop: asked from time to time.
+          to_the_end: where one fails, the others are waited for: what they do can't be stopped.
 
         Raises:
           WorkersLost: One of them died, or was silent for longer than the deadline.
           Stopped: `should_stop()` turned true; the answers are left behind.
         """
-        errors, answers, waiting = self._ray.exceptions, {}, {}
+        errors, answers, waiting, failed = self._ray.exceptions, {}, {}, []
         try:
             futures = [getattr(actor, name).remote(*args) for actor, name, args in calls]
             waiting = {future: actor for future, (actor, *_) in zip(futures, calls, strict=True)}
@@ -171,7 +174,12 @@ class RayWorkers:
                     actor = waiting.pop(future)
                     self._pings.pop(actor, None)
                     self._idle.pop(actor, None)
-                    answers[future] = self._ray.get(future)  # a failure is told before all have answered
+                    try:
+                        answers[future] = self._ray.get(future)
+                    except errors.RayTaskError as error:
+                        failed.append(error)
+                if failed and not (to_the_end and waiting):  # else a failure is told before all have answered
+                    raise failed[0]
                 if waiting and should_stop is not None and should_stop():
                     raise Stopped
                 self._check_alive(set(waiting.values()))
@@ -392,9 +400,10 @@ class RayCrew:
             lanes.restore(saved)
             return
         there = dataclasses.replace(saved, folder=saved.folder.absolute())
-        if all(self._workers.ask([(actor, "sees", (str(there.folder),)) for actor in self.actors])):
+        if all(self._workers.ask([(actor, "can_read", (str(there.folder),)) for actor in self.actors])):
             lanes.read(there)
         else:
+            log.warning("a worker can't read %s: the lanes pass through this process", there.folder)
             lanes.restore(saved.load())
 
 

@@ -26,7 +26,7 @@ from hpjax.lanes.memory_left import share_with
 from hpjax.lanes.program import Program
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import use_compilation_cache
-from hpjax.store.parts import Part, SavedLanes, sees, write_part
+from hpjax.store.parts import Part, SavedLanes, can_read_parts, can_write_parts, write_part
 from hpjax.sweep.datasets import Datasets
 from hpjax.sweep.inputs import hash_files
 from hpjax.sweep.preflight import blaming_models
@@ -133,10 +133,15 @@ class Worker:
             found = getattr(self._engine, name)
             return jax.device_get(found(*args) if callable(found) else found)
 
-    def sees(self, folder: str) -> bool:
-        """Returns whether it can write into a folder of the workdir."""
+    def can_write(self, folder: str) -> bool:
+        """Returns whether it can write its lanes into a folder of the workdir."""
         with self._at_work():  # a file server that hangs is no call that was lost
-            return sees(Path(folder))
+            return can_write_parts(Path(folder))
+
+    def can_read(self, folder: str) -> bool:
+        """Returns whether it can read lanes in a folder of the workdir."""
+        with self._at_work():
+            return can_read_parts(Path(folder))
 
     def write_lanes(self, folder: str) -> Part:
         """Writes its lanes into a folder of the workdir; returns when they are on disk."""

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, copy_to_host
+from hpjax.store.files import is_folder
 from hpjax.store.ledger import Unreadable, read_ledger
 from hpjax.store.marks import DamagedLog
 from hpjax.store.parts import (
@@ -85,6 +86,8 @@ class PopulationCheckpoints(Steps):
 
     def abandon_parts(self) -> None:
         """Removes what was written for a checkpoint that isn't saved; nobody may write there any more."""
+        with contextlib.suppress(Exception):  # told by the next save; one that is under way names its parts
+            self.wait()
         self._remove_parts()
 
     def save(self, step: int, arrays: PyTree, ledger: Mapping, block: bool = False) -> None:
@@ -163,19 +166,22 @@ class PopulationCheckpoints(Steps):
         return None
 
     def _write_and_testify(self, step: int, arrays: Nested, ledger: dict, named: set[str]) -> None:
-        self.write(step, arrays, ledger)
-        self._named[step] = named
-        self._testify()
-        self._remove_parts()
+        try:
+            self.write(step, arrays, ledger)
+            self._named[step] = named
+            self._testify()
+        finally:  # where it failed, those that were written for it
+            self._remove_parts()
 
     def _remove_parts(self) -> None:
         """Removes the parts that no checkpoint on disk needs."""
         try:
-            if self._parts.exists():
-                self._named = {step: self._list_named(step) for step in self.numbers()}
+            if is_folder(self._parts):
+                steps = [step for step in self.numbers() if is_folder(self.folder(step))]
+                self._named = {step: self._list_named(step) for step in steps}
                 remove_parts(self._parts, {name for names in self._named.values() for name in names})
-        except (CheckpointError, WorkdirError, OSError):
-            pass  # of what can't be read, or is damaged and may be restored, it isn't known what it needs
+        except (CheckpointError, WorkdirError) as error:  # what may be restored may need any of them
+            _log.warning("lanes that no checkpoint may need any more stay in %s: %s", self._parts, error)
 
     def _list_named(self, step: int) -> set[str]:
         """Returns the folders of the parts that a checkpoint needs."""

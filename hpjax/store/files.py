@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ def check_folder(path: str | Path) -> bool:
     if mode is not None and not stat.S_ISDIR(mode):
         raise _refuse(path, _KINDS.get(stat.S_IFMT(mode), "a file"), "a folder")
     return mode is not None
+
+
+def is_file(path: str | Path) -> bool:
+    """Returns whether a regular file is there, or a link to one.
+
+    Raises:
+      WorkdirError: it can't be told now: `Path.is_file` would say no, or raise, by the version of Python.
+
+    """
+    return _has_mode(path, stat.S_ISREG)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Returns whether a folder is there, or a link to one; raises WorkdirError as `is_file` does."""
+    return _has_mode(path, stat.S_ISDIR)
 
 
 def open_file(path: str | Path, flags: int = os.O_RDONLY) -> int:
@@ -134,6 +150,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WorkdirError(f"{path} is damaged (not a JSON object): restore it or choose another workdir")
     return value
+
+
+def _has_mode(path: str | Path, is_kind: Callable[[int], bool]) -> bool:
+    try:
+        return is_kind(_find_mode(path) or 0)
+    except WrongKind:  # a link to nothing
+        return False
 
 
 def _find_mode(path: str | Path) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpjax.errors import CheckpointError, WorkdirError
-from hpjax.store.files import describe_os_error, parse_json, read_file
+from hpjax.store.files import describe_os_error, is_file, parse_json, read_file
 from hpjax.store.typed import read_as
 from hpjax.store.workdir import atomic_write, sync_folder
 
@@ -78,12 +78,12 @@ def read_ledger(folder: Path) -> Content:
 
     """
     file = folder / ITEM / FILE_NAME
-    if (folder / _OLD_MANIFEST).is_file():
+    if is_file(folder / _OLD_MANIFEST):
         raise Unreadable(
             f"checkpoint {folder} was written by an earlier version of hpjax: "
             "go on with that version, or choose another workdir"
         )
-    if not file.is_file():
+    if not is_file(file):
         raise CheckpointError(f"checkpoint {folder} is incomplete: {FILE_NAME} is missing")
     try:
         values = parse_json(read_file(file))
@@ -136,7 +136,7 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def _describe(path: Path) -> dict[str, object]:
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not is_file(path):
         return {"size": -1, "sha256": ""}
     try:
         with open(path, "rb") as file:

@@ -19,7 +19,7 @@ import numpy as np
 
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested
-from hpjax.store.files import describe_os_error
+from hpjax.store.files import is_folder
 from hpjax.store.ledger import check_files, read_ledger
 from hpjax.store.lock import is_held, writing
 from hpjax.store.steps import Steps, load_folder
@@ -98,13 +98,18 @@ def begin_parts(directory: Path) -> Path:
     return folder
 
 
-def sees(folder: Path) -> bool:
-    """Returns whether this process can write parts into a folder that the workdir's process can remove."""
+def can_write_parts(folder: Path) -> bool:
+    """Returns whether this process can write parts into a folder, such that the workdir's can remove them."""
     try:
         own = os.stat(folder).st_uid == os.geteuid()
     except OSError:
         return False
     return own and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+
+def can_read_parts(folder: Path) -> bool:
+    """Returns whether this process can read parts in a folder."""
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)
 
 
 def write_part(folder: Path, arrays: Mapping[str, np.ndarray]) -> Part:
@@ -119,7 +124,7 @@ def write_part(folder: Path, arrays: Mapping[str, np.ndarray]) -> Part:
     """
     # Of its own: where others write, Orbax and `Steps` would tidy up.
     own, number = folder / secrets.token_hex(8), secrets.randbits(31)
-    with _staying(folder):
+    with _staying(own):
         own.mkdir()
         with _Parts(own, _PREFIX, digits=1, limit=1) as parts:
             parts.write(number, dict(arrays), {})
@@ -171,7 +176,8 @@ def remove_parts(directory: Path, kept: Container[str]) -> None:
     """
     with contextlib.suppress(OSError):
         for path in directory.iterdir() if is_held(directory) else ():
-            if path.name not in kept and not path.is_symlink():
+            # What has another name isn't of a sweep; the folder may be a link to a larger disk.
+            if _TOKEN.fullmatch(path.name) and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -181,37 +187,40 @@ class _Parts(Steps):
 
 
 @contextlib.contextmanager
-def _staying(folder: Path) -> Iterator[None]:
-    """Says that a workdir went away while its folder was written, and leaves nothing where it was.
+def _staying(own: Path) -> Iterator[None]:
+    """Says that a workdir went away while a folder in it was written, and leaves nothing where it was.
 
     Its lock is another process's, which would else say so.
     """
-    with writing(folder, "write checkpoint"):
+    folder = own.parent
+    with writing(own, "write checkpoint"):
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with writing(folder, "write checkpoint"):
+        with writing(own, "write checkpoint"):
             yield
     finally:
         try:
-            if not _is_same(folder, held):
-                _remove_empty(folder)
+            if _is_gone(folder, held):
+                _remove_made_anew(own)
                 raise WorkdirError(f"{folder} was removed, moved or replaced while it was written")
         finally:
             os.close(held)
 
 
-def _is_same(folder: Path, held: int) -> bool:
+def _is_gone(folder: Path, held: int) -> bool:
     try:
-        return os.path.samestat(os.stat(folder), os.fstat(held))
-    except OSError:
+        return not os.path.samestat(os.stat(folder), os.fstat(held))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # that isn't known
         return False
 
 
-def _remove_empty(folder: Path) -> None:
-    """Removes what Orbax has made anew: a folder of parts, and those above it up to the workdir, if empty."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove_made_anew(own: Path) -> None:
+    """Removes a folder that Orbax has made, and those above it up to the workdir if they are empty."""
+    shutil.rmtree(own, ignore_errors=True)
     with contextlib.suppress(OSError):
-        for path in folder.parents[:4]:
+        for path in own.parents[:5]:
             path.rmdir()
 
 
@@ -233,10 +242,6 @@ def _load_part(folder: Path, lanes: slice) -> dict[str, np.ndarray]:
 
 
 def _check_part(folder: Path) -> None:
-    try:
-        os.stat(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"there is no checkpoint {folder}") from None
-    except OSError as error:
-        raise WorkdirError(describe_os_error("read", folder, error)) from error
+    if not is_folder(folder):
+        raise CheckpointError(f"there is no checkpoint {folder}")
     check_files(folder, read_ledger(folder).files)

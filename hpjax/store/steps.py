@@ -19,7 +19,7 @@ import numpy as np
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, nest, walk
 from hpjax.store.background import BackgroundWriter
-from hpjax.store.files import describe_os_error
+from hpjax.store.files import check_folder, describe_os_error, is_folder
 from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
 from hpjax.store.lock import check_held, is_held, writing
 from hpjax.store.quiet import one_line_failures
@@ -184,7 +184,7 @@ def list_numbers(directory: Path, prefix: str) -> list[int]:
 
     """
     try:
-        names = os.listdir(directory) if directory.exists() else []
+        names = os.listdir(directory) if check_folder(directory) else []
     except OSError as error:
         raise WorkdirError(describe_os_error("read", directory, error)) from error
     return sorted(int(found[1]) for name in names if (found := re.fullmatch(rf"{prefix}_(\d+)", name)))
@@ -201,11 +201,11 @@ def load_folder(folder: Path) -> tuple[Nested, dict[str, Any]]:
       WorkdirError: a file can't be read now.
 
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CheckpointError(f"there is no checkpoint {folder}")
     content = read_ledger(folder)
     check_files(folder, content.files)
-    nested = _load_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
+    nested = _load_arrays(folder / ARRAYS) if is_folder(folder / ARRAYS) else {}
     empty = content.empty.items()
     empty = [(tuple(name.split("/")), np.zeros(shape, dtype)) for name, (shape, dtype) in empty]
     return nest([*walk(nested), *empty]), content.ledger

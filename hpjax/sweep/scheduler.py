@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hpjax.lanes.engine import Stopped
@@ -176,24 +177,28 @@ class Scheduler:
         now, size = time.monotonic(), self._session.workers.size
         waited = sum(group.crew.size * (now - group.idle_since) for group in self._open) / size
         self._session.pace.begin("checkpoint", ago=waited)  # what it costs: fetching the lanes, too
-        self._upkeep.save(self._list_states(), block=last or leaving)
+        checkpoints, elsewhere = self._session.stores.checkpoints, self._session.workers.are_elsewhere
+        folder = checkpoints.begin_parts() if elsewhere else None
+        try:
+            self._upkeep.save(self._list_states(folder), block=last or leaving)
+        except BaseException:
+            if folder is not None:
+                checkpoints.abandon_parts()
+            raise
         self._order = Order.GO_ON
         if last:
             raise Stopped
         if leaving:
             raise WorkersLost("a worker's node is about to end; all lanes are saved")
 
-    def _list_states(self) -> list[RunState]:
-        """Returns what all groups go on from; workers elsewhere save their lanes at the same time."""
-        checkpoints, elsewhere = self._session.stores.checkpoints, self._session.workers.are_elsewhere
-        folder = checkpoints.begin_parts() if elsewhere else None
-        try:
-            states = [self._submit(partial(group.state, folder)) for group in self._open]
-            concurrent.futures.wait(states)  # all: nobody writes any more where one has failed
-            return [state.result() for state in states]
-        except BaseException:
-            checkpoints.abandon_parts()
-            raise
+    def _list_states(self, folder: Path | None) -> list[RunState]:
+        """Returns what all groups go on from; those elsewhere save their lanes at the same time."""
+        states = [self._submit(partial(group.state, folder)) for group in self._open]
+        concurrent.futures.wait(states)  # for all: nobody writes any more where one has failed
+        for lost in (state.exception() for state in states):
+            if isinstance(lost, WorkersLost):  # rather than what else has failed: the sweep goes on
+                raise lost
+        return [state.result() for state in states]
 
     def _enlarge(self) -> None:
         """Has workers that no group waits for train trials of one that runs, and is between two epochs."""

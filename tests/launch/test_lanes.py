@@ -34,8 +34,8 @@ SMALL = Trial(0, {"image_size": 24}, 0)
 class Pool:
     """Workers that are asked one after the other."""
 
-    def ask(self, calls, should_stop=None):
-        del should_stop
+    def ask(self, calls, should_stop=None, to_the_end=False):
+        del should_stop, to_the_end
         return [getattr(worker, name)(*args) for worker, name, args in calls]
 
 
@@ -159,8 +159,8 @@ def test_each_worker_writes_and_reads_its_own_lanes(group, spread, workers, afte
 
 
 def test_what_a_worker_doesnt_see_is_written_by_none(spread, workers, tmp_path, monkeypatch):
-    folder, sees = begin_parts(tmp_path / "lanes"), Worker.sees
-    monkeypatch.setattr(Worker, "sees", lambda self, path: self is workers[0] and sees(self, path))
+    folder, can = begin_parts(tmp_path / "lanes"), Worker.can_write
+    monkeypatch.setattr(Worker, "can_write", lambda self, path: self is workers[0] and can(self, path))
     assert spread.write(folder) is None and not list(folder.iterdir())
 
 

@@ -68,8 +68,8 @@ class Workers:
     def send(self, work):
         return work
 
-    def ask(self, calls, should_stop=None):
-        del should_stop
+    def ask(self, calls, should_stop=None, to_the_end=False):
+        del should_stop, to_the_end
         for worker, _, arguments in calls:
             if arguments[:1] == ("run_epoch",):
                 self.asked.append(worker)
@@ -199,7 +199,7 @@ def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
 @pytest.mark.parametrize("seen", [True, pytest.param(False, marks=pytest.mark.landing)])
 def test_workers_write_their_lanes_where_they_see_the_workdir(seen, alone, tmp_path, monkeypatch):
     if not seen:
-        monkeypatch.setattr(Worker, "sees", lambda worker, folder: False)
+        monkeypatch.setattr(Worker, "can_write", lambda worker, folder: False)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Upkeep, "boundary", _stop_at(4))
         run_sweep(_config(), tmp_path / "w", workers=Workers(3))
@@ -282,7 +282,11 @@ def test_an_idle_worker_takes_trials_of_a_group_that_runs(count, tmp_path, monke
     space = {"batch_size": (10, 12), "learning_rate": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)}
     workers, asked, ask = Workers(2), [], Workers.ask
     monkeypatch.setattr(
-        Workers, "ask", lambda *args: asked.extend(call[2][0] for call in args[1] if call[2]) or ask(*args)
+        Workers,
+        "ask",
+        lambda pool, calls, *more, **named: (
+            asked.extend(call[2][0] for call in calls if call[2]) or ask(pool, calls, *more, **named)
+        ),
     )
     _hold_second_group(workers, monkeypatch)
     result = run_sweep(_config(lanes=count, space=space), tmp_path / "w", workers=workers)
@@ -364,12 +368,12 @@ def test_workers_of_a_group_that_cant_be_opened_are_free_again(failing, tmp_path
     """Memory runs out once, as the second group is opened."""
     workers, calls, ask = Workers(3), [], Workers.ask
 
-    def fail_once(pool, asked, should_stop=None):
+    def fail_once(pool, asked, *more, **named):
         for _, name, arguments in asked:
             calls.extend([1] if failing in (name, *arguments[:1]) else [])
             if failing in (name, *arguments[:1]) and len(calls) == 3:
                 raise MemoryError
-        return ask(pool, asked, should_stop)
+        return ask(pool, asked, *more, **named)
 
     monkeypatch.setattr(Workers, "ask", fail_once)
     result = run_sweep(_config(lanes=4), tmp_path / "w", workers=workers)

@@ -12,7 +12,7 @@ import pytest
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.checkpoints import PopulationCheckpoints
 from hpjax.store.ledger import FILE_NAME, ITEM
-from hpjax.store.parts import SavedLanes, begin_parts, read_parts, sees, write_part
+from hpjax.store.parts import SavedLanes, begin_parts, can_read_parts, can_write_parts, read_parts, write_part
 from hpjax.store.steps import Steps
 
 LANES = 5
@@ -191,27 +191,84 @@ def test_a_disk_that_wont_list_parts_fails_no_checkpoint(checkpoints, tmp_path, 
     assert checkpoints.restore_latest().step == 2
 
 
-def test_a_part_that_cant_be_looked_at_is_no_damaged_one(checkpoints, monkeypatch):
+@pytest.mark.parametrize("below", [0, 1])
+def test_a_part_that_cant_be_looked_at_is_no_damaged_one(checkpoints, monkeypatch, below):
     saved = _save(checkpoints, 1)
-    stat = os.stat
+    stat, part = os.stat, str(saved.folder / saved.parts[0].name)
 
     def fail(path, **named):
-        if str(path).startswith(str(saved.folder)):
-            raise PermissionError(errno.EACCES, "Permission denied")
+        if str(path).startswith(part) and str(path).count("/") >= part.count("/") + below:
+            raise OSError(errno.ESTALE, "Stale file handle")
         return stat(path, **named)
 
     monkeypatch.setattr(os, "stat", fail)
-    with pytest.raises(WorkdirError, match="can't read .*: Permission denied"):
+    with pytest.raises(WorkdirError, match="Stale file handle"):
         checkpoints.restore_latest()
     monkeypatch.undo()
     assert checkpoints.restore_latest().step == 1
 
 
+def test_nothing_else_is_ever_removed(checkpoints, tmp_path):
+    """The folder may be a link to a larger disk, on which others keep theirs."""
+    disk = tmp_path / "disk"
+    (disk / "thesis").mkdir(parents=True)
+    (tmp_path / "population" / "lanes").symlink_to(disk)
+    (tmp_path / "population" / "lanes" / "backup").mkdir()
+    for step in (1, 2, 3):
+        _save(checkpoints, step)
+    assert {path.name for path in disk.iterdir()} > {"thesis", "backup"} and len(list(disk.iterdir())) == 4
+    _assert_equal(checkpoints.restore_latest().arrays["run_0"].load(), _lanes())
+
+
+@pytest.mark.parametrize("stray", ["step_00000000", "step_7"])
+def test_what_is_no_checkpoint_needs_no_parts(checkpoints, tmp_path, stray):
+    if stray == "step_7":
+        (tmp_path / "population" / stray).mkdir()
+    else:
+        (tmp_path / "population" / stray).write_text("")
+    for step in (1, 2, 3, 4):
+        _save(checkpoints, step)
+    assert len(list((tmp_path / "population" / "lanes").iterdir())) == 2
+
+
+def test_a_checkpoint_that_cant_be_written_leaves_no_parts(checkpoints, tmp_path, monkeypatch):
+    first, write = _save(checkpoints, 1), PopulationCheckpoints.write
+
+    def fail(steps, number, arrays, ledger):
+        raise WorkdirError("can't write checkpoint: No space left on device")
+
+    saved = _write(checkpoints)
+    monkeypatch.setattr(PopulationCheckpoints, "write", fail)
+    with pytest.raises(WorkdirError, match="No space left"):
+        checkpoints.save(2, {"run_0": saved}, {}, block=True)
+    assert list((tmp_path / "population" / "lanes").iterdir()) == [first.folder]
+    monkeypatch.setattr(PopulationCheckpoints, "write", write)
+    _save(checkpoints, 2)
+
+
+def test_of_several_that_write_one_finds_the_workdir_gone(tmp_path, monkeypatch):
+    """What others have written isn't its to remove, nor anything where that can't be told."""
+    folder = begin_parts(tmp_path / "lanes")
+    others, stat = write_part(folder, _lanes()), os.stat
+
+    def fail(path, **named):
+        if Path(path) == folder:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(path, **named)
+
+    monkeypatch.setattr(os, "stat", fail)
+    write_part(folder, _lanes())
+    monkeypatch.undo()
+    _assert_equal(SavedLanes(folder, (others,)).load(), _lanes())
+
+
 def test_who_cant_write_or_is_another_user_passes_lanes_on(tmp_path, monkeypatch):
     folder = begin_parts(tmp_path / "lanes")
-    assert sees(folder) and not sees(tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    assert can_write_parts(folder) and not can_write_parts(elsewhere) and not can_read_parts(elsewhere)
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(folder).st_uid + 1)
-    assert not sees(folder)  # else the workdir's process could never remove them
+    assert not can_write_parts(folder)  # else the workdir's process could never remove them
+    assert can_read_parts(folder)
 
 
 def test_what_was_begun_and_isnt_saved_is_removed(checkpoints, tmp_path):
