@@ -72,13 +72,9 @@ class Meter:
 
         @functools.wraps(method)
         def measured(engine: Engine, *args: Any) -> Any:
-            wall, processor = time.perf_counter(), time.thread_time()
-            result = method(engine, *args)
-            jax.block_until_ready([shard.state for shard in engine._shards])
-            seconds = time.perf_counter() - wall
-            self.wall += seconds
-            self.paced += seconds if name == "snapshot" else 0.0
-            self.processor += time.thread_time() - processor
+            with self.standing(paced=name == "snapshot"):
+                result = method(engine, *args)
+                jax.block_until_ready([shard.state for shard in engine._shards])
             if name == "run_epoch":
                 self.mark()
             return result
@@ -90,15 +86,20 @@ class Meter:
 
         @functools.wraps(method)
         def measured(*args: Any, **named: Any) -> Any:
-            wall, processor = time.perf_counter(), time.thread_time()
-            result = method(*args, **named)
-            seconds = time.perf_counter() - wall
-            self.wall += seconds
-            self.paced += seconds
-            self.processor += time.thread_time() - processor
-            return result
+            with self.standing(paced=True):
+                return method(*args, **named)
 
         return measured
+
+    @contextlib.contextmanager
+    def standing(self, paced: bool) -> Iterator[None]:
+        """Has the clocks stand still; `paced`: that of the work done from time to time runs."""
+        wall, processor = time.perf_counter(), time.thread_time()
+        yield
+        seconds = time.perf_counter() - wall
+        self.wall += seconds
+        self.paced += seconds if paced else 0.0
+        self.processor += time.thread_time() - processor
 
     def mark(self) -> None:
         """Reads the clocks and the memory that the process holds."""

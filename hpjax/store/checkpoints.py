@@ -15,7 +15,6 @@ from hpjax.store.files import is_folder
 from hpjax.store.ledger import Unreadable, read_ledger
 from hpjax.store.marks import DamagedLog
 from hpjax.store.parts import (
-    FOLDER,
     KEY,
     SavedLanes,
     begin_parts,
@@ -25,7 +24,7 @@ from hpjax.store.parts import (
     remove_parts,
 )
 from hpjax.store.steps import Steps, import_writer, list_numbers, load_folder
-from hpjax.store.workdir import atomic_write
+from hpjax.store.workdir import LANES, atomic_write
 
 POPULATIONS_KEPT = 2  # the newest, and the one before in case it is damaged
 _POPULATION, _TRIAL = ("step", 8), ("trial", 5)  # prefixes and digits of the folders' names
@@ -68,7 +67,7 @@ class PopulationCheckpoints(Steps):
         assert keep >= 1
         super().__init__(directory, *_POPULATION, limit=1, max_to_keep=keep)
         self._witness = witness
-        self._parts = self.directory / FOLDER
+        self._parts = self.directory / LANES
         self._named: dict[int, set[str]] = {}  # parts' folders that a checkpoint on disk needs
         self._writer.submit(import_writer)  # while the programs are compiled
 

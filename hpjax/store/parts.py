@@ -19,14 +19,11 @@ import numpy as np
 
 from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested
-from hpjax.store.files import is_folder
-from hpjax.store.ledger import check_files, read_ledger
 from hpjax.store.lock import is_held, writing
-from hpjax.store.steps import Steps, load_folder
+from hpjax.store.steps import Steps, load_folder, read_proved
 from hpjax.store.typed import read_as
 from hpjax.store.workdir import sync_folder
 
-FOLDER = "lanes"  # of all parts, beside the checkpoints that name them
 KEY = "parts"  # of a ledger
 _PREFIX = "part"
 _TOKEN = re.compile("[0-9a-f]{16}")
@@ -164,7 +161,7 @@ def check_parts(saved: Iterable[SavedLanes]) -> None:
     folders = [lanes.folder / part.name for lanes in saved for part in lanes.parts]
     if folders:
         with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(_check_part, folders))
+            list(pool.map(read_proved, folders))
 
 
 def remove_parts(directory: Path, kept: Container[str]) -> None:
@@ -239,9 +236,3 @@ def _load_part(folder: Path, lanes: slice) -> dict[str, np.ndarray]:
         return arrays
     # Copies, or all of the part would stay in memory.
     return {name: arrays.pop(name)[lanes].copy() for name in list(arrays)}
-
-
-def _check_part(folder: Path) -> None:
-    if not is_folder(folder):
-        raise CheckpointError(f"there is no checkpoint {folder}")
-    check_files(folder, read_ledger(folder).files)

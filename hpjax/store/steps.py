@@ -20,7 +20,16 @@ from hpjax.errors import CheckpointError, WorkdirError
 from hpjax.store.arrays import Nested, nest, walk
 from hpjax.store.background import BackgroundWriter
 from hpjax.store.files import check_folder, describe_os_error, is_folder
-from hpjax.store.ledger import ARRAYS, FILE_NAME, ITEM, Unreadable, check_files, read_ledger, seal_ledger
+from hpjax.store.ledger import (
+    ARRAYS,
+    FILE_NAME,
+    ITEM,
+    Content,
+    Unreadable,
+    check_files,
+    read_ledger,
+    seal_ledger,
+)
 from hpjax.store.lock import check_held, is_held, writing
 from hpjax.store.quiet import one_line_failures
 from hpjax.store.workdir import sync_folder
@@ -201,14 +210,20 @@ def load_folder(folder: Path) -> tuple[Nested, dict[str, Any]]:
       WorkdirError: a file can't be read now.
 
     """
-    if not is_folder(folder):
-        raise CheckpointError(f"there is no checkpoint {folder}")
-    content = read_ledger(folder)
-    check_files(folder, content.files)
+    content = read_proved(folder)
     nested = _load_arrays(folder / ARRAYS) if is_folder(folder / ARRAYS) else {}
     empty = content.empty.items()
     empty = [(tuple(name.split("/")), np.zeros(shape, dtype)) for name, (shape, dtype) in empty]
     return nest([*walk(nested), *empty]), content.ledger
+
+
+def read_proved(folder: Path) -> Content:
+    """Returns what a checkpoint's ledger says, after checking every byte; raises as `load_folder` does."""
+    if not is_folder(folder):
+        raise CheckpointError(f"there is no checkpoint {folder}")
+    content = read_ledger(folder)
+    check_files(folder, content.files)
+    return content
 
 
 def import_writer() -> None:

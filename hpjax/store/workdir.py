@@ -22,14 +22,14 @@ WINNER_NAME = "winner.json"
 JOURNAL_NAME = "study.journal"
 POPULATION, TRIALS = "checkpoints/population", "checkpoints/trials"  # folders of checkpoints
 STATES = "checkpoints/states"
-PARTS = f"{POPULATION}/lanes"  # of checkpoints, whose lanes workers have written
+LANES = "lanes"  # beside the checkpoints of populations: what workers have written of them
 RECORD_NAMES = (HISTORY_NAME, POPULATION, TRIALS, SUMMARY_NAME)
 _TEMPORARY = ".hpjax-tmp-"
 FILE_NAMES = (
     *(HISTORY_NAME, JOURNAL_NAME, SUMMARY_NAME, "identity.txt", "plan.json"),
     *("trials.csv", "epochs.csv", "settings.csv", "lineage.csv", WINNER_NAME),
 )
-FOLDER_NAMES = ("checkpoints", POPULATION, PARTS, TRIALS, STATES, "figures", "tensorboard")
+FOLDER_NAMES = ("checkpoints", POPULATION, f"{POPULATION}/{LANES}", TRIALS, STATES, "figures", "tensorboard")
 WITNESS_NAME = ".saved"
 _MOST_SHOWN = 200  # characters of a value, in a message
 _HIDDEN_NAMES = (CONFIG_NAME, WITNESS_NAME, "mlflow.db")
