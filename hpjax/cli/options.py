@@ -27,10 +27,10 @@ def refusing_flags() -> Iterator[None]:
     """Raises UsageError for what absl refuses, and for a `--flagfile` that it can't read."""
     try:
         yield
-    except flags.Error as error:
-        raise UsageError(str(error).removeprefix("ERROR:: ")) from error
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--flagfile can't be read: {text_of(error)}") from error
+    except (flags.Error, ValueError) as error:  # the latter for --noFLAG=VALUE
+        raise UsageError(str(error).removeprefix("ERROR:: ")) from error
 
 
 def parse_options(

@@ -228,6 +228,7 @@ def test_a_config_file_may_return_a_plain_dict(tmp_path):
         ([CONFIG, "--config.sweep.space.weight_decay.low=1"], "weight_decay is (0.01, 1.0) in the config"),
         ([CONFIG, "--lr=0.1"], "--lr is no flag; did you mean --config.optimizer.learning_rate=…?"),
         ([CONFIG, "--noconfig.seed"], "--noconfig.seed"),
+        ([CONFIG, "--noplan=3"], "--noplan=3 does not take an argument"),
         ([CONFIG, "--config.train.epochs"], "--config.train.epochs has no value"),
     ],
 )

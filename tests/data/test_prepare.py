@@ -95,6 +95,7 @@ def test_target_that_can_not_be_written(make_tree, tmp_path, capfd):
         (["--bogus=1"], "bogus"),
         (["--dowload"], "dowload"),
         (["--download=maybe"], "download"),
+        (["--nodownload=3"], "--nodownload=3 does not take an argument"),
         (["stray"], "'stray'.*flags only"),
         (["--name=cifar10"], "--name=cifar10 is not known"),
         (["--name=tfds:no_such_set_of_images"], "no_such_set_of_images is not known"),
