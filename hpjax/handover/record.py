@@ -11,7 +11,7 @@ from hpjax.config.hyperparameters import apply_hyperparameters
 from hpjax.config.parsing import parse_config
 from hpjax.errors import CheckpointError, ConfigError, WorkdirError
 from hpjax.handover.agreement import list_ancestors
-from hpjax.lanes.machine import describe_machine
+from hpjax.lanes.machine import describe_machine, find_devices
 from hpjax.search.space import parse_space
 from hpjax.store.files import read_json
 from hpjax.store.records import load_copies, load_epochs, load_trials
@@ -53,12 +53,14 @@ class Place:
       lanes: their lanes, by trial.
       num_lanes: of the population.
       lanes_per_call: of the layout.
+      devices: that they are spread over.
       same: whether that is known to be how all of it was trained.
     """
 
     lanes: dict[int, int]
     num_lanes: int
     lanes_per_call: int
+    devices: int
     same: bool
 
 
@@ -100,18 +102,23 @@ def started_with(row: TrialRow, swept: Sequence[str]) -> dict[str, Any]:
 def place_alone(record: Record) -> Place:
     """Returns a lane of its own, in a call of its own, for each trial."""
     lanes = {number: lane for lane, number in enumerate(sorted(record.needed))}
-    return Place(lanes, len(lanes), 1, _was_sequential(record))
+    return Place(lanes, len(lanes), 1, 1, _was_sequential(record))
 
 
 def _was_sequential(record: Record) -> bool:
     plan = _read_plan(record)
-    return plan is not None and plan["lanes_per_call"] == 1 and _is_the_same_machine(record)
+    return plan is not None and _is_sequential(plan) and _is_the_same_machine(record)
+
+
+def _is_sequential(plan: dict[str, int]) -> bool:
+    # A call on several devices is another program, whose last bits are others.
+    return plan["lanes_per_call"] == plan["devices"] == 1
 
 
 def find_place(record: Record) -> Place:
     """Returns the lanes that the trial and its ancestors were in, as far as that is recorded."""
     plan = _read_plan(record)
-    if plan is None or plan["lanes_per_call"] == 1:
+    if plan is None or _is_sequential(plan):
         return place_alone(record)
     per_call, lanes = plan["lanes_per_call"], plan["lanes"]
     group = sorted(row.trial for row in record.rows.values() if row.group == record.row.group)
@@ -122,20 +129,21 @@ def find_place(record: Record) -> Place:
     if not kept:
         numbers = sorted(record.needed)
         most = -(-len(numbers) // per_call) * per_call
-        return Place({number: lane for lane, number in enumerate(numbers)}, most, per_call, False)
+        return Place({number: lane for lane, number in enumerate(numbers)}, most, per_call, 1, False)
     placed = {number: group.index(number) for number in record.needed}
-    return _cut(Place(placed, lanes, per_call, _is_the_same_machine(record)))
+    return _cut(Place(placed, lanes, per_call, plan["devices"], _is_the_same_machine(record)))
 
 
 def _cut(place: Place) -> Place:
-    """Returns the one call's lanes that matter, where all trials are in it."""
-    firsts = {lane // place.lanes_per_call * place.lanes_per_call for lane in place.lanes.values()}
+    """Returns the one shard's lanes that matter, where all trials are in it."""
+    shard = place.lanes_per_call * place.devices
+    firsts = {lane // shard * shard for lane in place.lanes.values()}
     if len(firsts) > 1:
         return place
     (first,) = firsts
-    size = min(place.lanes_per_call, place.num_lanes - first)
+    size = min(shard, place.num_lanes - first)
     lanes = {number: lane - first for number, lane in place.lanes.items()}
-    return replace(place, lanes=lanes, num_lanes=size, lanes_per_call=size)
+    return replace(place, lanes=lanes, num_lanes=size, lanes_per_call=-(-size // place.devices))
 
 
 def _read_plan(record: Record) -> dict[str, int] | None:
@@ -151,7 +159,7 @@ def _read_plan(record: Record) -> dict[str, int] | None:
         return None
     if not all(type(plan.get(name)) is int and 1 <= plan[name] <= 1 << 12 for name in names):
         return None
-    return {name: plan[name] for name in names} if plan["devices"] == 1 else None
+    return {name: plan[name] for name in names} if plan["devices"] <= len(find_devices()) else None
 
 
 def _read_summary(record: Record) -> dict[str, Any]:

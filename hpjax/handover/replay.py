@@ -108,7 +108,7 @@ def _check_weights(config: Config, inputs: Inputs) -> None:
 
 
 def _create_engine(record: Record, config: Config, place: Place, program, task) -> Engine:
-    layout = Layout(place.lanes_per_call, steps_per_call())
+    layout = Layout(place.lanes_per_call, steps_per_call(), place.devices)
     hparams = {
         n: _hparams(record, config, n, started_with(record.rows[n], record.swept)) for n in place.lanes
     }

@@ -249,7 +249,7 @@ def test_lanes_out_of_step_are_streamed(program, task, layout):
 def test_augmentations_follow_the_pass(task):
     def darken(key, images):
         factor = jax.random.uniform(key, (images.shape[0], 1, 1, 1))
-        return (images * factor).astype(images.dtype)
+        return (images.astype(factor.dtype) * factor).astype(images.dtype)
 
     program = _program(darken)
     engine = Engine(program, task, TRIALS[0], 3, Layout(3))

@@ -15,6 +15,8 @@ from hpjax.lanes.group import create_program, create_task
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.train.hparams import create_hparams
 
+# Of others, who leave shapes and dtypes to JAX.
+pytestmark = pytest.mark.usefixtures("promotion_as_users_have_it")
 FILE = Path(foreign_networks.__file__)
 NAMES = [name for name, found in vars(foreign_networks).items()
          if isinstance(found, type) and issubclass(found, nnx.Module)]  # fmt: skip
