@@ -27,7 +27,8 @@ def command(tmp_path, monkeypatch):
     return to_dict(arguments.config)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.usefixtures("promotion_as_users_have_it")
+@pytest.mark.landing
 def test_the_model_is_planned_as_the_page_says(command):
     command |= {"data": DATA, "lanes": {"strategy": "fused"}}
     plan = plan_sweep(parse_config(command))

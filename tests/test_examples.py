@@ -35,8 +35,9 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*TINY}
 
 
+@pytest.mark.usefixtures("promotion_as_users_have_it")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name == "tokens" else ()) for name in TINY]
+    "name", [pytest.param(name, marks=pytest.mark.landing if name == "tokens" else ()) for name in TINY]
 )
 def test_an_example_sweeps_and_draws(name, tmp_path):
     result = run_sweep(_tiny(name), tmp_path)

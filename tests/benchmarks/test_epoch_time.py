@@ -25,7 +25,7 @@ def ours(tmp_path_factory):
     return run_epoch_time(tmp_path_factory.mktemp("ours"), ["fused", "sequential"])
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_hpjax_trains_the_same_trials_in_every_layout(ours):
     assert ours["losses"]["hpjax_systems"] == ["fused", "sequential"]
     # Two steps from the same weights; sums are taken in another order.
@@ -35,7 +35,7 @@ def test_hpjax_trains_the_same_trials_in_every_layout(ours):
     assert first != second
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_every_repeat_of_every_system_is_kept(ours):
     assert [len(ours["systems"][name]["seconds"]) for name in ("fused", "sequential")] == [2, 2]
     assert set(ours["ratios"]) == {"fused / sequential", "sequential / fused"}
@@ -43,7 +43,7 @@ def test_every_repeat_of_every_system_is_kept(ours):
     assert ours["ceilings"]["flops"] > 0 and ours["ceilings"]["bytes_per_second"] > 0
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_says_where_and_with_what(ours):
     assert ours["benchmark"] == "epoch_time"
     assert ours["argv"][0] == "epoch_time.py"
@@ -61,7 +61,7 @@ def test_peers_train_too(tmp_path):
         assert len(result["systems"][name]["first_losses"]) == 2
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_system_that_fails_is_reported_with_the_reason(tmp_path):
     # No network is left of 20 pixels.
     result = run_epoch_time(tmp_path, ["fused"], "--image_size=20")

@@ -52,7 +52,7 @@ def test_every_program_that_is_compiled_for_a_gpu_can_be_traced(name):
     assert lowered.as_text().startswith("module")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_step_kernels_have_the_time_of_a_step(tmp_path):
     out, text = tmp_path / "result.json", tmp_path / "program.gz"
     run_script("step_kernels.py", *SHAPE, "--lanes=2", "--steps=2", f"--out={out}", f"--text={text}")
@@ -62,7 +62,7 @@ def test_step_kernels_have_the_time_of_a_step(tmp_path):
     assert gzip.decompress(text.read_bytes()).startswith(b"HloModule")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_conv_lowerings_names_the_chosen_one(tmp_path):
     out = tmp_path / "result.json"
     shape = ["--image_size=36", "--batch_size=2", "--lanes=2", "--layers=conv2", "--ops=forward"]

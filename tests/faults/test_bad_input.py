@@ -63,7 +63,7 @@ OTHERS = st.sampled_from(
 )  # fmt: skip
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_any_command_line(base, request, counted):
     def check(flags):
         counted["bad inputs refused"] += _run_or_refuse([f"--config={base}", *flags, "--plan"]) == 2
@@ -161,7 +161,7 @@ def _plant_file(path: Path, kind: str) -> None:
         path.write_bytes(CONTENTS[kind])
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_any_folder_tree(base, request, counted):
     def check(drawn):
         tree, nested, packed, on_bad = drawn

@@ -116,7 +116,7 @@ def test_one_lane_a_call_goes_on_with_fewer_in_memory(tmp_path, monkeypatch, cap
     assert "out of memory with 4 lanes, one at a time: going on with 2" in caplog.text
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_population_is_kept_whole_and_advanced_by_smaller_calls(tmp_path, exhaust):
     pbt = {"every_epochs": 1, "fraction": 0.5, "perturb": 1.2}
     sweep = {"space": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, "sampler": "random"}
@@ -154,7 +154,7 @@ def test_no_memory_before_the_first_lane_is_one_line(tmp_path, monkeypatch, wher
     assert run_sweep(config, tmp_path / "sweep").best
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_continuous_lanes_hold_on_to_nothing(tmp_path, request, monkeypatch, counted):
     """Host memory, open files and arrays at the end are those after a warm-up."""
     seconds = request.config.getoption("--soak", 15.0)

@@ -33,9 +33,9 @@ def _end(process):
     ("redirect", "status"),
     [
         ("2>&1 | true", 141),
-        pytest.param("2>&1 | head -n 1 > /dev/null", 141, marks=pytest.mark.exhaustive),
-        pytest.param("| true", 141, marks=pytest.mark.exhaustive),
-        pytest.param("2> /dev/full", 0, marks=pytest.mark.exhaustive),
+        pytest.param("2>&1 | head -n 1 > /dev/null", 141, marks=pytest.mark.landing),
+        pytest.param("| true", 141, marks=pytest.mark.landing),
+        pytest.param("2> /dev/full", 0, marks=pytest.mark.landing),
         ("> /dev/full 2>&1", 2),
         (">&- 2>&- <&-", 0),
     ],
@@ -72,7 +72,7 @@ FEW = [("SIGTERM", ["--plan"]), ("SIGINT", [])]
 
 @pytest.mark.parametrize(
     ("name", "plan"),
-    [case if case in FEW else pytest.param(*case, marks=pytest.mark.exhaustive) for case in EVERY],
+    [case if case in FEW else pytest.param(*case, marks=pytest.mark.landing) for case in EVERY],
 )
 def test_a_signal_while_layouts_are_measured_ends_at_once(name, plan, tmp_path):
     command = write_sweep(tmp_path, at_call=WHERE_MEASURED.format(name=name).strip())

@@ -138,7 +138,7 @@ def test_lost_permission_and_a_second_writer(searches, uninterrupted_search, tmp
 
 @pytest.mark.parametrize(
     "change",
-    ["replaced", *(pytest.param(change, marks=pytest.mark.exhaustive) for change in ("removed", "moved"))],
+    ["replaced", *(pytest.param(change, marks=pytest.mark.landing) for change in ("removed", "moved"))],
 )
 def test_a_workdir_that_goes_away_is_not_written_any_more(searches, tmp_path, rng, change):
     workdir = tmp_path / "sweep"

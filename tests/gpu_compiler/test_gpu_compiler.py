@@ -57,7 +57,7 @@ def test_convolutions_multiply_what_they_need(compile_elsewhere, case):
     check(case, compile_elsewhere(compile_conv, case))
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 @settings(SOME, max_examples=150)
 @given(case=cases())
 def test_more_convolutions_multiply_what_they_need(compile_elsewhere, case):
@@ -114,7 +114,7 @@ def test_gpus_of_a_mesh_exchange_nothing(compile_elsewhere):
     assert not [name for name in exchanges if name in text]
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_lanes_of_a_large_network_cost_no_more_than_one(compile_elsewhere):
     together, alone = (
         compile_elsewhere(compile_workload, "resnet18", 150, 32, lanes, "bfloat16") for lanes in (8, 1)

@@ -117,7 +117,7 @@ def test_pytorch_loads_the_weights_strictly_and_computes_the_same(exported, logi
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param("resnet18", {}, marks=pytest.mark.exhaustive),
+        pytest.param("resnet18", {}, marks=pytest.mark.landing),
         ("custom_cnn", {"kernel_widths": (3, 4, 6), "padding": "same"}),
         (
             "custom_cnn",
@@ -261,7 +261,7 @@ def test_names_of_others_mean_nothing_in_the_card(exported):
     assert r"\<script\>alert\(1\)\<\/script\>" in card
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[2] / "docs" / "trained.md").read_text("utf-8")
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,7 @@ def test_what_differs_is_said_and_is_the_exit_status(own, capsys, monkeypatch):
     assert out.splitlines()[-1].startswith("differs in 1 of 8 numbers: test_loss of trial 1 in epoch 2 was ")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_member_of_a_population_is_trained_with_its_ancestors(population, capsys, monkeypatch):
     copied = [copy for copy in load_copies(population) if copy.epoch < 3]
     trial, file = copied[-1].trial, linear_network.__file__
@@ -90,7 +90,7 @@ def test_ancestors():
     assert list_ancestors(3, 4, copies) == {3: 4}
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 @pytest.mark.parametrize(
     ("sweep", "lanes"),
     [

@@ -66,7 +66,7 @@ def _assert_same(ours, theirs, rtol=1e-4, lanes=(0, 1, 2, 3)):
 
 FOUR, TURNS = Layout(2, devices=4), Layout(1, devices=2, threads=2)  # three calls, the last filled up
 MORE = [
-    pytest.param(layout, marks=pytest.mark.exhaustive)
+    pytest.param(layout, marks=pytest.mark.landing)
     for layout in (
         Layout(1, devices=8),  # more devices than trials
         Layout(3, devices=2),
@@ -76,7 +76,7 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.landing)])
 @pytest.mark.parametrize("layout", [FOUR, TURNS, *MORE], ids=str)
 def test_they_give_what_one_gives(program, task, layout, streamed):
     alone = _start(program, task, ALONE)

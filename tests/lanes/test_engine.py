@@ -102,7 +102,7 @@ def test_twice_gives_the_same_bits(program, task):
         Layout(2),
         Layout(1, threads=3),
         Layout(4, steps_per_call=2),
-        *(pytest.param(layout, marks=pytest.mark.exhaustive) for layout in (Layout(1), Layout(3))),
+        *(pytest.param(layout, marks=pytest.mark.landing) for layout in (Layout(1), Layout(3))),
     ],
 )
 def test_layouts_agree(program, task, layout):
@@ -126,9 +126,7 @@ def test_dropping_the_remainder(program):
     assert task.steps_per_epoch == 2
 
 
-@pytest.mark.parametrize(
-    "layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.landing)])
 def test_streamed_images_give_the_same(program, task, layout):
     _, resident = _train(program, task, TRIALS)
     _, streamed = _train(program, dataclasses.replace(task, streamed=True), TRIALS, layout)
@@ -211,7 +209,7 @@ def test_best_weights_stay_when_scores_fall(program, task):
     "layout",
     [
         Layout(2, threads=2),
-        *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (Layout(4), Layout(3, steps_per_call=2))),
+        *(pytest.param(x, marks=pytest.mark.landing) for x in (Layout(4), Layout(3, steps_per_call=2))),
     ],
 )
 def test_lanes_out_of_step_equal_the_trials_alone(program, task, layout):
@@ -231,9 +229,7 @@ def test_lanes_out_of_step_equal_the_trials_alone(program, task, layout):
         np.testing.assert_allclose(_loss(together, lane)[1], _loss(expected, 0)[1], rtol=5e-3)
 
 
-@pytest.mark.parametrize(
-    "layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("layout", [Layout(2, threads=2), pytest.param(Layout(4), marks=pytest.mark.landing)])
 def test_lanes_out_of_step_are_streamed(program, task, layout):
     passes = [Shuffle(5, 0), Shuffle(5, 3), None, Shuffle(6, 0)]
     losses = []
@@ -245,7 +241,7 @@ def test_lanes_out_of_step_are_streamed(program, task, layout):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_augmentations_follow_the_pass(task):
     def darken(key, images):
         factor = jax.random.uniform(key, (images.shape[0], 1, 1, 1))

@@ -92,7 +92,7 @@ def _assert_equal(sums, expected, lane, rtol=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("precision", "rtol"), [("float32", 1e-5), pytest.param("bfloat16", 1e-2, marks=pytest.mark.exhaustive)]
+    ("precision", "rtol"), [("float32", 1e-5), pytest.param("bfloat16", 1e-2, marks=pytest.mark.landing)]
 )
 def test_equals_the_engines_own_figures(precision, rtol):
     config = _config(precision=precision)
@@ -106,7 +106,7 @@ def test_equals_the_engines_own_figures(precision, rtol):
         assert sums.count == expected.count[lane] == 36
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_users_model_is_compiled_once_for_five_trials_and_keeps_its_streams(own_model):
     config = _config(own_model)
     dataset = load_dataset(config.data, 0)

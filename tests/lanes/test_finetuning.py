@@ -88,7 +88,7 @@ def test_lanes_with_numbers_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "config", [{"space": NUMBERS, **FROZEN}, pytest.param({"freeze": "head"}, marks=pytest.mark.exhaustive)]
+    "config", [{"space": NUMBERS, **FROZEN}, pytest.param({"freeze": "head"}, marks=pytest.mark.landing)]
 )
 def test_frozen_modules_stay_as_they_begin_to_the_bit(config):
     engine, _ = _train(LANES if "space" in config else [{}] * 3, **config)

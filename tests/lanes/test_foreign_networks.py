@@ -30,7 +30,7 @@ WILD = create_hparams(learning_rate=1e30, seed=3)
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "Residual" else pytest.param(name, marks=pytest.mark.exhaustive) for name in NAMES],
+    [name if name == "Residual" else pytest.param(name, marks=pytest.mark.landing) for name in NAMES],
 )
 def test_a_lane_equals_the_trial_alone(name):
     config = parse_config({"model": {"name": f"{FILE}:{name}"}, "train": {"batch_size": 16}})

@@ -98,7 +98,7 @@ def _check(rule):
     check_optimizer(rule, nnx.state(model, nnx.Param), create_hparams())
 
 
-@pytest.mark.parametrize("kind", ["plain", pytest.param("lanes' own", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kind", ["plain", pytest.param("lanes' own", marks=pytest.mark.landing)])
 def test_it_has_the_schedule_the_clipped_gradients_and_the_heads_rate(load, kind):
     numbers = {"head_factor": 3.0} | ({"warmup_fraction": 0.5} if kind != "plain" else {})
     static = {} if kind != "plain" else {"warmup_fraction": 0.5}

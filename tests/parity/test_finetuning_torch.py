@@ -124,7 +124,7 @@ VARIANTS = ("head", "frozen", "kernels")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n in VARIANTS else n for n in CASES]
+    "name", [pytest.param(n, marks=pytest.mark.landing) if n in VARIANTS else n for n in CASES]
 )
 def test_twenty_steps(name):
     rule, frozen, numbers, freeze, make = CASES[name]
@@ -136,7 +136,7 @@ def test_twenty_steps(name):
     _assert_equal(state.params, state.batch_stats, net)
 
 
-@pytest.mark.parametrize("frozen", [(), pytest.param(("norm",), marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("frozen", [(), pytest.param(("norm",), marks=pytest.mark.landing)])
 def test_the_average_is_that_of_an_averaged_model(frozen):
     """Weights and running statistics alike (`use_buffers`), and it is what is evaluated."""
     model = tuned_network.Net(num_classes=3, rngs=nnx.Rngs(0))

@@ -193,7 +193,7 @@ def test_gradients_and_running_statistics(name):
     compare_statistics(our_grads, theirs, rtol=1e-5)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 @pytest.mark.parametrize("name", ["custom_cnn", "resnet18"])
 def test_twenty_adam_steps_in_float64(name):
     # In float64, since a ResNet's training amplifies float32's rounding until two correct programs disagree.
@@ -205,7 +205,7 @@ def test_twenty_adam_steps_in_float64(name):
     compare_statistics(trained, theirs, rtol=1e-9)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_twenty_adam_steps_in_float32():
     trained, theirs, losses = train_both("custom_cnn", np.float32)
     # Rounding, divided by Adam's small second moments; measured 1e-6 and 0.02 of a learning rate.

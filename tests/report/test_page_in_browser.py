@@ -218,8 +218,8 @@ def test_figures_take_the_colours_of_the_scheme(opened):
 VIEWS = [
     ("phone", True),
     ("desktop", False),
-    pytest.param("phone", False, marks=pytest.mark.exhaustive),
-    pytest.param("desktop", True, marks=pytest.mark.exhaustive),
+    pytest.param("phone", False, marks=pytest.mark.landing),
+    pytest.param("desktop", True, marks=pytest.mark.landing),
 ]
 
 
@@ -297,7 +297,7 @@ def test_a_population_is_drawn(browser, tmp_path):
     assert _is_quiet(browser)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_thousand_trials_are_readable(browser, tmp_path):
     browser.open(write_page(record_search(tmp_path, trials=1000, epochs=30, pruned=0.2)))
     assert browser.evaluate("document.getElementById('shown').textContent") == "1,000 trials"
@@ -305,7 +305,7 @@ def test_a_thousand_trials_are_readable(browser, tmp_path):
     assert _is_quiet(browser)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_twenty_thousand_trials_open(browser, tmp_path):
     browser.open(write_page(record_search(tmp_path, trials=20_000, epochs=10)), 390, 844)
     text = browser.evaluate("document.body.textContent")

@@ -30,7 +30,7 @@ def lines(monkeypatch, capfd):
     return run
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_epochs_that_were_pruned_are_not_waited_for(lines, tmp_path):
     pruner = {"pruner": "threshold", "pruner_options": {"lower": 2.0}}  # ends every trial after one epoch
     shown = lines({"space": {"weight_decay": (0.0, 0.1, 0.2)}, **pruner}, tmp_path)

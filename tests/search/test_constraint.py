@@ -72,7 +72,7 @@ def _ask(config, space, path, mark=None, cut=None):
 
 
 @pytest.mark.parametrize(
-    "sampler", ["random", "qmc", "tpe", "cmaes", pytest.param("gp", marks=pytest.mark.exhaustive)]
+    "sampler", ["random", "qmc", "tpe", "cmaes", pytest.param("gp", marks=pytest.mark.landing)]
 )
 def test_a_sampler_draws_until_a_setting_is_allowed(constrained, tmp_path, sampler):
     config, space = constrained("half", sampler=sampler, trials=14)

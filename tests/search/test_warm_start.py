@@ -118,7 +118,7 @@ def test_the_sampler_knows_what_ended_inside_of_the_space(sources, tmp_path, cap
     assert ours[INSIDE].intermediate_values == {2: -2.5}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", pytest.param("gp", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", pytest.param("gp", marks=pytest.mark.landing)])
 def test_a_study_goes_on_without_the_other_one(sources, tmp_path, sampler):
     source = shutil.copy(sources / "theirs.journal", tmp_path / "theirs")
     _, study = _open(tmp_path / "journal", source, sampler=sampler, seeds=2)

@@ -18,7 +18,7 @@ from hpjax.lanes.group import create_program, create_task, trial_hparams
 from hpjax.lanes.shuffle import Shuffle
 from hpjax.sweep import run_sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.slow, pytest.mark.landing]
 
 TRIALS, LANES = 64, 8
 

@@ -63,7 +63,7 @@ def _assert_same(ours, theirs):
         np.testing.assert_allclose(losses, theirs[key], rtol=1e-5 if key[1] == 1 else 2e-3, err_msg=key)
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.landing)])
 def test_any_number_of_devices(run, alone, tmp_path, devices):
     """Five lanes: no number of devices divides them."""
     _assert_same(run(tmp_path / "w", devices), alone)
@@ -71,13 +71,13 @@ def test_any_number_of_devices(run, alone, tmp_path, devices):
     assert [layout["devices"] for layout in layouts] == [devices]
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_streamed_batches_and_lanes_that_take_the_next_trial(run, alone, tmp_path):
     flags = ("--config.data.residency=stream", "--config.lanes.count=2", "--config.lanes.devices=2")
     _assert_same(run(tmp_path / "w", 3, *flags), alone)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_copies_among_devices(run, tmp_path):
     one, two = (run(tmp_path / str(devices), devices, *PBT) for devices in (1, 2))
     _assert_same(two, one)
@@ -86,7 +86,7 @@ def test_copies_among_devices(run, tmp_path):
 
 
 @pytest.mark.landing
-@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 4, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 4, marks=pytest.mark.landing)])
 def test_it_goes_on_with_another_number_of_devices(start, run, alone, tmp_path, before, after):
     workdir = tmp_path / "w"
     process = start(workdir, before)

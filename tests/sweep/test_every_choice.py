@@ -292,7 +292,7 @@ def surroundings(tmp_path, monkeypatch):
                 Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{i}.png")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("taken", "changes"), SWEEPS, ids=["=".join(taken[0]) for taken, _ in SWEEPS])
 def test_choices_run(taken, changes, tmp_path):

@@ -13,7 +13,7 @@ from hpjax.config import parse_config
 from hpjax.data.dataset import load_dataset
 from hpjax.sweep import Interrupted, run_sweep
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = pytest.mark.landing
 SEARCHES = {
     "grid": {"space": {"head_factor": (0.1, 10.0), "ema_decay": (0.0, 0.8)}},
     "population": {

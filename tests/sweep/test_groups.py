@@ -68,15 +68,17 @@ def test_seeds_enqueued_settings_and_conditions_make_no_more_groups(config, tmp_
     assert [trial.seed_index for trial in result.trials] == [0, 1] * 6
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_final_seeds_enter_the_winners_group_once_more(config, tmp_path):
-    grid = config(space={"learning_rate": (1e-3, 1e-2), "batch_size": (8, 20)}, final_seeds=2)
+    # Seeds that share a call, as lanes on several devices do, take batches of their own: another program.
+    lanes = {"strategy": "sequential", "count": 4, "devices": 1}
+    grid = config(space={"learning_rate": (1e-3, 1e-2), "batch_size": (8, 20)}, final_seeds=2, lanes=lanes)
     result = run_sweep(grid, tmp_path / "wd")
     assert [group["trials"] for group in _plan(tmp_path / "wd")] == [2, 2, 2]
     assert result.summary["traces"] == 2 and result.summary["groups"] == 3
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_interrupted_in_the_middle_each_group_is_still_entered_once(config, tmp_path, monkeypatch):
     space = {"learning_rate": RATES[:6], "batch_size": SIZES[:3]}
     whole = run_sweep(config(space=space, epochs=2), tmp_path / "whole")

@@ -136,7 +136,7 @@ def test_what_cant_be_judged_doesnt_cost_the_sweep_its_end(tmp_path, monkeypatch
     assert "predictions" not in result.summary["data"]
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_without_weights_nothing_is_judged(tmp_path, caplog):
     result = run_sweep(_config(checkpoint={"keep": 0}), tmp_path / "sweep")
     assert result.summary["finished"] and not (tmp_path / "sweep" / "winner.json").exists()

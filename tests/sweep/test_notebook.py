@@ -74,7 +74,7 @@ def test_html_says_what_the_terminal_says(result):
     assert "<script>" not in describe_in_html("<script>", ["<script>"], result.diagnosis)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_the_notebook_runs(tmp_path, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))

@@ -42,7 +42,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path):
         run_sweep(_config(tmp_path, {"weight_decay_on": ("all", "kernels")}), tmp_path / "sweep")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_lanes_are_trials_alone_and_its_content_counts(tmp_path):
     (tmp_path / "own.py").write_text(CODE)
     with pytest.raises(ConfigError, match="eps.*own.py:slow doesn't read it"):

@@ -101,7 +101,7 @@ def test_a_lane_equals_the_trial_alone_whose_options_are_fixed(swept, tmp_path):
         np.testing.assert_allclose(_losses(swept, 4 + trial), _losses(alone, trial), rtol=2e-5)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_sweep_that_was_stopped_gives_the_same_bits(swept, tmp_path):
     result = run_sweep(_config(), tmp_path / "sweep")
     assert [_strip(row) for row in result.epochs] == [_strip(row) for row in swept.epochs]
@@ -141,7 +141,7 @@ def test_a_loaded_trial_predicts_what_was_recorded(swept):
         assert isinstance(model, optional_network.Net) or type(model).__name__ == "Net"
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_search_tests_its_winner_with_its_own_numbers(tmp_path):
     space = {
         "model.temperature": {"low": 0.5, "high": 3},
@@ -157,7 +157,7 @@ def test_a_search_tests_its_winner_with_its_own_numbers(tmp_path):
     assert float(losses.mean()) == pytest.approx(result.best.final_test_loss, rel=1e-5)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_population_moves_dynamic_ones_and_refuses_static_ones(tmp_path):
     space = {"model.temperature": {"low": 0.5, "high": 8.0}}
     pbt = {"every_epochs": 1, "fraction": 0.5}

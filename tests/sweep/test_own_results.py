@@ -62,7 +62,7 @@ def alone(tmp_path_factory):
     return _losses(_run(tmp_path_factory.mktemp("alone") / "w", {"learning_rate": RATES}))
 
 
-@pytest.mark.parametrize("lanes", [2, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (3, 5))])
+@pytest.mark.parametrize("lanes", [2, *(pytest.param(n, marks=pytest.mark.landing) for n in (3, 5))])
 def test_any_number_of_lanes(alone, tmp_path, lanes):
     _assert_same(_losses(_run(tmp_path / "w", {"learning_rate": RATES}, lanes)), alone)
 
@@ -73,7 +73,7 @@ def test_any_number_of_lanes(alone, tmp_path, lanes):
     [
         Layout(4, steps_per_call=3),
         *(
-            pytest.param(layout, marks=pytest.mark.exhaustive)
+            pytest.param(layout, marks=pytest.mark.landing)
             for layout in (Layout(1), Layout(2), Layout(1, threads=2), Layout(2, threads=2))
         ),
     ],
@@ -83,7 +83,7 @@ def test_any_layout(alone, tmp_path, monkeypatch, layout):
     _assert_same(_losses(result), alone)
 
 
-@pytest.mark.parametrize("place", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 3))])
+@pytest.mark.parametrize("place", [0, *(pytest.param(n, marks=pytest.mark.landing) for n in (1, 3))])
 def test_a_neighbour_that_diverges_and_frees_its_lane_early(alone, tmp_path, place):
     rates = (*RATES[:place], DIVERGES, *RATES[place:])
     result = _run(tmp_path / "w", {"learning_rate": rates}, 2)
@@ -91,7 +91,7 @@ def test_a_neighbour_that_diverges_and_frees_its_lane_early(alone, tmp_path, pla
     _assert_same(_losses(result), alone)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_neighbours_that_are_pruned(tmp_path):
     """Halving ends trials early; their lanes are refilled, and lanes are out of step from then on."""
     data = {"name": "digits", "image_size": 12, "max_train_examples": 50, "max_test_examples": 30}
@@ -104,8 +104,8 @@ def test_neighbours_that_are_pruned(tmp_path):
     _assert_same(_losses(pruned), _losses(whole), only_shared=True)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("sampler", ["random", pytest.param("qmc", marks=pytest.mark.exhaustive)])
+@pytest.mark.landing
+@pytest.mark.parametrize("sampler", ["random", pytest.param("qmc", marks=pytest.mark.landing)])
 def test_searches_that_ask_the_same(tmp_path, sampler):
     space = {"learning_rate": {"low": 1e-4, "high": 3e-3, "log": True}}
     sweep = {"sampler": sampler, "trials": 5}
@@ -113,7 +113,7 @@ def test_searches_that_ask_the_same(tmp_path, sampler):
     _assert_same(many, few)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_seeds_in_lanes_beside_each_other(tmp_path):
     """Lanes of other seeds take other batches; alone, each seed is the seed of a sweep of its own."""
     together = _losses(_run(tmp_path / "w", {"learning_rate": RATES[1:3]}, 4, sweep={"seeds": 2}))
@@ -122,7 +122,7 @@ def test_seeds_in_lanes_beside_each_other(tmp_path):
         _assert_same(own, together, only_shared=True)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_a_shared_stream_depends_on_when_a_lane_was_had(alone, tmp_path):
     """That is what it is documented to do; it is no default."""
     result = _run(tmp_path / "w", {"learning_rate": RATES}, 2, lanes={"data_order": "shared"})

@@ -65,11 +65,11 @@ def swept(tmp_path_factory):
     return sweep
 
 
-VARIANTS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("own loss", "binary")]
+VARIANTS = [pytest.param(name, marks=pytest.mark.landing) for name in ("own loss", "binary")]
 
 
 @pytest.mark.parametrize(
-    "name", [*VARIANTS, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("mse", "tokens"))]
+    "name", [*VARIANTS, *(pytest.param(name, marks=pytest.mark.landing) for name in ("mse", "tokens"))]
 )
 def test_a_lane_equals_the_trial_alone_and_one_trace_does_for_all(name, swept, tmp_path):
     together = swept(name)

@@ -206,7 +206,7 @@ def test_settings_that_a_condition_excludes_are_not_checked():
     check_groups(_config(sweep={"space": space}), _load)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_weights_that_do_not_fit_a_later_model_are_refused(tmp_path):
     from safetensors.numpy import save_file
 

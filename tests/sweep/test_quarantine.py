@@ -121,7 +121,7 @@ def test_trackers_go_on_after_a_trial_without_an_epoch(tmp_path, caplog):
     ("sampler", "pruner"),
     [
         ("tpe", "successive_halving"),
-        pytest.param("random", "hyperband", marks=pytest.mark.exhaustive),
+        pytest.param("random", "hyperband", marks=pytest.mark.landing),
     ],
 )
 def test_a_search_goes_on_when_its_first_trial_diverges(sampler, pruner, tmp_path):

@@ -91,7 +91,7 @@ def test_the_test_set_is_read_once_for_each_seed_of_the_winner(searched):
     assert sum('"kind": "test"' in event for event in events) == len(tested)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_killed_among_the_final_seeds_it_ends_with_the_same_tables(searched):
     config, result, folder = searched
     assert (folder / "killed").exists()

@@ -67,7 +67,7 @@ def test_tables_are_complete(finished):
     assert summary["finished"] and summary["trials"] == {"total": 4, "complete": 4}
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 @pytest.mark.parametrize(
     "changed",
     [
@@ -231,7 +231,7 @@ def test_twice_gives_the_same_bits(finished, tmp_path):
         assert (a.train_loss, a.test_loss, a.test_accuracy) == (b.train_loss, b.test_loss, b.test_accuracy)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_sequential_agrees_with_fused(finished, tmp_path):
     config, result = finished
     space = {"space": dict(config.sweep.space)}
@@ -242,7 +242,7 @@ def test_sequential_agrees_with_fused(finished, tmp_path):
 
 @pytest.mark.parametrize(
     "rates",
-    [(1e30, 1e-3), *(pytest.param(r, marks=pytest.mark.exhaustive) for r in ((1e-3, 1e30), (1e30, 2e30)))],
+    [(1e30, 1e-3), *(pytest.param(r, marks=pytest.mark.landing) for r in ((1e-3, 1e30), (1e30, 2e30)))],
 )
 def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
     result = run_sweep(_config(sweep={"space": {"learning_rate": rates}}), tmp_path / "wild")
@@ -251,7 +251,7 @@ def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
 
 
 @pytest.mark.landing
-@pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.landing)])
 def test_a_batch_larger_than_the_data_is_all_of_it(remainder, tmp_path, caplog):
     """A short batch, said; and the same results as with a batch of that very size."""
     config = _config(data={"remainder": remainder}, sweep={"space": {"batch_size": (60, 100, 61)}})

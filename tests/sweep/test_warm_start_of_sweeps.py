@@ -21,7 +21,7 @@ def _run(net, workdir, **sweep):
     return run_sweep(parse_config({**sections, "train": train, "lanes": lanes, "sweep": given}), workdir)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.landing
 def test_another_sweeps_trials_are_none_of_its_own(net, tmp_path):
     first = _run(net, tmp_path / "first", sampler="random")
     source = str(tmp_path / "first")

@@ -149,7 +149,7 @@ def test_schedule(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
-@pytest.mark.parametrize("total", [25, pytest.param(1, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("total", [25, pytest.param(1, marks=pytest.mark.landing)])
 def test_a_lanes_own_warmup_is_that_of_the_rule(schedule, total):
     steps, fractions = jnp.arange(27), (0.0, 0.04, 0.1, 0.3, 0.9999999)
     own = OptimizerRule("sgd", "coupled", schedule, total_steps=total)

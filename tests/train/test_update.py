@@ -80,7 +80,7 @@ def test_three_steps_equal_the_whole_tree_to_the_bit(name):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-COUPLED = [pytest.param(name, "coupled", marks=pytest.mark.exhaustive) for name in ("adam", "lion")]
+COUPLED = [pytest.param(name, "coupled", marks=pytest.mark.landing) for name in ("adam", "lion")]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("adam", "decoupled"), *COUPLED])
