@@ -21,10 +21,10 @@ def running_cluster(nodes: int = 3) -> Iterator:
 
 
 def list_workers() -> list[psutil.Process]:
-    """Returns the workers' processes: the cluster's nodes are children of this one."""
+    """Returns the workers' processes that live: the cluster's nodes are children of this one."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith("ray::Actor"):
+            if process.name().startswith("ray::Actor") and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -92,7 +92,7 @@ def _draw_photos(folder):
 SMALL = ("--config.data.image_size=64", "--config.train.epochs=2", "--config.lanes.count=3")
 
 
-@pytest.mark.landing
+@pytest.mark.exhaustive
 def test_the_tutorial_runs(tmp_path):
     """As it is written, but with few small images, for two epochs."""
     _draw_photos(tmp_path / "photos")

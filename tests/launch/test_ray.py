@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tiny_network
 from ray_cluster import list_workers, running_cluster
@@ -122,6 +123,7 @@ def test_a_worker_that_dies_or_is_frozen(start, alone, tmp_path, number):
     _assert_same(ours, alone)
     summary = json.loads((workdir / "summary.json").read_text())
     assert [layout["lanes"] for layout in summary["layouts"]] == [4]
+    psutil.wait_procs(list_workers(), timeout=60)
     assert not list_workers()  # they end with the sweep
 
 
