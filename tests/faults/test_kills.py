@@ -14,6 +14,14 @@ OTHER_SWEEPS = ("grid_sweep.py", "population_sweep.py")
 pytestmark = pytest.mark.slow
 
 
+def test_killed_once(searches, uninterrupted_search, rng):
+    workdir = searches.folder / "killed_once"
+    assert _kill_at(POINTS[0], searches, workdir, rng)
+    searches.finish(workdir)
+    assert_same_sweep(workdir, uninterrupted_search)
+
+
+@pytest.mark.landing
 def test_killed_at_any_moment(searches, uninterrupted_search, request, rng, counted):
     kills = request.config.getoption("--kills", KILLS)
     others = len(OTHER_SWEEPS) * (kills // 4) if kills > FEW else 0

@@ -63,6 +63,7 @@ def exhaust(monkeypatch):
     return start
 
 
+@pytest.mark.landing
 def test_out_of_memory_goes_on_with_fewer_lanes_a_call(tmp_path, exhaust, caplog):
     config = parse_config({**SMALL, "sweep": RATES})
     calm = run_sweep(config, tmp_path / "calm")

@@ -176,14 +176,9 @@ def _stop_at(count):
     return stop
 
 
-@pytest.mark.parametrize(
-    ("workers", "after"),
-    [
-        pytest.param(workers, after, marks=() if (workers, after) == (2, 4) else pytest.mark.landing)
-        for workers in (1, 2, 3)
-        for after in (2, 4, 7)
-    ],
-)
+@pytest.mark.landing
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("after", [2, 4, 7])
 def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Upkeep, "boundary", _stop_at(after))
@@ -196,7 +191,8 @@ def test_it_goes_on_from_all_of_them(after, workers, alone, tmp_path):
     assert [plan["static"]["batch_size"] for plan in plans] == list(SIZES)
 
 
-@pytest.mark.parametrize("seen", [True, pytest.param(False, marks=pytest.mark.landing)])
+@pytest.mark.landing
+@pytest.mark.parametrize("seen", [True, False])
 def test_workers_write_their_lanes_where_they_see_the_workdir(seen, alone, tmp_path, monkeypatch):
     if not seen:
         monkeypatch.setattr(Worker, "can_write", lambda worker, folder: False)
