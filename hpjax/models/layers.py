@@ -11,12 +11,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from hpjax.errors import ModelError
-from hpjax.ops.batch_norm import Moments, batch_norm, normalize
+from hpjax.ops import target
+from hpjax.ops.batch_norm import Moments, batch_norm, fold, normalize
+from hpjax.ops.bias import add_bias
 from hpjax.ops.conv import conv
 from hpjax.ops.norm_pool import UNPADDED, batch_norm_max_pool, normalize_max_pool
 from hpjax.ops.pool import Pair
+from hpjax.ops.relu import relu as rectified
 from hpjax.ops.sums import accumulation_dtype
 
+NHWC = ("NHWC", "HWIO", "NHWC")
 Padding = int | str | tuple[tuple[int, int], ...]
 
 
@@ -107,6 +111,7 @@ class BatchNorm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
         self.use_running_average = False
+        self.deterministic = False  # in evaluation; training with frozen statistics only has the one above
 
     def __call__(
         self,
@@ -152,6 +157,10 @@ class BatchNorm(nnx.Module):
         self._move(moments._replace(mean=moments.mean + offset))
         return y
 
+    def folded_into(self, kernel: Array) -> tuple[Array, Array]:
+        """Returns the kernel and the bias of a convolution that is normalised already; for evaluation."""
+        return fold(kernel, *self._running(), epsilon=self.epsilon)
+
     def _affine(self) -> tuple[Array, Array]:
         return self.scale[...], self.bias[...]
 
@@ -165,6 +174,39 @@ class BatchNorm(nnx.Module):
 
     def _moved(self, old: Array, new: Array) -> Array:
         return ((1 - self.momentum) * old + self.momentum * new).astype(old.dtype)
+
+
+def conv_norm(
+    layer: nnx.Conv,
+    norm: BatchNorm,
+    x: Float[Array, "batch height width channels"],
+    *,
+    mask: Float[Array, " batch"] | None = None,
+    added: Float[Array, "batch out_height out_width features"] | None = None,
+    relu: bool = False,
+) -> Float[Array, "batch out_height out_width features"]:
+    """Returns `norm(layer(x)) + added`, after a ReLU where asked.
+
+    In evaluation a GPU has the norm in the kernel, and no pass of its own over the activations.
+
+    Args:
+      layer: a convolution of `create_conv`, without bias, its padding a whole number.
+      norm: of its features.
+      x: images or activations.
+      mask: 1 for a real example; the others don't enter the statistics.
+      added: a shortcut; None: there is none.
+      relu: whether a ReLU follows.
+    """
+    if norm.deterministic and target.backend() != "cpu":
+        kernel, bias = norm.folded_into(layer.kernel[...].astype(x.dtype))
+        stride, pad = layer.strides, layer.padding
+        assert isinstance(stride, int) and isinstance(pad, int)
+        y = conv(x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=NHWC)
+        return add_bias(y, bias, added, relu)
+    y = norm(layer(x), mask=mask, relu=relu and added is None)
+    if added is None:
+        return y
+    return rectified(y + added) if relu else y + added
 
 
 class Dropout(nnx.Module):

@@ -4,8 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from hpjax.errors import ConfigError
-from hpjax.models.layers import BatchNorm, create_conv, create_linear, widen
-from hpjax.ops.relu import relu
+from hpjax.models.layers import BatchNorm, conv_norm, create_conv, create_linear, widen
 
 MOST_FEATURES = 8_192  # of the first stage
 
@@ -28,15 +27,14 @@ class BasicBlock(nnx.Module):
         self, x: Float[Array, "batch height width features"], *, mask: Float[Array, " batch"] | None = None
     ) -> Float[Array, "batch height2 width2 features2"]:
         """Returns the block's activations; `mask` is 1 for a real example."""
-        y = self.bn1(self.conv1(x), mask=mask, relu=True)
-        y = self.bn2(self.conv2(y), mask=mask)
-        return relu(y + self._shortcut(x, mask))
+        y = conv_norm(self.conv1, self.bn1, x, mask=mask, relu=True)
+        return conv_norm(self.conv2, self.bn2, y, mask=mask, added=self._shortcut(x, mask), relu=True)
 
     def _shortcut(self, x: Array, mask: Array | None) -> Array:
         if not self.downsample:
             return x
         conv, norm = self.downsample
-        return norm(conv(x), mask=mask)
+        return conv_norm(conv, norm, x, mask=mask)
 
 
 class ResNet18(nnx.Module):

@@ -62,6 +62,25 @@ def normalize(
     return (jnp.maximum(y, 0) if relu else y).astype(x.dtype)
 
 
+def fold(
+    kernel: Float[Array, "height width channels features"],
+    mean: Float[Array, " features"],
+    variance: Float[Array, " features"],
+    scale: Float[Array, " features"],
+    bias: Float[Array, " features"],
+    *,
+    epsilon: float = 1e-5,
+) -> tuple[Float[Array, "height width channels features"], Float[Array, " features"]]:
+    """Returns a kernel and a bias that give what `normalize` makes of the convolution with `kernel`.
+
+    Both in the dtype of `kernel`, rounded once; the other operands are those of `normalize`.
+    """
+    wide = accumulation_dtype(kernel.dtype)
+    factor = _factor(variance, scale, epsilon)
+    folded = kernel.astype(wide) * along_features(factor, kernel.ndim)
+    return folded.astype(kernel.dtype), (bias.astype(wide) - mean * factor).astype(kernel.dtype)
+
+
 def _primal(x, scale, bias, mask, epsilon: float, relu: bool) -> tuple[Array, Moments]:
     moments = batch_moments(x, mask)
     return normalize(x, moments.mean, moments.variance, scale, bias, epsilon=epsilon, relu=relu), moments

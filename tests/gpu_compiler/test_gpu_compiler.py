@@ -95,6 +95,13 @@ def test_a_small_networks_step(compile_elsewhere):
     assert sum(row["calls"] for target, row in step["calls"].items() if "conv" in target) <= 1
 
 
+def test_in_evaluation_convolutions_write_their_results_normalised(compile_elsewhere):
+    found = compile_elsewhere(compile_workload, "resnet18", 64, 32, 4, "bfloat16", "evaluate")
+    fused = sum(row["calls"] for target, row in found["calls"].items() if "convBiasActivation" in target)
+    # Of 16 that cuDNN computes for all lanes at once; the others are products, and the first one is pooled.
+    assert fused >= 8
+
+
 def test_a_plan_for_a_gpu_says_what_fits(compile_elsewhere):
     images, weights = 90 * 16 * 16 * 3, (3 * 6 + 6) * 4
     rows, text = compile_elsewhere(plan_for, linear_network.__file__)

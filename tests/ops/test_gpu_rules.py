@@ -1,16 +1,19 @@
 """A GPU's rules on a CPU: they compute the same. And none of them reaches a CPU's programs."""
 
+import re
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from jax import custom_batching
 from test_conv import NHWC, TOLERANCE, cases, draw_normal, reference
 from tiny_network import Tiny
 
+from hpjax.models.resnet import BasicBlock
 from hpjax.ops import conv, kernels, lane_op, lowerings, measurement, target, tuning
 from hpjax.ops.geometry import Geometry
 from hpjax.ops.key import Key, create_key
@@ -74,6 +77,48 @@ def test_norm_and_pool_of_overlapping_windows(sizes):
         got = jax.jit(everything)(x, scale, bias)
     # Sums run in another order: float32 rounding.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), got, want)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.03)])
+def test_in_evaluation_norms_are_in_the_kernels(dtype, tolerance):
+    """A residual network gives what it gives on a CPU, in lanes too, and its statistics count."""
+    draws = np.random.default_rng(0)
+    nets = [BasicBlock(4, 6, 2, rngs=nnx.Rngs(params=k)) for k in range(2)]
+    for net in nets:
+        for norm in (net.bn1, net.bn2, net.downsample[1]):
+            norm.mean[...] = jnp.asarray(draws.normal(0, 1, 6), jnp.float32)
+            for values in (norm.var, norm.scale, norm.bias):
+                values[...] = jnp.asarray(draws.uniform(0.5, 2, 6), jnp.float32)
+        net.eval()
+    graph, lanes = nnx.split(nets[0])[0], jax.tree.map(lambda *v: jnp.stack(v), *map(nnx.state, nets))
+    lanes = jax.tree.map(lambda v: v.astype(dtype) if v.ndim > 2 else v, lanes)
+    x = jnp.asarray(draws.standard_normal((2, 3, 9, 8, 4)), dtype)
+    evaluate = jax.vmap(lambda state, x: nnx.merge(graph, state)(x))
+    want = jax.jit(evaluate)(lanes, x)
+    with target.compiling_for(GPU):
+        got = jax.jit(evaluate)(lanes, x)
+        assert not _multiplies(evaluate, ",5,4,6", lanes, x)
+    assert _multiplies(evaluate, ",5,4,6", lanes, x)
+    assert got.dtype == want.dtype == dtype
+    np.testing.assert_allclose(*(v.astype(jnp.float32) for v in (got, want)), rtol=tolerance, atol=tolerance)
+
+
+def test_frozen_statistics_in_training_are_no_evaluation():
+    net = BasicBlock(4, 4, 1, rngs=nnx.Rngs(params=0))
+    net.train()
+    net.bn1.use_running_average = net.bn2.use_running_average = True
+    x = draw_normal(0, 2, 6, 6, 4)
+    with target.compiling_for(GPU):
+        assert _multiplies(net, ",6,6,4", x)
+        net.eval()
+        assert not _multiplies(net, ",6,6,4", x)
+
+
+def _multiplies(f, activations, *operands):
+    """Returns whether activations of a shape that ends so are multiplied by something."""
+    traced = jax.make_jaxpr(lambda *operands: f(*operands))(*operands)  # anew, whatever f has become
+    shapes = re.findall(r"\[([\d,]*)\] = mul ", str(traced))
+    return any(shape.endswith(activations) for shape in shapes)
 
 
 def test_a_nan_is_not_lost_in_a_window():
