@@ -15,7 +15,8 @@ that it went on from), and compares every epoch with the record.
 
   --workdir=DIR      the sweep's folder; nothing in it is run or changed
   --trial=best       the trial's number, or the one that ranks first
-  --layout=recorded  with as many lanes in a call as there were: equal bits, on the same machine; or
+  --layout=recorded  with as many lanes in a call and devices as there were: equal bits, on the same
+                     machine; or
                      alone: faster, equal within float rounding
   --model_file=FILE  the Python file of a model of your own, as it was when the sweep began
 

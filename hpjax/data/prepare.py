@@ -122,7 +122,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     try:
         rest = _FLAGS(list(argv))[1:]
     except (flags.Error, OSError, ValueError) as error:  # of a --flagfile; --nodownload=VALUE
-        raise DataError(" ".join(str(error).split())) from None
+        raise DataError(" ".join(str(error).removeprefix("ERROR:: ").split())) from None
     if rest:
         raise DataError(f"argument {rest[0]!r} is not understood: expected flags only, see --help")
     return _FLAGS

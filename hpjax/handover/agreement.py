@@ -95,7 +95,8 @@ class Agreement:
             return f"agrees within float rounding (another layout or machine): at most, {found}"
         if not self.beyond:
             return f"differs, by no more than rounding, where the same bits were promised: {found}"
-        return f"differs in {len(self.beyond)} of {numbers}: {found}"
+        where = "" if self.same_bits else "; not in the layout or on the machine that is recorded"
+        return f"differs in {len(self.beyond)} of {numbers}: {found}{where}"
 
 
 def compare(

@@ -155,11 +155,19 @@ def _read_plan(record: Record) -> dict[str, int] | None:
         return None
     plan = layouts[group]
     names = ("lanes", "lanes_per_call", "devices")
-    if not isinstance(plan, dict) or plan.get("changes"):
+    if not isinstance(plan, dict):
         return None
     if not all(type(plan.get(name)) is int and 1 <= plan[name] <= 1 << 12 for name in names):
         return None
+    if not _keeps_its_lanes(plan.get("changes") or [], plan["lanes_per_call"]):
+        return None
     return {name: plan[name] for name in names} if plan["devices"] <= len(find_devices()) else None
+
+
+def _keeps_its_lanes(changes: Any, lanes_per_call: int) -> bool:
+    """Returns whether changes of layout were of threads alone: the program is the same one then."""
+    rows = changes if isinstance(changes, list) else [None]
+    return all(isinstance(row, dict) and row.get("lanes_per_call") == lanes_per_call for row in rows)
 
 
 def _read_summary(record: Record) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def replay_trial(
       workdir: the sweep's folder; nothing in it is changed.
       trial: the trial's number, or `best`.
       model_file: the Python file of the user's own model.
-      layout: `recorded`, with as many lanes in a call as there were; or `alone`.
+      layout: `recorded`, with as many lanes in a call and devices as there were; or `alone`.
       notify: told each epoch of the trial, with its columns.
 
     Raises:

@@ -111,7 +111,8 @@ class BatchNorm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
         self.use_running_average = False
-        self.deterministic = False  # in evaluation; training with frozen statistics only has the one above
+        # Set in evaluation. Of frozen modules that train, only `use_running_average` is.
+        self.deterministic = False
 
     def __call__(
         self,
@@ -190,23 +191,40 @@ def conv_norm(
     In evaluation a GPU has the norm in the kernel, and no pass of its own over the activations.
 
     Args:
-      layer: a convolution of `create_conv`, without bias, its padding a whole number.
+      layer: a convolution.
       norm: of its features.
       x: images or activations.
       mask: 1 for a real example; the others don't enter the statistics.
       added: a shortcut; None: there is none.
       relu: whether a ReLU follows.
     """
-    if norm.deterministic and target.backend() != "cpu":
+    if target.backend() != "cpu" and _can_be_folded(layer, norm):
         kernel, bias = norm.folded_into(layer.kernel[...].astype(x.dtype))
         stride, pad = layer.strides, layer.padding
-        assert isinstance(stride, int) and isinstance(pad, int)
-        y = conv(x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=NHWC)
+        y = conv(x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=NHWC)  # type: ignore[arg-type]
         return add_bias(y, bias, added, relu)
     y = norm(layer(x), mask=mask, relu=relu and added is None)
     if added is None:
         return y
     return rectified(y + added) if relu else y + added
+
+
+def _can_be_folded(layer: nnx.Conv, norm: BatchNorm) -> bool:
+    """Returns whether these are the layers that a network was built with, in evaluation.
+
+    A user may have put others in their place, or may have statistics of the batch used.
+    """
+    plain = type(layer) is nnx.Conv and layer.conv_general_dilated is conv and type(norm) is BatchNorm
+    others = (layer.use_bias, layer.mask, layer.dtype, layer.feature_group_count)
+    if (
+        not plain
+        or others != (False, None, None, 1)
+        or layer.input_dilation != 1
+        or layer.kernel_dilation != 1
+    ):
+        return False
+    whole = isinstance(layer.strides, int) and isinstance(layer.padding, int)
+    return whole and norm.deterministic and norm.use_running_average
 
 
 class Dropout(nnx.Module):

@@ -1,6 +1,7 @@
 """A trial that is trained again, from its record alone, gives what was recorded."""
 
 import dataclasses
+import json
 import re
 import shutil
 
@@ -67,6 +68,28 @@ def test_what_differs_is_said_and_is_the_exit_status(own, capsys, monkeypatch):
     status, out, err = _run(capsys, *arguments)
     assert (status, err) == (DIFFERS, "")
     assert out.splitlines()[-1].startswith("differs in 1 of 8 numbers: test_loss of trial 1 in epoch 2 was ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({}, (2, 1, 2, True)),  # lanes, lanes a call, devices, whether that is how it was trained
+        ({"changes": [{"lanes_per_call": 1, "threads": 2}]}, (2, 1, 2, True)),  # the same programs
+        ({"changes": [{"lanes_per_call": 2, "threads": 1}]}, (1, 1, 1, False)),
+        ({"changes": {"lanes_per_call": 1}}, (1, 1, 1, False)),
+        ({"devices": 1}, (1, 1, 1, True)),
+        ({"devices": 64}, (1, 1, 1, False)),  # there aren't so many here
+        ({"devices": 1, "lanes_per_call": 2}, (2, 2, 1, True)),
+    ],
+)
+def test_lanes_are_put_where_they_were(own, tmp_path, changed, place):
+    workdir = shutil.copytree(own.workdir, tmp_path / "w")
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert (summary["layouts"][0]["lanes"], summary["layouts"][0]["devices"]) == (2, 2)
+    summary["layouts"][0] |= changed
+    (workdir / "summary.json").write_text(json.dumps(summary))
+    found = record.find_place(record.read_record(workdir, 1))
+    assert (found.num_lanes, found.lanes_per_call, found.devices, found.same) == place
 
 
 @pytest.mark.landing

@@ -1,5 +1,6 @@
 """A GPU's rules on a CPU: they compute the same. And none of them reaches a CPU's programs."""
 
+import contextlib
 import re
 import sys
 
@@ -13,6 +14,7 @@ from jax import custom_batching
 from test_conv import NHWC, TOLERANCE, cases, draw_normal, reference
 from tiny_network import Tiny
 
+from hpjax.models.layers import BatchNorm
 from hpjax.models.resnet import BasicBlock
 from hpjax.ops import conv, kernels, lane_op, lowerings, measurement, target, tuning
 from hpjax.ops.geometry import Geometry
@@ -112,6 +114,59 @@ def test_frozen_statistics_in_training_are_no_evaluation():
         assert _multiplies(net, ",6,6,4", x)
         net.eval()
         assert not _multiplies(net, ",6,6,4", x)
+
+
+class _Doubled(nnx.Conv):
+    def __call__(self, inputs, out_sharding=None):
+        return 2 * super().__call__(inputs)
+
+
+class _Shifted(BatchNorm):
+    def __call__(self, x, *, mask=None, relu=False):
+        return super().__call__(x, mask=mask, relu=relu) + 1
+
+
+def _replace_a_part(net, what):
+    conv = {"kernel_size": (3, 3), "rngs": nnx.Rngs(0)}
+    bias = nnx.initializers.constant(3.0)
+    new = {
+        "bias": lambda: nnx.Conv(4, 4, padding=1, bias_init=bias, **conv),
+        "own call": lambda: _Doubled(4, 4, padding=1, use_bias=False, **conv),
+        "dilation": lambda: nnx.Conv(4, 4, padding=2, kernel_dilation=2, use_bias=False, **conv),
+        "groups": lambda: nnx.Conv(4, 4, padding=1, feature_group_count=2, use_bias=False, **conv),
+        "padding": lambda: nnx.Conv(4, 4, padding="SAME", strides=(1, 1), use_bias=False, **conv),
+        "mask": lambda: nnx.Conv(4, 4, padding=1, use_bias=False, mask=jnp.zeros((3, 3, 4, 4)), **conv),
+    }
+    if what in new:
+        net.conv1 = new[what]()
+    elif what == "own norm":
+        net.bn2 = _Shifted(4)
+    net.eval()
+    if what == "statistics of the batch":
+        net.set_attributes(use_running_average=False)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "bias",
+        "own call",
+        "dilation",
+        "groups",
+        "padding",
+        "mask",
+        "own norm",
+        "statistics of the batch",
+    ],
+)
+def test_what_users_put_in_a_blocks_place_is_called(what):
+    x, results = draw_normal(0, 3, 6, 6, 4), []
+    for device in (None, GPU):
+        net = BasicBlock(4, 4, 1, rngs=nnx.Rngs(params=0))
+        _replace_a_part(net, what)
+        with contextlib.nullcontext() if device is None else target.compiling_for(device):
+            results.append(net(x))
+    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
 
 
 def _multiplies(f, activations, *operands):
