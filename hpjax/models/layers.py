@@ -214,17 +214,11 @@ def _can_be_folded(layer: nnx.Conv, norm: BatchNorm) -> bool:
 
     A user may have put others in their place, or may have statistics of the batch used.
     """
-    plain = type(layer) is nnx.Conv and layer.conv_general_dilated is conv and type(norm) is BatchNorm
-    others = (layer.use_bias, layer.mask, layer.dtype, layer.feature_group_count)
-    if (
-        not plain
-        or others != (False, None, None, 1)
-        or layer.input_dilation != 1
-        or layer.kernel_dilation != 1
-    ):
-        return False
+    own = type(layer) is nnx.Conv and layer.conv_general_dilated is conv and type(norm) is BatchNorm
+    plain = layer.dtype is None and layer.mask is None and not layer.use_bias
+    dense = layer.input_dilation == layer.kernel_dilation == layer.feature_group_count == 1
     whole = isinstance(layer.strides, int) and isinstance(layer.padding, int)
-    return whole and norm.deterministic and norm.use_running_average
+    return own and plain and dense and whole and norm.deterministic and norm.use_running_average
 
 
 class Dropout(nnx.Module):
