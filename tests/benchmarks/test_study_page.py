@@ -133,7 +133,7 @@ def test_what_is_committed_is_what_the_runs_say(tmp_path):
         assert (tmp_path / name).read_text("utf-8") == (study_page.ROOT / name).read_text("utf-8")
 
 
-@pytest.mark.landing
+@pytest.mark.exhaustive
 def test_it_runs_an_experiment_and_collects_it_once(tmp_path):
     random = np.random.default_rng(0)
     for split, images in (("seg_train", 4), ("seg_test", 2)):

@@ -155,7 +155,7 @@ def test_no_memory_before_the_first_lane_is_one_line(tmp_path, monkeypatch, wher
     assert run_sweep(config, tmp_path / "sweep").best
 
 
-@pytest.mark.landing
+@pytest.mark.exhaustive
 def test_continuous_lanes_hold_on_to_nothing(tmp_path, request, monkeypatch, counted):
     """Host memory, open files and arrays at the end are those after a warm-up."""
     seconds = request.config.getoption("--soak", 15.0)

@@ -58,7 +58,7 @@ def test_convolutions_multiply_what_they_need(compile_elsewhere, case):
 
 
 @pytest.mark.landing
-@settings(SOME, max_examples=100)
+@settings(SOME, max_examples=50)
 @given(case=cases())
 def test_more_convolutions_multiply_what_they_need(compile_elsewhere, case):
     check(case, compile_elsewhere(compile_conv, case))

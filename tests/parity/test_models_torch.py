@@ -193,8 +193,13 @@ def test_gradients_and_running_statistics(name):
     compare_statistics(our_grads, theirs, rtol=1e-5)
 
 
-@pytest.mark.landing
-@pytest.mark.parametrize("name", ["custom_cnn", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("custom_cnn", marks=pytest.mark.landing),
+        pytest.param("resnet18", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_twenty_adam_steps_in_float64(name):
     # In float64, since a ResNet's training amplifies float32's rounding until two correct programs disagree.
     with jax.enable_x64(True):

@@ -305,7 +305,7 @@ def test_a_thousand_trials_are_readable(browser, tmp_path):
     assert _is_quiet(browser)
 
 
-@pytest.mark.landing
+@pytest.mark.exhaustive
 def test_twenty_thousand_trials_open(browser, tmp_path):
     browser.open(write_page(record_search(tmp_path, trials=20_000, epochs=10)), 390, 844)
     text = browser.evaluate("document.body.textContent")

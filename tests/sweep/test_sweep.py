@@ -71,13 +71,18 @@ def test_tables_are_complete(finished):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"model": {"name": "custom_cnn", "kernel_widths": (2, 4, 2)}},
+        pytest.param(
+            {"model": {"name": "custom_cnn", "kernel_widths": (2, 4, 2)}}, marks=pytest.mark.exhaustive
+        ),
         {
             "optimizer": {"name": "adafactor"},
             "model": {"name": "custom_cnn", "kernel_widths": (3, 3, 3)},
             "train": {"precision": "bfloat16"},
         },
-        {"optimizer": {"name": "lamb"}, "model": {"name": "custom_cnn", "kernel_widths": (4, 2, 3)}},
+        pytest.param(
+            {"optimizer": {"name": "lamb"}, "model": {"name": "custom_cnn", "kernel_widths": (4, 2, 3)}},
+            marks=pytest.mark.exhaustive,
+        ),
     ],
     ids=["even_kernels", "adafactor_bfloat16", "lamb_even_kernels"],
 )
