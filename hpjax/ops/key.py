@@ -42,6 +42,13 @@ class Key:
         return max(self.channels) < 64 and self.geometry.strides[0] == 1
 
     @property
+    def rows_met(self) -> float:
+        """How many rows `wide` multiplies for each row of the map: the padded image's, all of them."""
+        of_map = self.b[1] if self.op == "weight_gradient" else 0
+        rows = of_map or self.geometry.output_sizes(self.a[1:3], self.widths)[0]
+        return (self.a[1] + sum(self.geometry.padding[0])) / rows
+
+    @property
     def is_outgrown(self) -> bool:
         """Whether this is a strided convolution's weight gradient whose map is no larger than the kernel."""
         small = any(size <= width for size, width in zip(self.b[1:3], self.widths, strict=True))

@@ -13,6 +13,8 @@ from hpjax.ops import lowerings, measurement, memory, target
 from hpjax.ops.key import Key
 
 SHIPPED = pathlib.Path(__file__).with_name("measured.json")
+# A map of few rows under a tall kernel: `wide` would multiply several times what is needed.
+MOST_ROWS_MET = 2.5
 
 
 @dataclass
@@ -148,7 +150,7 @@ def _gpu_rule(key: Key) -> str:
         return "merged:native"
     if _has_grouped_kernel(key):
         return "grouped:native"
-    if key.is_narrow and key.widths != (1, 1) and not key.is_dilated:
+    if key.is_narrow and key.widths != (1, 1) and not key.is_dilated and key.rows_met <= MOST_ROWS_MET:
         return "batched:wide"
     return "batched:col2im" if key.op == "input_gradient" else "batched:im2col"
 

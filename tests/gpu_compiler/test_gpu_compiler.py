@@ -3,7 +3,7 @@
 import linear_network
 import pytest
 from gpu_compilations import Case, compile_conv, compile_for_several, compile_workload, plan_for
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.gpu_compiler
@@ -60,6 +60,7 @@ def test_convolutions_multiply_what_they_need(compile_elsewhere, case):
 @pytest.mark.landing
 @settings(SOME, max_examples=50)
 @given(case=cases())
+@example(case=Case(8, 10, (8, 23), (7, 7), 16, 20, (1, 1), "VALID", "bfloat16", False))
 def test_more_convolutions_multiply_what_they_need(compile_elsewhere, case):
     check(case, compile_elsewhere(compile_conv, case))
 

@@ -230,6 +230,18 @@ def test_both_sides_channels_count_for_all_three_operations(channels, features, 
         assert name.partition(":")[2] == wanted, op
 
 
+@pytest.mark.parametrize(
+    ("height", "chosen"), [(30, "batched:wide"), (10, "batched:wide"), (8, "batched:im2col")]
+)
+def test_few_rows_under_a_tall_kernel_are_copied(height, chosen):
+    """`wide` multiplies every row of the image, whether a row of the map sees it or not."""
+    x, w, dy = (8, height, 30, 16), (7, 7, 16, 20), (8, height - 6, 24, 20)
+    for op, b in (("forward", w), ("weight_gradient", dy)):
+        with target.compiling_for(GPU):
+            key = Key(op, x, b, (7, 7), (True, True), 8, "bfloat16", Geometry())
+            assert tuning.by_rule(key) == chosen and chosen in key.candidates()
+
+
 def test_shares_of_half_precision_do_not_overflow_one_by_one():
     """Each tap's share may be out of range where their sum isn't."""
     w = jnp.asarray([30.0, 0.0, -30.0], jnp.float16).reshape(1, 3, 1, 1) * jnp.ones(
