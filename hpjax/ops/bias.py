@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import custom_batching
 from jaxtyping import Array, Float
 
+from hpjax.ops.lowerings import lanes_into_features, lanes_out_of_features
 from hpjax.ops.sums import along_features
 
 
@@ -62,13 +63,7 @@ def _all_lanes(relu: bool):
             v if has or v is None else jnp.broadcast_to(v, (lanes, *v.shape))
             for v, has in zip((x, bias, added), batched, strict=True)
         ]
-        y = one(*(None if v is None else _as_features(v) for v in operands))
-        return jnp.moveaxis(y.reshape(*y.shape[:-1], lanes, -1), -2, 0), True
+        y = one(*(None if v is None else lanes_into_features(v) for v in operands))
+        return lanes_out_of_features(y, lanes), True
 
     return computed
-
-
-def _as_features(v: Array) -> Array:
-    """Returns `[lanes, ..., features]` as `[..., lanes * features]`."""
-    v = jnp.moveaxis(v, 0, -2)
-    return v.reshape(*v.shape[:-2], -1)

@@ -44,9 +44,9 @@ class Key:
     @property
     def rows_met(self) -> float:
         """How many rows `wide` multiplies for each row of the map: the padded image's, all of them."""
-        of_map = self.b[1] if self.op == "weight_gradient" else 0
-        rows = of_map or self.geometry.output_sizes(self.a[1:3], self.widths)[0]
-        return (self.a[1] + sum(self.geometry.padding[0])) / rows
+        own = self.op == "weight_gradient"
+        height, _ = self.b[1:3] if own else self.geometry.output_sizes(self.a[1:3], self.widths)
+        return (self.a[1] + sum(self.geometry.padding[0])) / height
 
     @property
     def is_outgrown(self) -> bool:

@@ -121,13 +121,14 @@ def _with_lanes(a: Array, b: Array, own: Own) -> tuple[Array, Array]:
     return wide[0], wide[1]
 
 
-def _lanes_into_features(v: Array) -> Array:
+def lanes_into_features(v: Array) -> Array:
     """Returns `[lanes, ..., channels]` as `[..., lanes * channels]`."""
     v = jnp.moveaxis(v, 0, -2)
     return v.reshape(*v.shape[:-2], -1)
 
 
-def _lanes_out_of_features(v: Array, lanes: int) -> Array:
+def lanes_out_of_features(v: Array, lanes: int) -> Array:
+    """Returns `[..., lanes * channels]` as `[lanes, ..., channels]`."""
     return jnp.moveaxis(v.reshape(*v.shape[:-1], lanes, -1), -2, 0)
 
 
@@ -142,10 +143,10 @@ def _dense(op: str, one: Callable, a: Array, b: Array) -> Array:
     # The input gradient's kernel carries its output channels next to last: it is flipped afterwards.
     if op == "input_gradient":
         b = b.swapaxes(-1, -2)
-        joined = _lanes_into_features(b).swapaxes(-1, -2)
+        joined = lanes_into_features(b).swapaxes(-1, -2)
     else:
-        joined = _lanes_into_features(b)
-    return _lanes_out_of_features(one(a, joined), lanes)
+        joined = lanes_into_features(b)
+    return lanes_out_of_features(one(a, joined), lanes)
 
 
 def _unrolled(one: Callable, a: Array, b: Array, own: Own) -> Array:
@@ -172,26 +173,26 @@ def _grouped(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: 
     lanes = a.shape[0]
     if op == "input_gradient":
         b = kernels.flipped(b)
-    x, other = _lanes_into_features(a), _lanes_into_features(b)
+    x, other = lanes_into_features(a), lanes_into_features(b)
     if op == "weight_gradient":
         y = kernels.native_weight_gradient(x, other, widths, geometry, numerics, lanes)
     else:
         y = kernels.native(x, other, geometry, numerics, lanes)
-    return _lanes_out_of_features(y, lanes)
+    return lanes_out_of_features(y, lanes)
 
 
 def _block_diagonal(op: str, a: Array, b: Array, widths, geometry: Geometry, numerics: Numerics) -> Array:
     lanes = a.shape[0]
     same_lane = jnp.eye(lanes, dtype=a.dtype)
     if op == "weight_gradient":
-        x, dy = _lanes_into_features(a), _lanes_into_features(b)
+        x, dy = lanes_into_features(a), lanes_into_features(b)
         every = kernels.native_weight_gradient(x, dy, widths, geometry, numerics)
         every = every.reshape(*widths, lanes, a.shape[-1], lanes, b.shape[-1])
         return jnp.einsum("hwkikf->khwif", every)
     w = kernels.flipped(b) if op == "input_gradient" else b
     blocks = jnp.einsum("khwif,kl->hwkilf", w, same_lane)
     blocks = blocks.reshape(*widths, lanes * w.shape[-2], lanes * w.shape[-1])
-    return _lanes_out_of_features(kernels.native(_lanes_into_features(a), blocks, geometry, numerics), lanes)
+    return lanes_out_of_features(kernels.native(lanes_into_features(a), blocks, geometry, numerics), lanes)
 
 
 _STRATEGIES: dict[str, Callable] = {

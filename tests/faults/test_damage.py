@@ -69,7 +69,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(searches, uninterrupted_sea
 
 
 @pytest.mark.landing
-@pytest.mark.parametrize("log", ["history.jsonl", pytest.param("study.journal", marks=pytest.mark.landing)])
+@pytest.mark.parametrize("log", ["history.jsonl", "study.journal"])
 def test_the_checkpoint_before_is_used_where_a_log_has_changed_since(
     searches, uninterrupted_search, workdir, log
 ):

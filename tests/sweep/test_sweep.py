@@ -256,7 +256,7 @@ def test_a_wild_learning_rate_ends_its_trial_alone(rates, tmp_path):
 
 
 @pytest.mark.landing
-@pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.landing)])
+@pytest.mark.parametrize("remainder", ["pad", "drop"])
 def test_a_batch_larger_than_the_data_is_all_of_it(remainder, tmp_path, caplog):
     """A short batch, said; and the same results as with a batch of that very size."""
     config = _config(data={"remainder": remainder}, sweep={"space": {"batch_size": (60, 100, 61)}})
