@@ -22,6 +22,10 @@ NAMES = ("chromium", "google-chrome", "chromium-browser")
 DEADLINE = 60  # seconds without an answer
 
 
+class NotStartedError(Exception):
+    """A browser that is there and ends, or says nothing: a script without its browser, for one."""
+
+
 def find_browser() -> str | None:
     """Returns the path of a Chromium; None where there is none."""
     found = (place for place in (os.environ.get("CHROMIUM"), *PLACES) if place and os.access(place, os.X_OK))
@@ -34,6 +38,9 @@ class Chromium:
     Attributes:
       messages: what the page wrote to the console or threw, and what the browser had to say of it.
       requests: the addresses that it asked for.
+
+    Raises:
+      NotStartedError: it doesn't start.
     """
 
     def __init__(self, path: str):
@@ -62,6 +69,11 @@ class Chromium:
             os.close(fd)
         self._ids, self._buffer, self._session = itertools.count(1), b"", None
         self.messages, self.requests = [], []
+        try:
+            self.call("Browser.getVersion")
+        except (AssertionError, BrokenPipeError) as e:
+            self.__exit__()
+            raise NotStartedError(str(e)) from e
 
     def __enter__(self) -> "Chromium":
         target = self.call("Target.createTarget", url="about:blank")["targetId"]

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from chromium import Chromium, find_browser
+from chromium import Chromium, NotStartedError, find_browser
 from page_workdirs import SPACE, record_population, record_search, write_workdir
 
 from hpjax.report.page import load_source, write_page
@@ -57,7 +57,11 @@ CONTRASTS = """(() => {
 
 @pytest.fixture(scope="module")
 def browser():
-    with Chromium(BROWSER) as found:
+    try:
+        started = Chromium(BROWSER)
+    except NotStartedError as e:
+        pytest.skip(f"{BROWSER} doesn't start: {e}")
+    with started as found:
         yield found
 
 

@@ -279,6 +279,8 @@ def surroundings(tmp_path, monkeypatch):
     """A folder with a model, a metric and images; nobody is logged in anywhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("HOME", str(tmp_path))  # W&B's logs lie in a cache there
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "own.py").write_text(MODEL + METRIC + DATA + LOSS + OPTIMIZER + ALLOWED)
     rng = np.random.default_rng(0)
