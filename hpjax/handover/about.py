@@ -14,13 +14,16 @@ from hpjax.store.rows import TrialRow
 from hpjax.store.tables import finite
 from hpjax.store.typed import read_as
 from hpjax.store.workdir import SUMMARY_NAME
-from hpjax.trained.load import TrainedTrial
+from hpjax.trained.load import TrainedTrial, read_input_rule
 
 FORMAT = "hpjax-model-1"
 ABOUT, CARD = "model.json", "README.md"
 FORWARD, ONNX, WEIGHTS = "forward.jaxexport", "model.onnx", "model.safetensors"
 _OF_DATA = ("data", "inputs")  # in a summary
 _RESULTS = ("final_", "best_")
+_NORMALIZATION = (
+    f"(image - mean) / std: forward passes in files do it, the network of {WEIGHTS} takes the result"
+)
 
 
 @dataclass(frozen=True)
@@ -125,14 +128,16 @@ def name_network(name: str) -> str:
 
 
 def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
-    scale = trained.classifier.scale
+    scale, rule = trained.classifier.scale, read_input_rule(trained.metadata)
+    mean, std = (list(values) * (3 // len(values)) if values else None for values in rule)
     return {
         "image_size": trained.classifier.image_size,
         "resize": "the whole image to a square, bilinear with antialiasing (Pillow), not cropped",
         "colour": "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
         "range": [0.0, 1.0],
-        "mean": None,
-        "std": None,
+        "mean": mean,
+        "std": std,
+        **({"normalization": _NORMALIZATION} if mean else {}),
         "deep_images": scale and {"black": scale.low, "white": scale.high},
     }
 

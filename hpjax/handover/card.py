@@ -76,7 +76,10 @@ def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
     if torch and sizes.get("width") in (None, _WIDTH):
         parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, sizes))]
     else:
-        parts += [f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use."]
+        after = " They take normalized images." if about.preprocessing["mean"] else ""
+        parts += [
+            f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}"
+        ]
     if ONNX in about.files:
         parts += [f"onnxruntime, channels first (`{ONNX}`):", _code(_ONNX.format(size=size, file=ONNX))]
     return "\n\n".join(parts)
@@ -90,7 +93,9 @@ def _fill_torch(text: str, about: About, sizes: Mapping[str, Any]) -> str:
     network = about.network
     padding = (1, 1, 0) if network.get("padding") == "reference" else ("same",) * 3
     values = {"classes": network["num_classes"], "size": network["image_size"], "file": WEIGHTS}
-    return text.format(**values, **sizes, name=network["name"], padding=padding)
+    mean, std = about.preprocessing["mean"], about.preprocessing["std"]
+    call = _TORCH_NORMALIZED.format(mean=mean, std=std) if mean else "logits = model(images)"
+    return text.format(**values, **sizes, name=network["name"], padding=padding, call=call)
 
 
 def _plain(text: str) -> str:
@@ -116,6 +121,10 @@ session = onnxruntime.InferenceSession("{file}")
 images = np.zeros((2, 3, {size}, {size}), np.float32)
 (logits,) = session.run(["logits"], {{"images": images}})
 """
+
+_TORCH_NORMALIZED = """\
+mean, std = (torch.tensor(v).view(3, 1, 1) for v in ({mean}, {std}))
+logits = model((images - mean) / std)"""
 
 _CNN = """
 import torch
@@ -147,7 +156,7 @@ model = CustomCNN()
 model.load_state_dict(load_file("{file}"), strict=True)
 model.eval()
 images = torch.zeros(2, 3, {size}, {size})
-logits = model(images)
+{call}
 """
 
 _RESNET = """
@@ -159,7 +168,7 @@ model = torchvision.models.{name}(num_classes={classes})
 model.load_state_dict(load_file("{file}"), strict=True)
 model.eval()
 images = torch.zeros(2, 3, {size}, {size})
-logits = model(images)
+{call}
 """
 
 _TORCH = {"custom_cnn": _CNN, "resnet18": _RESNET, "resnet34": _RESNET}

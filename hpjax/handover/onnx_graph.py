@@ -13,9 +13,11 @@ from hpjax.models.cnn import CustomCNN
 from hpjax.models.layers import BatchNorm
 from hpjax.models.resnet import BasicBlock, ResNet18
 from hpjax.models.torch_weights import to_torch
+from hpjax.train.inputs import AS_THEY_ARE, InputRule
 from hpjax.trained.classifier import Forward
 
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that are about
+_MEAN, _STD = "images.mean", "images.std"  # no layer's names
 
 
 def has_graph(model: nnx.Module) -> bool:
@@ -35,22 +37,25 @@ def is_installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
-def serialize_onnx(model: nnx.Module, classes: Sequence[str], image_size: int) -> bytes:
+def serialize_onnx(
+    model: nnx.Module, classes: Sequence[str], image_size: int, rule: InputRule = AS_THEY_ARE
+) -> bytes:
     """Returns an ONNX model from `images`, `[batch, 3, size, size]` in [0, 1], to `logits`.
 
     Args:
       model: one of hpjax's own; see `has_graph`.
       classes: names, in the order of the logits; kept in the file's metadata.
       image_size: side of the images in pixels.
+      rule: what images are brought to, within the graph.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    tensors = to_torch(model)
+    tensors = {**to_torch(model), **_make_constants(rule)}
     graph = _Graph(tensors)
     builder = _find_builder(model)
     assert builder is not None
-    logits = builder(graph, model, "images")
+    logits = builder(graph, model, graph.normalize("images", rule))
     graph.node("Identity", [logits], "logits")
     weights = [numpy_helper.from_array(tensors[name], name) for name in sorted(graph.used)]
     shape = ["batch", 3, image_size, image_size]
@@ -83,6 +88,12 @@ def load_onnx(content: bytes) -> Forward:
     return forward
 
 
+def _make_constants(rule: InputRule) -> dict[str, np.ndarray]:
+    """Returns mean and deviation of each channel, or of all, as images with channels first have them."""
+    constants = {_MEAN: rule.mean, _STD: rule.std} if rule.mean else {}
+    return {name: np.asarray(values, np.float32).reshape(1, -1, 1, 1) for name, values in constants.items()}
+
+
 class _Graph:
     """Nodes in the order of computation; each has one output."""
 
@@ -97,6 +108,10 @@ class _Graph:
         self.used.update(name for name in inputs if name in self._tensors)
         self.nodes.append((op, list(inputs), output, attributes))
         return output
+
+    def normalize(self, x: str, rule: InputRule) -> str:
+        """Adds what brings images in [0, 1] to what the network was trained on."""
+        return self.node("Div", [self.node("Sub", [x, _MEAN]), _STD]) if rule.mean else x
 
     def conv(self, x: str, layer: nnx.Conv, name: str) -> str:
         """Adds a convolution, with its bias if it has one."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from hpjax.config.paths import expand_path
-from hpjax.errors import ConfigError, HpjaxError, ModelError
+from hpjax.errors import ConfigError, HpjaxError
 from hpjax.handover.about import ABOUT, CARD, FORWARD, ONNX, WEIGHTS, describe, name_network
 from hpjax.handover.card import write_card
 from hpjax.handover.forward import check_logits, serialize_forward
@@ -23,7 +23,7 @@ from hpjax.models.cnn import CustomCNN
 from hpjax.models.resnet import ResNet18
 from hpjax.models.torch_weights import to_torch
 from hpjax.store.files import allowed_mode, describe_os_error
-from hpjax.trained.load import TrainedTrial, load_trial
+from hpjax.trained.load import TrainedTrial, load_trial, read_input_rule
 
 
 class Exported(NamedTuple):
@@ -76,11 +76,6 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
     from safetensors.numpy import save
 
     model, classifier = trained.model, trained.classifier
-    if trained.metadata.get("inputs"):
-        raise ModelError(
-            f"{classifier.name} was trained with data.normalize, which exported files don't hold: expected a "
-            "trial without; load_trial(…).predict(…) normalizes"
-        )
     network, size = name_network(trained.metadata["model"]["name"]), classifier.image_size
     forward = serialize_forward(model, classifier.forward, size, network)
     contents = {WEIGHTS: save(to_torch(model), {"format": "pt"}), FORWARD: forward.content}
@@ -88,7 +83,7 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
         return contents, forward.batching, f"hpjax writes it of its own networks alone, not of {network}"
     if not is_installed():
         return contents, forward.batching, "the extra onnx isn't installed: pip install 'hpjax[onnx]'"
-    contents[ONNX] = serialize_onnx(model, classifier.classes, size)
+    contents[ONNX] = serialize_onnx(model, classifier.classes, size, read_input_rule(trained.metadata))
     check_logits(classifier.forward, load_onnx(contents[ONNX]), size, f"{network} in onnxruntime")
     return contents, forward.batching, ""
 

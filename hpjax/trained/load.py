@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def load_trial(
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
         name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
-        rule, plain = _read_rule(metadata, where), _is_plain(metadata, arguments)
+        rule, plain = _check_rule(metadata, arguments, where), _is_plain(metadata, arguments)
         model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, plain)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
@@ -137,17 +138,31 @@ def _is_plain(metadata: dict[str, Any], arguments: "_Arguments") -> bool:
     return bool(metadata.get("arrays") or metadata.get("answers") or arguments.input_shape)
 
 
-def _read_rule(metadata: dict[str, Any], where: str) -> InputRule:
-    """Returns what inputs were brought to."""
-    given = metadata.get("inputs", {"mean": [], "std": []})
+def read_input_rule(metadata: Mapping[str, Any]) -> InputRule:
+    """Returns what a trial's inputs were brought to.
+
+    Args:
+      metadata: of its checkpoint.
+
+    Raises:
+      ValueError: What it says is no mean and deviation.
+    """
+    rule = read_as(_Inputs, metadata.get("inputs", {"mean": [], "std": []}))
+    finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
+    if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
+        raise ValueError("its inputs have no finite mean and deviation")
+    return InputRule(tuple(rule.mean), tuple(rule.std))
+
+
+def _check_rule(metadata: Mapping[str, Any], arguments: "_Arguments", where: str) -> InputRule:
+    features = (arguments.input_shape or [3])[-1]
     try:
-        rule = read_as(_Inputs, given)
-        finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
-        if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
-            raise ValueError("its inputs have no finite mean and deviation")
+        rule = read_input_rule(metadata)
+        if len(rule.mean) not in (0, 1, features):
+            raise ValueError(f"its inputs have {features} channels or features, and {len(rule.mean)} means")
+        return rule
     except ValueError as error:
         raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
-    return InputRule(tuple(rule.mean), tuple(rule.std))
 
 
 def find_trial(path: Path, trial: int | str) -> TrialRow:

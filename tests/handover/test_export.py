@@ -20,6 +20,7 @@ import hpjax
 from hpjax.config import parse_config
 from hpjax.export import main
 from hpjax.handover import about, onnx_graph, package
+from hpjax.handover.exported import load_exported
 from hpjax.handover.forward import check_logits, load_forward, serialize_forward
 from hpjax.handover.package import export_trial
 from hpjax.models import create_model
@@ -141,6 +142,52 @@ def test_other_graphs(name, options):
     model.eval()
     content = onnx_graph.serialize_onnx(model, list("abcd"), 32)
     check_logits(make_forward(model), onnx_graph.load_onnx(content), 32, name)
+
+
+@pytest.fixture(scope="module", params=["imagenet", "dataset", (0.4, 0.3)], ids=str)
+def normalized(request, tmp_path_factory):
+    """A trial whose images were normalized, as it was exported."""
+    config = parse_config({**CONFIG, "data": {**DATA, "normalize": request.param}})
+    folder = tmp_path_factory.mktemp("normalized")
+    result = run_sweep(config, folder / "sweep")
+    exported = export_trial(result.workdir, "best", folder / "model")
+    trained = hpjax.load_trial(result.workdir, "best")
+    return request.param, exported, trained
+
+
+def test_forward_passes_normalize_as_the_trial_did(normalized, tmp_path):
+    given, exported, trained = normalized
+    logits = np.asarray(trained.model(IMAGES))
+    forward = load_forward((exported.folder / "forward.jaxexport").read_bytes())
+    graph = onnx_graph.load_onnx((exported.folder / "model.onnx").read_bytes())
+    for compute in (forward, graph):
+        assert np.asarray(compute(IMAGES)) == pytest.approx(logits, abs=1e-4)
+    known = json.loads((exported.folder / "model.json").read_text())["preprocessing"]
+    mean, std = np.asarray(known["mean"]), np.asarray(known["std"])
+    assert mean.shape == std.shape == (3,) and "model.safetensors" in known["normalization"]
+    if given == "imagenet":
+        assert (mean[0], std[2]) == (0.485, 0.225)
+    if given != "dataset":
+        expected = {"imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}.get(given, given)
+        assert (mean == expected[0]).all() and (std == expected[1]).all()
+    # By the numbers alone: the same network without its rule, on images that were normalized here.
+    plain = nnx.clone(trained.model)
+    plain.__class__ = type(trained.model).__mro__[1]
+    found = plain(np.float32((IMAGES - mean) / std))
+    assert np.asarray(found) == pytest.approx(logits, abs=1e-4)
+    assert np.asarray(plain(IMAGES)) != pytest.approx(logits, abs=1e-3)
+    Image.fromarray(np.uint8(255 * IMAGES[0])).save(tmp_path / "a.png")
+    loaded = load_exported(exported.folder).predict(tmp_path / "a.png")
+    assert loaded == pytest.approx(trained.predict(tmp_path / "a.png"), abs=1e-5)
+
+
+@pytest.mark.torch
+def test_pytorch_normalizes_before_the_weights(normalized):
+    _, exported, trained = normalized
+    found = _execute(exported, "torch")
+    images = found["torch"].from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())
+    logits = found["model"]((images - found["mean"]) / found["std"]).detach().numpy()
+    assert logits == pytest.approx(np.asarray(trained.model(IMAGES)), abs=1e-4)
 
 
 def test_a_class_of_ones_own_has_no_graph_though_it_is_below_one_of_hpjax():

@@ -204,3 +204,25 @@ def test_metadata_that_is_none_is_one_line(result, tmp_path, value):
     seal_ledger(file, folder / "arrays")
     with pytest.raises(CheckpointError, match="is damaged"):
         hpjax.load_trial(place, trial)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"mean": [0.1, 0.2], "std": [1.0, 1.0]},
+        {"mean": [0.1], "std": [1.0, 1.0, 1.0]},
+        {"mean": [0.1], "std": [0.0]},
+        {"mean": [float("nan")], "std": [1.0]},
+        {"mean": ["a"], "std": [1.0]},
+        {"mean": [0.1]},
+        [1],
+        None,
+    ],
+    ids=str,
+)
+def test_a_normalization_that_is_none_is_one_line(result, tmp_path, inputs):
+    trial, place = _kept(result)[0], shutil.copytree(result.workdir, tmp_path / "place")
+    _change_metadata(place, trial, lambda metadata: metadata.update(inputs=inputs))
+    with pytest.raises(CheckpointError, match="is damaged: .") as caught:
+        hpjax.load_trial(place, trial)
+    assert str(caught.value).isprintable()
