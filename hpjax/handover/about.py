@@ -21,6 +21,10 @@ ABOUT, CARD = "model.json", "README.md"
 FORWARD, ONNX, WEIGHTS = "forward.jaxexport", "model.onnx", "model.safetensors"
 _OF_DATA = ("data", "inputs")  # in a summary
 _RESULTS = ("final_", "best_")
+_COLOURS = {
+    1: "grey by luma (Pillow's L); transparency shows white, EXIF rotation is applied",
+    3: "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
+}
 _NORMALIZATION = (
     f"(image - mean) / std: forward passes in files do it, the network of {WEIGHTS} takes the result"
 )
@@ -114,7 +118,7 @@ def _describe_weights(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     network = {"name": name_network(arguments["name"])}
-    names = ("num_classes", "image_size")
+    names = ("num_classes", "image_size", *(("input_shape",) if arguments.get("input_shape") else ()))
     if network["name"] == "custom_cnn":
         names += ("kernel_widths", "padding")
     options = arguments.get("options") or {}
@@ -129,11 +133,14 @@ def name_network(name: str) -> str:
 
 def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
     scale, rule = trained.classifier.scale, read_input_rule(trained.metadata)
-    mean, std = (list(values) * (3 // len(values)) if values else None for values in rule)
+    height, width, channels = trained.classifier.shape
+    mean, std = (list(values) * (channels // len(values)) if values else None for values in rule)
+    target = "a square" if height == width else "this height and width"
     return {
-        "image_size": trained.classifier.image_size,
-        "resize": "the whole image to a square, bilinear with antialiasing (Pillow), not cropped",
-        "colour": "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
+        "image_size": height if height == width else [height, width],
+        "channels": channels,
+        "resize": f"the whole image to {target}, bilinear with antialiasing (Pillow), not cropped",
+        "colour": _COLOURS.get(channels, "as they were given"),
         "range": [0.0, 1.0],
         "mean": mean,
         "std": std,

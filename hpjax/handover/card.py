@@ -64,13 +64,13 @@ def _list_classes(classes: list[str]) -> str:
 
 
 def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
-    size = about.network["image_size"]
+    height, width, channels = shape = _find_shape(about)
     parts = [
         "## Use",
         "Of files and folders, with the preprocessing above: `python -m hpjax.predict --model=. IMAGE…`. "
         "In the following, `images` are floats in [0, 1]; the result are logits.",
         f"JAX, channels last, without hpjax (`{FORWARD}`):",
-        _code(_JAX.format(size=size, file=FORWARD)),
+        _code(_JAX.format(shape=(2, *shape), file=FORWARD)),
     ]
     torch = _TORCH.get(about.network["name"])
     if torch and sizes.get("width") in (None, _WIDTH):
@@ -81,8 +81,17 @@ def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
             f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}"
         ]
     if ONNX in about.files:
-        parts += [f"onnxruntime, channels first (`{ONNX}`):", _code(_ONNX.format(size=size, file=ONNX))]
+        parts += [
+            f"onnxruntime, channels first (`{ONNX}`):",
+            _code(_ONNX.format(shape=(2, channels, height, width), file=ONNX)),
+        ]
     return "\n\n".join(parts)
+
+
+def _find_shape(about: About) -> tuple[int, int, int]:
+    """Returns height, width and channels of an image."""
+    size = about.preprocessing["image_size"]
+    return (*(size if isinstance(size, list) else (size, size)), about.preprocessing["channels"])
 
 
 def _code(text: str) -> str:
@@ -92,10 +101,18 @@ def _code(text: str) -> str:
 def _fill_torch(text: str, about: About, sizes: Mapping[str, Any]) -> str:
     network = about.network
     padding = (1, 1, 0) if network.get("padding") == "reference" else ("same",) * 3
-    values = {"classes": network["num_classes"], "size": network["image_size"], "file": WEIGHTS}
     mean, std = about.preprocessing["mean"], about.preprocessing["std"]
-    call = _TORCH_NORMALIZED.format(mean=mean, std=std) if mean else "logits = model(images)"
-    return text.format(**values, **sizes, name=network["name"], padding=padding, call=call)
+    height, width, channels = _find_shape(about)
+    values = {
+        "classes": network["num_classes"],
+        "shape": (2, channels, height, width),
+        "file": WEIGHTS,
+        "name": network["name"],
+        "padding": padding,
+        "call": _TORCH_NORMALIZED.format(mean=mean, std=std) if mean else "logits = model(images)",
+        "first": _TORCH_FIRST.format(channels=channels) if channels != 3 else "",
+    }
+    return text.format(**values, **sizes)
 
 
 def _plain(text: str) -> str:
@@ -109,7 +126,7 @@ import jax.numpy as jnp
 
 with open("{file}", "rb") as file:
     forward = jax.export.deserialize(bytearray(file.read()))
-images = jnp.zeros((2, {size}, {size}, 3))
+images = jnp.zeros({shape})
 logits = forward.call(images)
 """
 
@@ -118,12 +135,15 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}")
-images = np.zeros((2, 3, {size}, {size}), np.float32)
+images = np.zeros({shape}, np.float32)
 (logits,) = session.run(["logits"], {{"images": images}})
 """
 
+_TORCH_FIRST = """\
+model.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)
+"""
 _TORCH_NORMALIZED = """\
-mean, std = (torch.tensor(v).view(3, 1, 1) for v in ({mean}, {std}))
+mean, std = (torch.tensor(v).view(-1, 1, 1) for v in ({mean}, {std}))
 logits = model((images - mean) / std)"""
 
 _CNN = """
@@ -155,7 +175,7 @@ class CustomCNN(nn.Module):
 model = CustomCNN()
 model.load_state_dict(load_file("{file}"), strict=True)
 model.eval()
-images = torch.zeros(2, 3, {size}, {size})
+images = torch.zeros({shape})
 {call}
 """
 
@@ -165,9 +185,9 @@ import torchvision
 from safetensors.torch import load_file
 
 model = torchvision.models.{name}(num_classes={classes})
-model.load_state_dict(load_file("{file}"), strict=True)
+{first}model.load_state_dict(load_file("{file}"), strict=True)
 model.eval()
-images = torch.zeros(2, 3, {size}, {size})
+images = torch.zeros({shape})
 {call}
 """
 

@@ -1,8 +1,10 @@
 """Exported models, read back: files and numbers alone, no code of anybody's."""
 
 import hashlib
+import itertools
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,7 @@ import jax
 import numpy as np
 
 from hpjax.data.deep import Scale
-from hpjax.data.images import check_image_size
-from hpjax.errors import DataError, ModelError, text_of
+from hpjax.errors import ModelError, text_of
 from hpjax.handover.about import ABOUT, FORWARD, About, name_network, read_about
 from hpjax.handover.forward import load_forward
 from hpjax.store.files import read_file
@@ -35,10 +36,10 @@ def load_exported(folder: Path) -> Classifier:
     content = read_file(file, 1 << 36)
     if hashlib.sha256(content).hexdigest() != about.files.get(FORWARD):
         raise ModelError(f"{file} is damaged: its SHA-256 isn't the one in {ABOUT}; export the model again")
-    size, scale = _read_preprocessing(about, folder / ABOUT)
+    shape, scale = _read_preprocessing(about, folder / ABOUT)
     name = name_network(str(about.network.get("name", "model"))[:99])
-    forward = _check_forward(_load(content, file), size, len(about.classes), file)
-    return Classifier(f"{name} of {folder}", tuple(about.classes), size, scale, forward)
+    forward = _check_forward(_load(content, file), shape, len(about.classes), file)
+    return Classifier(f"{name} of {folder}", tuple(about.classes), shape, scale, forward)
 
 
 def _load(content: bytes, file: Path) -> Forward:
@@ -48,10 +49,10 @@ def _load(content: bytes, file: Path) -> Forward:
         raise ModelError(f"{file} can't be loaded by jax {jax.__version__}: {text_of(error, 300)}") from error
 
 
-def _check_forward(forward: Forward, size: int, classes: int, file: Path) -> Forward:
+def _check_forward(forward: Forward, shape: tuple[int, int, int], classes: int, file: Path) -> Forward:
     """Tries a forward pass on one image."""
     try:
-        logits = np.asarray(forward(np.zeros((1, size, size, 3), np.float32)))
+        logits = np.asarray(forward(np.zeros((1, *shape), np.float32)))
     except Exception as error:
         raise ModelError(f"{file} doesn't go with {ABOUT}: {text_of(error, 300)}") from error
     if logits.shape != (1, classes):
@@ -59,15 +60,23 @@ def _check_forward(forward: Forward, size: int, classes: int, file: Path) -> For
     return forward
 
 
-def _read_preprocessing(about: About, file: Path) -> tuple[int, Scale | None]:
-    size, ends = about.preprocessing.get("image_size"), about.preprocessing.get("deep_images")
+def _read_preprocessing(about: About, file: Path) -> tuple[tuple[int, int, int], Scale | None]:
+    ends = about.preprocessing.get("deep_images")
     try:
-        if type(size) is not int or size > 1 << 16:
-            raise ValueError(f"preprocessing.image_size can't be {str(size)[:99]}")
-        check_image_size(size)
-        return size, None if ends is None else _read_scale(ends)
-    except (ValueError, KeyError, TypeError, DataError) as error:
+        return _read_shape(about.preprocessing), None if ends is None else _read_scale(ends)
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file} isn't what hpjax.export wrote: {text_of(error, 300)}") from error
+
+
+def _read_shape(known: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns height, width and channels of an image."""
+    size = known.get("image_size")
+    sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
+    lengths = {"image_size": sides, "channels": [known.get("channels", 3)]}  # earlier versions have no other
+    for name, given in lengths.items():
+        if not all(type(length) is int and 1 <= length <= 1 << 16 for length in given):
+            raise ValueError(f"preprocessing.{name} can't be {str(known.get(name))[:99]}")
+    return tuple(itertools.chain(*lengths.values()))  # type: ignore[return-value]
 
 
 def _read_scale(ends: dict[str, Any]) -> Scale:

@@ -29,15 +29,17 @@ class SerializedForward(NamedTuple):
     batching: str
 
 
-def serialize_forward(model: nnx.Module, expected: Forward, image_size: int, name: str) -> SerializedForward:
-    """Returns a model's logits of images, `[batch, size, size, 3]` in [0, 1], for any size of batch.
+def serialize_forward(
+    model: nnx.Module, expected: Forward, shape: tuple[int, ...], name: str
+) -> SerializedForward:
+    """Returns a model's logits of images in [0, 1], `[batch, height, width, channels]`, for any batch.
 
     A model that needs to know its batch's size while it is traced is computed image by image.
 
     Args:
       model: in evaluation mode.
       expected: its logits, compiled.
-      image_size: side of its images in pixels.
+      shape: height, width and channels of its images.
       name: what messages call it.
 
     Raises:
@@ -52,8 +54,7 @@ def serialize_forward(model: nnx.Module, expected: Forward, image_size: int, nam
     def one_by_one(images: Array) -> Array:
         return jax.lax.map(lambda image: at_once(image[None])[0], images)
 
-    shape = (*export.symbolic_shape("batch"), image_size, image_size, 3)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    images = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *shape), jnp.float32)
     reason = ""
     for batching, compute in (("at once", at_once), ("image by image", one_by_one)):
         try:
@@ -62,7 +63,7 @@ def serialize_forward(model: nnx.Module, expected: Forward, image_size: int, nam
             reason = text_of(error, 300)
             continue
         content = bytes(exported.serialize())
-        check_logits(expected, load_forward(content), image_size, f"{name}, exported with jax.export,")
+        check_logits(expected, load_forward(content), shape, f"{name}, exported with jax.export,")
         return SerializedForward(content, batching)
     raise UserCodeError(f"{name} can't be exported: {reason}")
 
@@ -74,9 +75,9 @@ def load_forward(content: bytes) -> Forward:
     return lambda images: call(jnp.asarray(images, jnp.float32))
 
 
-def check_logits(expected: Forward, found: Forward, image_size: int, name: str) -> None:
+def check_logits(expected: Forward, found: Forward, shape: tuple[int, ...], name: str) -> None:
     """Raises ModelError where two forward passes differ on random images."""
-    images = np.random.default_rng(0).random((_TRIED, image_size, image_size, 3), np.float32)
+    images = np.random.default_rng(0).random((_TRIED, *shape), np.float32)
     with jax.default_matmul_precision("highest"):
         one, other = (np.asarray(forward(images), np.float64) for forward in (expected, found))
     if one.shape != other.shape or not np.allclose(one, other, TOLERANCE, TOLERANCE, equal_nan=True):

@@ -38,14 +38,17 @@ def is_installed() -> bool:
 
 
 def serialize_onnx(
-    model: nnx.Module, classes: Sequence[str], image_size: int, rule: InputRule = AS_THEY_ARE
+    model: nnx.Module,
+    classes: Sequence[str],
+    image_shape: tuple[int, int, int],
+    rule: InputRule = AS_THEY_ARE,
 ) -> bytes:
-    """Returns an ONNX model from `images`, `[batch, 3, size, size]` in [0, 1], to `logits`.
+    """Returns an ONNX model from `images`, `[batch, channels, height, width]` in [0, 1], to `logits`.
 
     Args:
       model: one of hpjax's own; see `has_graph`.
       classes: names, in the order of the logits; kept in the file's metadata.
-      image_size: side of the images in pixels.
+      image_shape: height, width and channels of an image.
       rule: what images are brought to, within the graph.
     """
     import onnx
@@ -58,7 +61,8 @@ def serialize_onnx(
     logits = builder(graph, model, graph.normalize("images", rule))
     graph.node("Identity", [logits], "logits")
     weights = [numpy_helper.from_array(tensors[name], name) for name in sorted(graph.used)]
-    shape = ["batch", 3, image_size, image_size]
+    height, width, channels = image_shape
+    shape = ["batch", channels, height, width]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(classes)])
     nodes = [helper.make_node(op, inputs, [output], **more) for op, inputs, output, more in graph.nodes]

@@ -76,15 +76,15 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
     from safetensors.numpy import save
 
     model, classifier = trained.model, trained.classifier
-    network, size = name_network(trained.metadata["model"]["name"]), classifier.image_size
-    forward = serialize_forward(model, classifier.forward, size, network)
+    network, shape = name_network(trained.metadata["model"]["name"]), classifier.shape
+    forward = serialize_forward(model, classifier.forward, shape, network)
     contents = {WEIGHTS: save(to_torch(model), {"format": "pt"}), FORWARD: forward.content}
     if not has_graph(model):
         return contents, forward.batching, f"hpjax writes it of its own networks alone, not of {network}"
     if not is_installed():
         return contents, forward.batching, "the extra onnx isn't installed: pip install 'hpjax[onnx]'"
-    contents[ONNX] = serialize_onnx(model, classifier.classes, size, read_input_rule(trained.metadata))
-    check_logits(classifier.forward, load_onnx(contents[ONNX]), size, f"{network} in onnxruntime")
+    contents[ONNX] = serialize_onnx(model, classifier.classes, shape, read_input_rule(trained.metadata))
+    check_logits(classifier.forward, load_onnx(contents[ONNX]), shape, f"{network} in onnxruntime")
     return contents, forward.batching, ""
 
 
@@ -92,14 +92,16 @@ def _measure_network(model: nnx.Module) -> dict[str, Any]:
     """Returns the sizes of a built-in network that its PyTorch code is written with."""
     if isinstance(model, CustomCNN):
         convs = (model.conv1, model.conv2, model.conv3)
-        side = model.feature_map[0]
+        height, width, features = model.feature_map
         return {
-            "channels": (3, *(conv.out_features for conv in convs)),
+            "channels": (model.conv1.in_features, *(conv.out_features for conv in convs)),
             "widths": tuple(conv.kernel_size[0] for conv in convs),  # type: ignore[index]
-            "features": side * side * convs[-1].out_features,
+            "features": height * width * features,
             "dense": (model.linear1.out_features, model.linear2.out_features),
         }
-    return {"width": model.conv1.out_features} if isinstance(model, ResNet18) else {}
+    if isinstance(model, ResNet18):
+        return {"width": model.conv1.out_features, "channels": model.conv1.in_features}
+    return {}
 
 
 def _check_folder(folder: Path) -> None:

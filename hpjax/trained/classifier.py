@@ -17,8 +17,9 @@ from hpjax.errors import DataError, ModelError
 from hpjax.trained.inputs import BRIGHTEST
 
 BATCH_SIZE = 64
+CHANNELS = (1, 3)  # that images are read with: grey, or colours
 
-Forward = Callable[[Float[np.ndarray, "batch size size 3"]], Float[Any, "batch classes"]]
+Forward = Callable[[Float[np.ndarray, "batch height width channels"]], Float[Any, "batch classes"]]
 Images = str | os.PathLike | Sequence[str | os.PathLike] | np.ndarray | jax.Array
 
 
@@ -41,14 +42,14 @@ class Classifier:
     Attributes:
       name: what messages call it.
       classes: names, in the order of the logits.
-      image_size: side in pixels of the squares that images are resized to.
+      shape: height, width and channels that images are brought to.
       scale: of images of more than 8 bits; None where it was trained on none.
       forward: logits of images in [0, 1], of any number of them.
     """
 
     name: str
     classes: tuple[str, ...]
-    image_size: int
+    shape: tuple[int, int, int]
     scale: Scale | None
     forward: Forward
 
@@ -57,11 +58,11 @@ class Classifier:
 
         Args:
           images: paths of image files, which are read as those that it was trained on; or an array
-            `[images, size, size, 3]` of that size: uint8, or floats in [0, 1].
+            `[images, height, width, channels]` of that shape: uint8, or floats in [0, 1].
           batch_size: how many are computed at a time.
 
         Raises:
-          DataError: A file is no readable image.
+          DataError: A file is no readable image, or no file has as many channels.
           ModelError: The array is of another shape or type.
         """
         if isinstance(images, str | os.PathLike):
@@ -83,11 +84,17 @@ class Classifier:
           skipped: where to note `name: reason` of bad pictures, which are then left out.
 
         Raises:
-          DataError: A picture can't be read and `skipped` is None, or has more than 8 bits.
+          DataError: A picture can't be read and `skipped` is None, or has more than 8 bits; or no file has as
+            many channels.
         """
+        if self.shape[-1] not in CHANNELS:
+            raise DataError(
+                f"{self.name} was trained on images of {self.shape[-1]} channels, which no file has: "
+                "expected an array"
+            )
         numbered = (Picture(picture.name, i, picture.content) for i, picture in enumerate(pictures))
         try:
-            for images, positions in decode_chunks(numbered, self.image_size, skipped, self.scale):
+            for images, positions in decode_chunks(numbered, self.shape, skipped, self.scale):
                 if len(images):
                     yield Predicted(positions, self._predict_array(images, batch_size))
         except DeepPicture as error:
@@ -107,12 +114,12 @@ class Classifier:
         return softmax(np.concatenate(logits).astype(np.float64), axis=1).astype(np.float32)
 
     def _check_array(self, images: np.ndarray) -> np.ndarray:
-        shape = (self.image_size, self.image_size, 3)
         floating = np.issubdtype(images.dtype, np.floating)
-        if images.ndim != 4 or images.shape[1:] != shape or not (floating or images.dtype == np.uint8):
+        if images.ndim != 4 or images.shape[1:] != self.shape or not (floating or images.dtype == np.uint8):
+            expected = ", ".join(map(str, ("images", *self.shape)))
             raise ModelError(
                 f"{self.name} can't take an array {images.dtype}{list(images.shape)}: expected paths of "
-                f"images, or [images, {self.image_size}, {self.image_size}, 3] of uint8 or floats in [0, 1]"
+                f"images, or [{expected}] of uint8 or floats in [0, 1]"
             )
         if floating and images.size and float(images.max()) > BRIGHTEST:
             raise ModelError(

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from hpjax.data.images import Size, image_shape
 from hpjax.errors import ModelError
 from hpjax.train.inputs import AS_THEY_ARE, InputRule, prepare_inputs
 
@@ -23,7 +24,7 @@ BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
 
 def take_images(
     model: nnx.Module,
-    size: int,
+    size: Size,
     options: Mapping[str, float] = MappingProxyType({}),
     rule: InputRule = AS_THEY_ARE,
 ) -> nnx.Module:
@@ -31,7 +32,7 @@ def take_images(
 
     Args:
       model: takes float images in [0, 1]; it is changed.
-      size: side in pixels of the images that it was trained on.
+      size: side in pixels of the squares in colours that it was trained on, or height, width and channels.
       options: what its `__call__` is given besides: the trial's own numbers that its class calls dynamic.
       rule: what images were brought to.
 
@@ -39,7 +40,7 @@ def take_images(
       The model. `model(images, resize=True)` resizes `images` to what it was trained on; without, a network
       that takes other sizes takes them as they are.
     """
-    model.__class__ = _subclass(type(model), size, tuple(options.items()), rule)
+    model.__class__ = _subclass(type(model), image_shape(size), tuple(options.items()), rule)
     return model
 
 
@@ -70,24 +71,26 @@ def _subclass_of_arrays(
 
 
 @functools.cache  # models of one class are to compare equal
-def _subclass(base: type, size: int, options: tuple[tuple[str, float], ...], rule: InputRule) -> type:
+def _subclass(
+    base: type, shape: tuple[int, int, int], options: tuple[tuple[str, float], ...], rule: InputRule
+) -> type:
     class Loaded(base):
         @functools.wraps(base.__call__)  # what it takes is asked of its signature
         def __call__(self, images: Any, *args: Any, resize: bool = False, **kwargs: Any) -> Any:
-            images = scale_images(images, size)
+            images = scale_images(images, shape)
             if resize:
                 # Antialiased, as those that it was trained on.
-                images = jax.image.resize(images, (len(images), size, size, 3), "bilinear")
-            elif images.shape[1:3] != (size, size):
-                _warn_of_size(images.shape[1:3], size)
+                images = jax.image.resize(images, (len(images), *shape), "bilinear")
+            elif images.shape[1:] != shape:
+                _warn_of_size(images.shape[1:3], shape[:2])
             try:
                 return super().__call__(prepare_inputs(images, rule), *args, **{**dict(options), **kwargs})
             except Exception as error:
-                if images.shape[1:3] == (size, size):
+                if images.shape[1:] == shape:
                     raise
-                raise _refuse(images, size) from error
+                raise _refuse(images, shape) from error
 
-    return _as_base(Loaded, base, _subclass, size, options, rule)
+    return _as_base(Loaded, base, _subclass, shape, options, rule)
 
 
 def _as_base(loaded: type, base: type, make: Callable[..., type], *given: Any) -> type:
@@ -108,35 +111,37 @@ def _rebuild(function: Callable[..., Any], make: Callable[..., type], given: tup
     return function(make(*given), *arguments)
 
 
-def scale_images(images: Any, size: int) -> Float[Array, "batch height width 3"]:
-    """Returns images as floats in [0, 1]; raises ModelError where they are none.
+def scale_images(images: Any, shape: tuple[int, int, int]) -> Float[Array, "batch height width channels"]:
+    """Returns images as floats in [0, 1]; raises ModelError where they are none, or of other channels.
 
     Args:
       images: whole numbers from 0 to 255, or floats in [0, 1]; can be traced.
-      size: what is expected, for messages.
+      shape: height and width that are expected, for messages, and channels.
     """
     images = images if isinstance(images, jax.Array) else np.asarray(images)
     whole = jnp.issubdtype(images.dtype, jnp.integer)
-    if images.ndim != 4 or images.shape[-1] != 3 or not (whole or jnp.issubdtype(images.dtype, jnp.floating)):
-        raise _refuse(images, size)
+    numbers = whole or jnp.issubdtype(images.dtype, jnp.floating)
+    if images.ndim != 4 or images.shape[-1] != shape[-1] or not numbers:
+        raise _refuse(images, shape)
     if not isinstance(images, Tracer) and images.size:
         low, high = float(images.min()), float(images.max())
         if whole and not 0 <= low <= high <= 255:
-            raise _refuse(images, size, f" with values from {low:g} to {high:g}")
+            raise _refuse(images, shape, f" with values from {low:g} to {high:g}")
         if not whole and high > BRIGHTEST:
-            raise _refuse(images, size, f" with values up to {high:g}")
+            raise _refuse(images, shape, f" with values up to {high:g}")
     return jnp.asarray(images, jnp.float32) / 255 if whole else jnp.asarray(images)
 
 
 @functools.cache  # once
-def _warn_of_size(given: tuple[int, int], size: int) -> None:
+def _warn_of_size(given: tuple[int, int], trained: tuple[int, int]) -> None:
     told = "images of %d x %d pixels, of a model that was trained on %d x %d: resize=True brings them to that"
-    log.warning(told, *given, size, size)
+    log.warning(told, *given, *trained)
 
 
-def _refuse(images: Any, size: int, more: str = "") -> ModelError:
+def _refuse(images: Any, shape: tuple[int, int, int], more: str = "") -> ModelError:
     given = f"{images.dtype}{list(images.shape)}{more}"
+    expected = ", ".join(map(str, ("images", *shape)))
     return ModelError(
-        f"the model can't take {given}: expected [images, {size}, {size}, 3] of uint8, or of floats "
-        "in [0, 1]; resize=True takes images of any size"
+        f"the model can't take {given}: expected [{expected}] of uint8, or of floats in [0, 1]; resize=True "
+        "takes images of any size"
     )

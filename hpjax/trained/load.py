@@ -85,8 +85,8 @@ def load_trial(
 
     With `sweep.select=final` they are those of its last epoch, with `best` those of its best one.
 
-    `model(images)` takes images, `[batch, height, width, 3]`, of the size that the trial was trained on:
-    uint8, or floats in [0, 1]. It gives logits, `[batch, classes]`, in the order of the data set's sorted
+    `model(images)` takes images, `[batch, height, width, channels]`, of the size that the trial was trained
+    on: uint8, or floats in [0, 1]. It gives logits, `[batch, classes]`, in the order of the data set's sorted
     class names. `model(images, resize=True)` takes images of any size, and resizes them.
 
     Nothing that lies in a workdir is run, nor a file that it names: a model of the user's own is imported
@@ -117,25 +117,33 @@ def load_trial(
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
         name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
-        rule, plain = _check_rule(metadata, arguments, where), _is_plain(metadata, arguments)
-        model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, plain)
+        rule, shape = _check_rule(metadata, arguments, where), _find_image_shape(metadata, arguments)
+        model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, shape)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
     trained = TrainedTrial(model, variables)
     trained.row, trained.metadata = row, metadata
-    if plain:
+    if shape is None:
         trained.found = (
-            f"{whose} was trained on arrays of your own, or another task than classes of square images in "
-            "colours: expected load_trial(…).model(inputs), which takes them; there is no more for these"
+            f"{whose} was trained on arrays that are no images, or another task than classes: expected "
+            "load_trial(…).model(inputs), which takes them; there is no more for these"
         )
     else:
-        trained.found = Classifier(whose, classes, arguments.image_size, scale, make_forward(model))  # type: ignore[arg-type]
+        trained.found = Classifier(whose, classes, shape, scale, make_forward(model))
     return trained
 
 
-def _is_plain(metadata: dict[str, Any], arguments: "_Arguments") -> bool:
-    """Returns whether a trial learned something else than classes of square images in colours."""
-    return bool(metadata.get("arrays") or metadata.get("answers") or arguments.input_shape)
+def _find_image_shape(metadata: dict[str, Any], arguments: "_Arguments") -> tuple[int, int, int] | None:
+    """Returns height, width and channels; None where what was learned isn't classes of images."""
+    shape = _find_shape(arguments)
+    is_other = metadata.get("arrays") or metadata.get("answers") or len(shape) != 3
+    return None if is_other else shape  # type: ignore[return-value]
+
+
+def _find_shape(arguments: "_Arguments") -> tuple[int, ...]:
+    """Returns the shape of one input."""
+    size = arguments.image_size
+    return tuple(arguments.input_shape) or (size, size, 3)  # type: ignore[return-value]
 
 
 def read_input_rule(metadata: Mapping[str, Any]) -> InputRule:
@@ -155,7 +163,7 @@ def read_input_rule(metadata: Mapping[str, Any]) -> InputRule:
 
 
 def _check_rule(metadata: Mapping[str, Any], arguments: "_Arguments", where: str) -> InputRule:
-    features = (arguments.input_shape or [3])[-1]
+    features = _find_shape(arguments)[-1]
     try:
         rule = read_input_rule(metadata)
         if len(rule.mean) not in (0, 1, features):
@@ -299,7 +307,11 @@ def _read_file(file: str, attribute: str) -> OwnCode:
 
 
 def _build(
-    arguments: dict[str, Any], weights: dict[str, Any], where: str, rule: InputRule, plain: bool
+    arguments: dict[str, Any],
+    weights: dict[str, Any],
+    where: str,
+    rule: InputRule,
+    shape: tuple[int, int, int] | None,
 ) -> tuple[nnx.Module, dict[str, Any]]:
     # Shapes first: a model is made where weights of its size lie in memory already.
     try:
@@ -317,10 +329,9 @@ def _build(
     nnx.update(model, params, batch_stats)
     model.eval()
     values = dynamic_values(type(model), arguments["options"])
-    if plain:
-        size = arguments["image_size"]
-        return take_arrays(model, tuple(arguments["input_shape"]) or (size, size, 3), values, rule), variables
-    return take_images(model, arguments["image_size"], values, rule), variables
+    if shape is None:
+        return take_arrays(model, _find_shape(_Arguments(**arguments)), values, rule), variables
+    return take_images(model, shape, values, rule), variables
 
 
 def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:

@@ -140,11 +140,11 @@ def test_other_graphs(name, options):
 
     nnx.update(model, jax.tree.map(draw, nnx.state(model)))
     model.eval()
-    content = onnx_graph.serialize_onnx(model, list("abcd"), 32)
-    check_logits(make_forward(model), onnx_graph.load_onnx(content), 32, name)
+    content = onnx_graph.serialize_onnx(model, list("abcd"), (32, 32, 3))
+    check_logits(make_forward(model), onnx_graph.load_onnx(content), (32, 32, 3), name)
 
 
-@pytest.fixture(scope="module", params=["imagenet", "dataset", (0.4, 0.3)], ids=str)
+@pytest.fixture(scope="module", params=["imagenet", (0.4, 0.3)], ids=str)
 def normalized(request, tmp_path_factory):
     """A trial whose images were normalized, as it was exported."""
     config = parse_config({**CONFIG, "data": {**DATA, "normalize": request.param}})
@@ -167,9 +167,8 @@ def test_forward_passes_normalize_as_the_trial_did(normalized, tmp_path):
     assert mean.shape == std.shape == (3,) and "model.safetensors" in known["normalization"]
     if given == "imagenet":
         assert (mean[0], std[2]) == (0.485, 0.225)
-    if given != "dataset":
-        expected = {"imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}.get(given, given)
-        assert (mean == expected[0]).all() and (std == expected[1]).all()
+    expected = {"imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}.get(given, given)
+    assert (mean == expected[0]).all() and (std == expected[1]).all()
     # By the numbers alone: the same network without its rule, on images that were normalized here.
     plain = nnx.clone(trained.model)
     plain.__class__ = type(trained.model).__mro__[1]
@@ -188,6 +187,101 @@ def test_pytorch_normalizes_before_the_weights(normalized):
     images = found["torch"].from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())
     logits = found["model"]((images - found["mean"]) / found["std"]).detach().numpy()
     assert logits == pytest.approx(np.asarray(trained.model(IMAGES)), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory):
+    """A trial of images of one channel that aren't square, as it was exported."""
+    data = {**DATA, "image_size": (32, 44), "channels": 1, "normalize": "dataset"}
+    folder = tmp_path_factory.mktemp("grey")
+    result = run_sweep(parse_config({**CONFIG, "data": data}), folder / "sweep")
+    exported = export_trial(result.workdir, "best", folder / "model")
+    return exported, hpjax.load_trial(result.workdir, "best")
+
+
+GREY = np.random.default_rng(2).random((5, 32, 44, 1), np.float32)
+
+
+def test_grey_images_that_are_not_square(grey, tmp_path):
+    exported, trained = grey
+    logits = np.asarray(trained.model(GREY))
+    for compute, name in ((load_forward, "forward.jaxexport"), (onnx_graph.load_onnx, "model.onnx")):
+        forward = compute((exported.folder / name).read_bytes())
+        assert np.asarray(forward(GREY)) == pytest.approx(logits, abs=1e-4)
+    content = json.loads((exported.folder / "model.json").read_text())
+    known = content["preprocessing"]
+    assert (known["image_size"], known["channels"], len(known["mean"])) == ([32, 44], 1, 1)
+    assert "grey" in known["colour"] and "square" not in known["resize"]
+    assert (content["network"]["image_size"], content["network"]["input_shape"]) == ([32, 44], [32, 44, 1])
+    arguments = {name: value for name, value in content["network"].items()}
+    assert create_model(**arguments, rngs=init_rngs(0)).conv1.in_features == 1  # as it is said
+    for library in ("jax", "onnxruntime"):
+        assert _execute(exported, library)["images"].size == 2 * GREY[0].size
+    # A file in colours, of another size, is read as those that it was trained on.
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    brought = Image.fromarray(pixels).convert("L").resize((44, 32), Image.Resampling.BILINEAR)
+    expected = trained.predict(np.asarray(brought)[None, :, :, None])
+    for model in (trained, load_exported(exported.folder)):
+        assert model.predict(tmp_path / "a.png") == pytest.approx(expected, abs=1e-5)
+    assert np.asarray(trained.model(np.asarray(brought)[None, :, :, None])) == pytest.approx(
+        np.asarray(trained.model(np.asarray(brought)[None, :, :, None] / 255.0)), abs=1e-5
+    )
+
+
+@pytest.mark.torch
+def test_pytorch_takes_grey_images(grey):
+    exported, trained = grey
+    found = _execute(exported, "torch")
+    images = found["torch"].from_numpy(GREY.transpose(0, 3, 1, 2).copy())
+    logits = found["model"]((images - found["mean"]) / found["std"]).detach().numpy()
+    assert logits == pytest.approx(np.asarray(trained.model(GREY)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda x: x[:, :31], r"float32\[5, 31, 44, 1\]: .* \[images, 32, 44, 1\]"),
+        (lambda x: np.repeat(x, 3, -1), r"float32\[5, 32, 44, 3\]: .* \[images, 32, 44, 1\]"),
+        (lambda x: x * 255, r"can't take values up to 25\d"),
+    ],
+)
+def test_what_is_no_grey_image_of_the_model_is_named(grey, change, expected):
+    for model in (grey[1], load_exported(grey[0].folder)):
+        with pytest.raises(hpjax.errors.ModelError, match=expected):
+            model.predict(change(GREY))
+
+
+def test_channels_that_no_file_has(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (24, 30, 30, 2), np.uint8), np.arange(24) % 3
+    data = {"train": (images, labels), "test": (images, labels)}
+    config = parse_config({**CONFIG, "data": {"name": "arrays"}})
+    result = run_sweep(config, tmp_path / "sweep", data=data)
+    exported = export_trial(result.workdir, "best", tmp_path / "model")
+    trained, loaded = hpjax.load_trial(result.workdir, "best"), load_exported(exported.folder)
+    assert loaded.predict(images) == pytest.approx(trained.predict(images), abs=1e-5)
+    assert trained.predict(images).shape == (24, 3)
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "a.png")
+    for model in (trained, loaded):
+        with pytest.raises(hpjax.errors.DataError, match="2 channels, which no file has: expected an array"):
+            model.predict(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_code_for_torchvision_has_a_first_layer_for_other_channels(channels):
+    from hpjax.handover.card import write_card
+
+    preprocessing = {"image_size": [32, 40], "channels": channels, "mean": None, "std": None}
+    network = {"name": "resnet18", "num_classes": 4}
+    rest = {name: {} for name in ("metrics", "hyperparameters", "trial", "data", "code", "forward", "files")}
+    known = about.About(about.FORMAT, network, list("abcd"), preprocessing, **rest)
+    card = write_card(known, {"width": 64, "channels": channels})
+    (code,) = (b for b in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "import torch\n" in b)
+    compile(code, "card", "exec")
+    line = f"model.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
+    assert (line in code) == (channels != 3)
+    assert f"torch.zeros((2, {channels}, 32, 40))" in code
 
 
 def test_a_class_of_ones_own_has_no_graph_though_it_is_below_one_of_hpjax():
@@ -231,7 +325,7 @@ def test_a_model_that_cannot_be_exported_is_one_line(own):
             raise ValueError("not\ntoday")
 
     with pytest.raises(hpjax.errors.UserCodeError, match="mine can't be exported: not today"):
-        serialize_forward(Never(), lambda images: images, 30, "mine")
+        serialize_forward(Never(), lambda images: images, (30, 30, 3), "mine")
 
 
 def _run(capsys, *arguments):
