@@ -18,7 +18,7 @@ from hpjax.lanes.population import Population, count_bytes
 from hpjax.lanes.probe import held_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
-from hpjax.lanes.shuffle import draw
+from hpjax.lanes.shuffle import draw, draw_lanes
 from hpjax.lanes.task import Task
 from hpjax.ops import target
 
@@ -56,7 +56,9 @@ def usable_bytes(gpu: Gpu) -> int:
     return int(MEMORY_MARGIN * JAX_SHARE * gpu.memory_bytes)
 
 
-def compile_for(gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bool, lanes: int) -> Needs:
+def compile_for(
+    gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bool, lanes: int, *, in_step: bool = True
+) -> Needs:
     """Returns what the training of a group, fused, would need of a GPU.
 
     Args:
@@ -65,6 +67,7 @@ def compile_for(gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bo
       dataset: what is learned.
       tests_each_epoch: whether the test split lies on the device too.
       lanes: how many one call advances.
+      in_step: whether they share each batch; else each takes its own.
 
     Raises:
       NotImplementedError: XLA's plugin for CUDA isn't installed.
@@ -77,7 +80,7 @@ def compile_for(gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bo
         population = place(program.shapes(trial_hparams(config, config.seed), lanes))
         num = min(len(task.train), STREAMED_STEPS * task.batch_size) if streamed else len(task.train)
         data = place(_shapes(task.train, num))
-        training = _compile_training(program, task, population, data, place)
+        training = _compile_training(program, task, population, data, place, own=lanes > 1 and not in_step)
         best = count_bytes(population.best)
         needed = [(held_bytes(training, arguments=True) or 0) + best + _size(task.evaluated.values())]
         if task.evaluated:
@@ -91,10 +94,13 @@ def compile_for(gpu: Gpu, config: Config, dataset: Dataset, tests_each_epoch: bo
 
 
 def _compile_training(
-    program: Program, task: Task, population: Population, data: Examples, place: Callable
+    program: Program, task: Task, population: Population, data: Examples, place: Callable, own: bool
 ) -> Any:
-    order, key = jax.eval_shape(lambda: draw(0, 0, len(data.labels), task.batch_size))
-    lanes = population.best.score.shape[0]
+    lanes, num = population.best.score.shape[0], len(data.labels)
+    numbers = jnp.zeros(lanes, jnp.int32)
+    each = draw_lanes if own else draw
+    first = (numbers.astype(jnp.uint32), numbers) if own else (0, 0)
+    order, key = jax.eval_shape(lambda: each(*first, num, task.batch_size))
     sums = jax.eval_shape(lambda: program.zero_sums(lanes))
     row = jax.ShapeDtypeStruct((), jnp.int32)
     sums, order, key, row = place((sums, order, key, row))

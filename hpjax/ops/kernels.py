@@ -32,6 +32,7 @@ GroupedKernel = Float[Array, "kernel_height kernel_width channels_per_group feat
 # Copies of one step of a scan stay below this, so that two cores' level-2 caches hold them.
 BLOCK_BYTES = 1 << 20
 LONG_SUM = 200_000  # values that a weight gradient of XLA's CPU backend adds up in one go
+TILE = 8  # values of a row that a GPU's products take at once, or a multiple of it
 MOST_PIECES = 64  # of one sum: each is an instruction of the program
 
 
@@ -114,11 +115,16 @@ def _native_weight_gradient(
 def im2col(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Outputs:
     """Returns the convolution as one product of copied windows with the kernel."""
     # XLA's products on a GPU take the copying into themselves; jaxlib 0.10.2 then finds no tiles for a map
-    # of 5 x 5 pixels. No public issue known.
+    # of 5 x 5 pixels. No public issue known. Nor does it, on an A100, for a map whose windows it can't read
+    # as rows, where their lengths are no multiple of 8; rows of other lengths cost copies.
     height, width, _, features = w.shape
-    patches = kept(_patches(x, (height, width), geometry))
+    patches = _patches(x, (height, width), geometry)
+    *pixels, length = patches.shape
+    if target.backend() != "cpu" and length % TILE:
+        patches = patches.reshape(-1, length)
     written = product_dtype(x.dtype, numerics.dtype)
-    return _dot(patches, w.reshape(-1, features), 1, numerics, written).astype(numerics.dtype)
+    y = _dot(kept(patches), w.reshape(-1, features), 1, numerics, written).astype(numerics.dtype)
+    return y.reshape(*pixels, features)
 
 
 def im2col_weight_gradient(
@@ -137,6 +143,7 @@ def wide(x: Images, w: Kernel, geometry: Geometry, numerics: Numerics) -> Output
     out_height = geometry.output_sizes(x.shape[1:3], (height, width))[0]
     rows = _row_patches(_padded(x, geometry), width, geometry)
     side_by_side = w.transpose(1, 2, 0, 3).reshape(width * channels, height * features)
+    side_by_side = kept(side_by_side)  # as in `col2im`
     products = _dot(rows, side_by_side, 1, numerics)
     parts = (
         _window(products[..., i * features : (i + 1) * features], 1, i, out_height, geometry)
@@ -178,6 +185,10 @@ def col2im(dy: Outputs, w: Kernel, geometry: Geometry, numerics: Numerics) -> Im
     """
     height, width, channels, features = w.shape
     side_by_side = w.transpose(3, 0, 1, 2).reshape(features, -1)
+    if channels % TILE:
+        # XLA's products on a GPU take the reshaping into themselves; jaxlib 0.10.2 then finds no tiles of
+        # whole channels where the kernel is one pixel wide. No public issue known.
+        side_by_side = kept(side_by_side)
     shares = _dot(dy, side_by_side, 1, numerics, product_dtype(dy.dtype, numerics.dtype))
     outputs = geometry.output_sizes(dy.shape[1:3], (height, width))
     added = jnp.zeros((), accumulation_dtype(dy.dtype))

@@ -54,6 +54,11 @@ class Key:
         small = any(size <= width for size, width in zip(self.b[1:3], self.widths, strict=True))
         return self.op == "weight_gradient" and self.geometry.strides != (1, 1) and small
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether this is the weight gradient of a kernel with zeros between its taps."""
+        return self.op == "weight_gradient" and self.geometry.kernel_dilation != (1, 1)
+
     def candidates(self) -> tuple[str, ...]:
         """Returns the lowerings to choose from; none that is known to let one lane reach another."""
         names = lowerings.lowering_names(self.op, self.lanes, self.own)

@@ -139,9 +139,9 @@ def _is_narrow(key: Key) -> bool:
 
 
 def _gpu_rule(key: Key) -> str:
-    # XLA takes the map for the kernel of a forward convolution there, with zeros between its pixels: seen
-    # with jaxlib 0.10.2; no public issue known. Of groups it doesn't.
-    kernel = "im2col" if key.is_outgrown else "native"
+    # XLA takes the map for the kernel of a forward convolution there: seen with jaxlib 0.10.2; no public
+    # issue known. Of groups it doesn't, where the kernel isn't spread.
+    kernel = "im2col" if key.is_outgrown or key.is_spread else "native"
     if key.lanes == 1:
         return kernel
     if key.own == (False, True):
@@ -163,5 +163,6 @@ def _has_grouped_kernel(key: Key) -> bool:
     lanes, cuDNN 9.19 and jaxlib 0.11.2; no public issue known.
     """
     plain = key.geometry.strides == (1, 1) and not key.is_dilated and key.widths != (1, 1)
+    plain = plain and not key.is_spread
     most = 128 if key.op == "weight_gradient" else 256
     return plain and min(key.channels) >= 64 and max(key.channels) <= most

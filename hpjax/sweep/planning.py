@@ -5,6 +5,7 @@ import json
 import logging
 import time
 
+from hpjax.config.fields import Config
 from hpjax.config.hyperparameters import apply_hyperparameters, static_key
 from hpjax.config.user_files import kept_code
 from hpjax.data.dataset import Dataset
@@ -123,10 +124,8 @@ def choose_lanes(
         count = count or wanted
     name = f"{work.key} on {len(task.train)} images"
     steps = trials * config.train.epochs * task.steps_per_epoch
-    # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
-    in_step = lanes.data_order == "shared" or (config.sweep.seeds == 1 and config.sweep.pruner == "none")
     each = -(-wanted // crew.size), -(-count // crew.size)
-    asked = Asked(*each, lanes.strategy, lanes.devices, name, -(-steps // crew.size), in_step)
+    asked = Asked(*each, lanes.strategy, lanes.devices, name, -(-steps // crew.size), stays_in_step(config))
     choice = crew.choose_layout(work, program, task, asked, session.limit)
     num_lanes = min(choice.num_lanes * crew.size, count or wanted)
     one = program.shapes(work.hparams, 1)
@@ -134,6 +133,13 @@ def choose_lanes(
     plan = _describe_group(session, crew, work.first, trials, task, choice, num_lanes)
     session.plans.append(dataclasses.replace(plan, **saved))
     return choice, num_lanes
+
+
+def stays_in_step(config: Config) -> bool:
+    """Returns whether lanes take the same batches, as long as none diverges; else each takes its own."""
+    # Of equal seeds, trials that all run to their end stay at the same pass over the examples.
+    same = config.sweep.seeds == 1 and config.sweep.pruner == "none"
+    return same or config.lanes.data_order == "shared"
 
 
 def limit_lanes(session: Session, crew: Crew, number: int, layout: Layout) -> Layout:

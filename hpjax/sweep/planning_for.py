@@ -5,13 +5,15 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
+
 from hpjax.compiled.gpus import GPUS, Gpu
 from hpjax.config.hyperparameters import apply_hyperparameters
-from hpjax.errors import UsageError
+from hpjax.errors import HpjaxError, UsageError, text_of
 from hpjax.lanes.elsewhere import Needs, compile_for, usable_bytes
 from hpjax.search.plan import describe_size, describe_static, format_rows
 from hpjax.search.queue import most_unfinished
-from hpjax.sweep.planning import MOST_LANES, introduce, list_first
+from hpjax.sweep.planning import MOST_LANES, introduce, list_first, stays_in_step
 from hpjax.sweep.preflight import check_groups
 from hpjax.sweep.session import Session
 
@@ -47,6 +49,7 @@ def plan_groups_for(session: Session, name: str) -> ForeignPlan:
 
     Raises:
       UsageError: XLA's compiler for CUDA isn't installed.
+      HpjaxError: It fails.
     """
     gpu, config = GPUS[name], session.spec.config
     check_groups(config, session.datasets.load)
@@ -59,7 +62,9 @@ def plan_groups_for(session: Session, name: str) -> ForeignPlan:
                 introduce(session, dataset)
             static = {k: v for k, v in first.hyperparameters.items() if k not in session.spec.space.dynamic}
             groups[describe_static(static)] = [
-                compile_for(gpu, own, dataset, session.spec.tests_each_epoch, lanes)
+                compile_for(
+                    gpu, own, dataset, session.spec.tests_each_epoch, lanes, in_step=stays_in_step(own)
+                )
                 for lanes in _list_lanes(session, trials)
             ]
     return ForeignPlan(gpu, groups)
@@ -84,6 +89,8 @@ def _needing_compiler(name: str) -> Iterator[None]:
             f"--for={name} needs XLA's compiler for CUDA, of jaxlib's version: pip install --no-deps"
             f" jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
         ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise HpjaxError(f"--for={name}: XLA's compiler for CUDA fails: {text_of(error, 300)}") from error
 
 
 def _row(name: str, needs: Needs) -> tuple[str, ...]:

@@ -16,9 +16,11 @@ class Case(NamedTuple):
     padding: str
     dtype: str
     shared: bool  # whether the lanes share the images
+    dilation: tuple[int, int] = (1, 1)  # of the kernel
+    gpu: str = "h200"
 
 
-def compile_conv(case: Case, gpu: str = "h200") -> dict[str, Any]:
+def compile_conv(case: Case) -> dict[str, Any]:
     """Returns the kernels of a convolution and its gradients, and the multiplications that they need."""
     import jax
     import jax.numpy as jnp
@@ -29,10 +31,10 @@ def compile_conv(case: Case, gpu: str = "h200") -> dict[str, Any]:
     from hpjax.ops.geometry import create_geometry
 
     c = case
-    geometry = create_geometry(c.sizes, c.widths, c.strides, c.padding, None)
+    geometry = create_geometry(c.sizes, c.widths, c.strides, c.padding, c.dilation)
 
     def step(x, w, dy):
-        apply = lambda x, w: conv(x, w, c.strides, c.padding, None, None, ("NHWC", "HWIO", "NHWC"))  # noqa: E731
+        apply = lambda x, w: conv(x, w, c.strides, c.padding, None, c.dilation, ("NHWC", "HWIO", "NHWC"))  # noqa: E731
         if c.shared:
             y, vjp = jax.vjp(lambda w: apply(x, w), w)
         else:
@@ -43,7 +45,7 @@ def compile_conv(case: Case, gpu: str = "h200") -> dict[str, Any]:
     outputs = (c.lanes, c.batch, *geometry.output_sizes(c.sizes, c.widths), c.features)
     kernel = (c.lanes, *c.widths, c.channels, c.features)
     shapes = [images if c.shared else (c.lanes, *images), kernel, outputs]
-    sheet = gpus.GPUS[gpu]
+    sheet = gpus.GPUS[c.gpu]
     device = gpus.create_device(sheet)
     operands = [gpus.place_shapes(jax.ShapeDtypeStruct(s, jnp.dtype(c.dtype)), device) for s in shapes]
     with target.compiling_for(sheet.target):
@@ -71,22 +73,26 @@ def _own_gflop(c: Case, geometry: Any) -> float:
     return 2 * rounds * (2 * forward + (0 if c.shared else back)) / 1e9
 
 
-def compile_workload(model: str, size: int, batch: int, lanes: int, precision: str, program: str = "train"):
+def compile_workload(
+    model: str, size: int, batch: int, lanes: int, precision: str, program: str = "train", gpu: str = "h200"
+):
     """Returns what `benchmarks/gpu_compile.py` says of a standard workload."""
     from systems.gpu_programs import Work, compile_program
 
     from hpjax.compiled.gpus import GPUS
     from hpjax.compiled.kernels import read_step, summarize
 
-    compiled = compile_program(Work(model, size, batch, lanes, precision), program, GPUS["h200"])
+    compiled = compile_program(Work(model, size, batch, lanes, precision), program, GPUS[gpu])
     kernels = read_step(compiled.as_text())
     windows = [k.window for k in kernels if "conv" in k.call]
     copies = [k.name for k in kernels if k.call == "copy" and k.bytes > 1e6]
-    return {**summarize(kernels, GPUS["h200"], lanes), "windows": windows, "copies": copies}
+    return {**summarize(kernels, GPUS[gpu], lanes), "windows": windows, "copies": copies}
 
 
-def plan_for(network: str, memory_bytes: int = 0, count: int = 0) -> tuple[list[tuple[int, int, bool]], str]:
-    """Returns lanes, memory and whether it is enough, of a GPU that has so much; and the table."""
+def plan_for(
+    network: str, memory_bytes: int = 0, count: int = 0, seeds: int = 1
+) -> tuple[list[tuple[int, int, bool, int]], str]:
+    """Returns lanes, memory, whether it is enough, and bytes moved of a GPU with so much; and the table."""
     import dataclasses
     from unittest import mock
 
@@ -102,12 +108,12 @@ def plan_for(network: str, memory_bytes: int = 0, count: int = 0) -> tuple[list[
         "data": {"name": "synthetic_scenes", **images},
         "train": {"batch_size": 12, "epochs": 1},
         "lanes": {"count": count},
-        "sweep": {"space": {"learning_rate": tuple(1e-3 * n for n in range(1, 10))}},
+        "sweep": {"space": {"learning_rate": tuple(1e-3 * n for n in range(1, 10))}, "seeds": seeds},
     }
     with mock.patch.dict(GPUS, h200=of_size):  # XLA compiles for the memory that there is
         plan = plan_sweep_for(parse_config(given), "h200")
     (needs,) = plan.groups.values()
-    return [(each.lanes, each.memory_bytes, each.fits) for each in needs], str(plan)
+    return [(each.lanes, each.memory_bytes, each.fits, each.moved_bytes) for each in needs], str(plan)
 
 
 def compile_for_several(count: int) -> tuple[str, list[int]]:

@@ -20,23 +20,29 @@ PADDED = 1.1  # where products are filled up to multiples of 8
 WIDE = 2.1  # of few channels: all rows of the kernel meet each row of the image, those beyond its edge too
 
 
+width = st.sampled_from([1, 2, 3, 5, 7])
+
+
 @st.composite
 def cases(draw):
-    width, stride = draw(st.sampled_from([1, 2, 3, 5, 7])), draw(st.integers(1, 3))
-    least = width + stride
-    sizes = (draw(st.integers(least, 40)), draw(st.integers(least, 40)))
+    widths = draw(st.one_of(st.tuples(width, width), width.map(lambda w: (w, w))))
+    stride, spread = draw(st.sampled_from([(1, (1, 1)), (2, (1, 1)), (3, (1, 1)), (1, (2, 1)), (1, (2, 2))]))
+    least = [(width - 1) * gap + 1 + stride for width, gap in zip(widths, spread, strict=True)]
+    sizes = (draw(st.integers(least[0], 40)), draw(st.integers(least[1], 40)))
     channels = st.sampled_from([3, 8, 10, 16, 20, 64])
     return Case(
         draw(st.sampled_from([2, 3, 8])),
         draw(st.sampled_from([2, 10, 32])),
         sizes,
-        (width, width),
+        widths,
         draw(channels),
         draw(channels),
         (stride, stride),
         draw(st.sampled_from(["SAME", "VALID"])),
         draw(st.sampled_from(["float32", "bfloat16"])),
         draw(st.booleans()),
+        spread,
+        draw(st.sampled_from(["h200", "h100", "a100"])),
     )
 
 
@@ -54,6 +60,20 @@ def check(case, found):
 @SOME
 @given(case=cases())
 def test_convolutions_multiply_what_they_need(compile_elsewhere, case):
+    check(case, compile_elsewhere(compile_conv, case))
+
+
+# A kernel one pixel wide, rows of three channels on an A100: XLA found no tiles for their products.
+TALL = Case(2, 8, (37, 53), (3, 1), 10, 16, (1, 1), "SAME", "float32", False)
+SHORT_ROWS = Case(8, 7, (37, 53), (3, 3), 3, 16, (1, 1), "SAME", "float32", True, gpu="a100")
+SPREAD = Case(2, 7, (37, 53), (3, 3), 64, 64, (1, 1), "SAME", "bfloat16", False, dilation=(2, 2))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [TALL, TALL._replace(strides=(2, 2), dtype="bfloat16"), SHORT_ROWS, SPREAD, SPREAD._replace(lanes=1)],
+)
+def test_what_xla_has_refused_or_spread(compile_elsewhere, case):
     check(case, compile_elsewhere(compile_conv, case))
 
 
@@ -106,12 +126,26 @@ def test_in_evaluation_convolutions_write_their_results_normalised(compile_elsew
 def test_a_plan_for_a_gpu_says_what_fits(compile_elsewhere):
     images, weights = 90 * 16 * 16 * 3, (3 * 6 + 6) * 4
     rows, text = compile_elsewhere(plan_for, linear_network.__file__)
-    assert [lanes for lanes, _, _ in rows] == [1, 8, 9] and all(fits for *_, fits in rows)
-    one, eight, nine = (memory for _, memory, _ in rows)
+    assert [row[0] for row in rows] == [1, 8, 9] and all(row[2] for row in rows)
+    one, eight, nine = (row[1] for row in rows)
     assert images + 4 * weights < one < eight < nine < 10 * images  # weights, two moments, the best so far
     assert "NVIDIA H200, not timed" in text and "lane-step" in text
     (row,), text = compile_elsewhere(plan_for, linear_network.__file__, 2 * one, 5)
     assert row[0] == 5 and row[2] == (row[1] <= 2 * one * 0.75 * 0.85) is False and " no " in text
+
+
+def test_lanes_out_of_step_need_more(compile_elsewhere):
+    """Each has a batch of its own."""
+    (together,), (apart,) = (
+        compile_elsewhere(plan_for, linear_network.__file__, 0, 8, seeds)[0] for seeds in (1, 2)
+    )
+    assert apart[1] >= together[1] and apart[3] > 1.5 * together[3]
+
+
+@pytest.mark.parametrize("gpu", ["a100", "h100"])
+def test_a_network_for_every_gpu(compile_elsewhere, gpu):
+    step = compile_elsewhere(compile_workload, "custom_cnn", 48, 10, 8, "float32", "train", gpu)
+    assert step["kernels"] <= 110 and step["gflop"] <= WIDE * 2.12
 
 
 def test_gpus_of_a_mesh_exchange_nothing(compile_elsewhere):
