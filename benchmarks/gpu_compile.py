@@ -3,11 +3,13 @@
     make gpu-compile                                     every row that has no result yet, for hours
     make gpu-compile ARGS="--rows=h200/resnet18.*x8"     those whose name the expression matches
     make gpu-compile ARGS="--rows=x8 --again"            those with a result too
+    make gpu-compile ARGS="--rows=x8 --changed"          and those whose program has changed since
 
 XLA's compiler for CUDA comes in a plugin that needs neither a GPU nor NVIDIA's libraries; `--plugin` names
 its folder. Each row is kept as soon as it is there: an interrupted run continues where it was.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -26,6 +28,7 @@ PLUGIN = flags.DEFINE_string(
 )
 ROWS = flags.DEFINE_string("rows", "", "regular expression: the rows to compile, by GPU/WORKLOAD/PROGRAM")
 AGAIN = flags.DEFINE_bool("again", False, "compile rows that have a result, too")
+CHANGED = flags.DEFINE_bool("changed", False, "compile rows whose program isn't that of their result, too")
 LIST = flags.DEFINE_bool("list", False, "only name the rows, and say which have a result")
 OUT = flags.DEFINE_string("out", str(HERE / "results"), "folder with a folder per GPU")
 
@@ -76,20 +79,34 @@ def _rows() -> Iterator[tuple]:
 def _compile_row(gpu_name: str, work: Any, program: str) -> None:
     from hpjax.compiled.gpus import GPUS
 
-    gpu = GPUS[gpu_name]
+    name, gpu = f"{gpu_name}/{work}/{program}", GPUS[gpu_name]
     path = pathlib.Path(OUT.value) / f"compiled_for_{gpu_name}" / f"{work}.json"
-    result = json.loads(path.read_text("utf-8")) if path.exists() else _begin(gpu, work)
-    there = program in result["rows"]
+    known = _load(path, gpu, work)["rows"].get(program)
     if LIST.value:
-        print(f"{'there  ' if there else 'missing'} {gpu_name}/{work}/{program}")
-    elif AGAIN.value or not there:
-        result["rows"][program] = _measure(gpu, work, program)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(
-            f"{gpu_name}/{work}/{program}: {json.dumps({**result['rows'][program], 'calls': '…'})}",
-            flush=True,
-        )
+        print(f"{'there  ' if known else 'missing'} {name}")
+    elif not known or AGAIN.value or CHANGED.value:
+        lowered, digest = _lower(gpu, work, program)
+        if not known or AGAIN.value or known.get("program") != digest:
+            row = {**_measure(gpu, work, lowered), "program": digest}
+            result = _load(path, gpu, work)  # with what another process has written meanwhile
+            result["rows"][program] = row
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            print(f"{name}: {json.dumps({**row, 'calls': '…'})}", flush=True)
+
+
+def _load(path: pathlib.Path, gpu: Any, work: Any) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else _begin(gpu, work)
+
+
+def _lower(gpu: Any, work: Any, program: str) -> tuple[Any, str]:
+    """Returns a program as XLA is given it, and what tells it from others."""
+    import jax
+    from systems.gpu_programs import lower_program
+
+    jax.clear_caches()
+    lowered = lower_program(work, program, gpu)
+    return lowered, hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
 def _begin(gpu: Any, work: Any) -> dict[str, Any]:
@@ -98,19 +115,16 @@ def _begin(gpu: Any, work: Any) -> dict[str, Any]:
     return {**describe_run("gpu_compile", f"{gpu.kind}: compiled for it, not timed", vars(work)), "rows": {}}
 
 
-def _measure(gpu: Any, work: Any, program: str) -> dict[str, Any]:
+def _measure(gpu: Any, work: Any, lowered: Any) -> dict[str, Any]:
     import jax
-    from systems.gpu_programs import compile_program
 
     from hpjax.compiled.kernels import read_step, summarize
 
     start = time.perf_counter()
     try:
-        compiled = compile_program(work, program, gpu)
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return {"unavailable": str(error).splitlines()[0][:200]}
-    finally:
-        jax.clear_caches()
     analysis = compiled.memory_analysis()
     return {
         **summarize(read_step(compiled.as_text()), gpu, work.lanes),

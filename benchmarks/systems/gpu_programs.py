@@ -43,11 +43,11 @@ class Work:
         return f"{self.model}_{self.image_size}_b{self.batch_size}_x{self.lanes}_{self.precision}"
 
 
-def compile_program(work: Work, name: str, gpu: gpus.Gpu) -> Any:
-    """Returns the program `name`, one of `PROGRAMS`, compiled for `gpu`."""
+def lower_program(work: Work, name: str, gpu: gpus.Gpu) -> Any:
+    """Returns the program `name`, one of `PROGRAMS`, as XLA is given it to compile for `gpu`."""
     device = gpus.create_device(gpu)
     with target.compiling_for(gpu.target):
-        return PROGRAMS[name](work, functools.partial(gpus.place_shapes, device=device)).compile()
+        return PROGRAMS[name](work, functools.partial(gpus.place_shapes, device=device))
 
 
 def train(work: Work, place: Place) -> Any:

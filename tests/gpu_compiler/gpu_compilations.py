@@ -77,12 +77,12 @@ def compile_workload(
     model: str, size: int, batch: int, lanes: int, precision: str, program: str = "train", gpu: str = "h200"
 ):
     """Returns what `benchmarks/gpu_compile.py` says of a standard workload."""
-    from systems.gpu_programs import Work, compile_program
+    from systems.gpu_programs import Work, lower_program
 
     from hpjax.compiled.gpus import GPUS
     from hpjax.compiled.kernels import read_step, summarize
 
-    compiled = compile_program(Work(model, size, batch, lanes, precision), program, GPUS[gpu])
+    compiled = lower_program(Work(model, size, batch, lanes, precision), program, GPUS[gpu]).compile()
     kernels = read_step(compiled.as_text())
     windows = [k.window for k in kernels if "conv" in k.call]
     copies = [k.name for k in kernels if k.call == "copy" and k.bytes > 1e6]
