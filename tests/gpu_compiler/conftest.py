@@ -17,11 +17,17 @@ from gpu_process import begin  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def compile_elsewhere():
-    """Returns `f(function, *arguments)`, which computes the function of its module in that process."""
+def plugin():
+    """The folder of XLA's plugin for CUDA."""
     folder = os.environ.get(PLUGIN, "")
     if not os.path.isdir(os.path.join(folder, "jax_plugins")):
         pytest.skip(f"{PLUGIN} names no folder with XLA's plugin for CUDA (make .gpu-plugin/installed)")
-    paths = [folder, str(HERE), str(BENCHMARKS)]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compile_elsewhere(plugin):
+    """Returns `f(function, *arguments)`, which computes the function of its module in that process."""
+    paths = [plugin, str(HERE), str(BENCHMARKS)]
     with ProcessPoolExecutor(1, get_context("spawn"), begin, (paths,)) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
