@@ -14,7 +14,8 @@ from hpjax.store.rows import TrialRow
 from hpjax.store.tables import finite
 from hpjax.store.typed import read_as
 from hpjax.store.workdir import SUMMARY_NAME
-from hpjax.trained.load import TrainedTrial, read_input_rule
+from hpjax.tasks import CLASSES
+from hpjax.trained.load import TrainedTrial
 
 FORMAT = "hpjax-model-1"
 ABOUT, CARD = "model.json", "README.md"
@@ -26,7 +27,7 @@ _COLOURS = {
     3: "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
 }
 _NORMALIZATION = (
-    f"(image - mean) / std: forward passes in files do it, the network of {WEIGHTS} takes the result"
+    f"(input - mean) / std: forward passes in files do it, the network of {WEIGHTS} takes the result"
 )
 
 
@@ -37,8 +38,8 @@ class About:
     Attributes:
       format: this form's name.
       network: what `create_model` built it with.
-      classes: names, in the order of the logits.
-      preprocessing: from an image file to what the model takes.
+      classes: names, in the order of the logits; empty where the outputs are something else.
+      preprocessing: from an image file to what the model takes; or of what shape and type arrays are.
       metrics: what the sweep recorded of the trial.
       hyperparameters: those that the trial ended with.
       trial: its number, seed, status and epochs, and which epoch the weights are of.
@@ -47,6 +48,8 @@ class About:
       forward: how `forward.jaxexport` is called.
       files: SHA-256 of the other files, by name.
       versions: of what made it.
+      answers: what the outputs are: `classes` (logits), `labels` (logits), `numbers`; or `any`: what a loss
+        of the user's own takes.
     """
 
     format: str
@@ -61,6 +64,7 @@ class About:
     forward: dict[str, Any]
     files: dict[str, str]
     versions: dict[str, str] = field(default_factory=dict)
+    answers: str = CLASSES
 
 
 def describe(trained: TrainedTrial, workdir: Path, batching: str, files: Mapping[str, str]) -> About:
@@ -72,11 +76,11 @@ def describe(trained: TrainedTrial, workdir: Path, batching: str, files: Mapping
       batching: of its serialised forward pass.
       files: SHA-256 of what lies beside `model.json`, by name.
     """
-    row, classifier, metadata = trained.row, trained.classifier, trained.metadata
+    row, metadata = trained.row, trained.metadata
     return About(
         format=FORMAT,
         network=_describe_network(metadata["model"]),
-        classes=list(classifier.classes),
+        classes=list(trained.classes),
         preprocessing=_describe_preprocessing(trained),
         metrics=_list_metrics(row),
         hyperparameters=_clean(row.hyperparameters),
@@ -86,9 +90,10 @@ def describe(trained: TrainedTrial, workdir: Path, batching: str, files: Mapping
         },
         data=_describe_data(workdir),
         code=dict(metadata.get("code") or {}),
-        forward={"batching": batching, "platforms": list(PLATFORMS), "input": "float32, [0, 1], NHWC"},
+        forward={"batching": batching, "platforms": list(PLATFORMS), "input": _describe_input(trained)},
         files=dict(files),
         versions={"hpjax": hpjax.__version__, "jax": importlib.metadata.version("jax")},
+        answers=str(metadata.get("answers", CLASSES)),
     )
 
 
@@ -103,11 +108,14 @@ def read_about(folder: Path) -> About:
         about = read_as(About, read_json(folder / ABOUT))
         if about.format != FORMAT:
             raise ValueError(f"its format is {about.format[:99]!r} instead of {FORMAT!r}")
-        if not about.classes:
-            raise ValueError("it has no classes")
     except ValueError as error:
         raise ModelError(f"{folder / ABOUT} isn't what hpjax.export wrote: {error}") from error
     return about
+
+
+def takes_images(about: About) -> bool:
+    """Returns whether a model tells classes of images."""
+    return about.answers == CLASSES and "shape" not in about.preprocessing
 
 
 def _describe_weights(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,10 +139,19 @@ def name_network(name: str) -> str:
     return f"{Path(file).name}{colon}{attribute}"
 
 
+def _describe_input(trained: TrainedTrial) -> str:
+    if trained.metadata.get("arrays"):
+        return f"{trained.inputs.dtype}, [batch, {', '.join(map(str, trained.inputs.shape))}]"
+    return "float32, [0, 1], NHWC"
+
+
 def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
-    scale, rule = trained.classifier.scale, read_input_rule(trained.metadata)
-    height, width, channels = trained.classifier.shape
-    mean, std = (list(values) * (channels // len(values)) if values else None for values in rule)
+    shape, dtype, rule = trained.inputs
+    mean, std = (list(values) * (shape[-1] // len(values)) if values else None for values in rule)
+    normalization = {"mean": mean, "std": std, **({"normalization": _NORMALIZATION} if mean else {})}
+    if trained.metadata.get("arrays"):
+        return {"shape": list(shape), "dtype": dtype, **normalization}
+    height, width, channels = shape
     target = "a square" if height == width else "this height and width"
     return {
         "image_size": height if height == width else [height, width],
@@ -142,11 +159,13 @@ def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
         "resize": f"the whole image to {target}, bilinear with antialiasing (Pillow), not cropped",
         "colour": _COLOURS.get(channels, "as they were given"),
         "range": [0.0, 1.0],
-        "mean": mean,
-        "std": std,
-        **({"normalization": _NORMALIZATION} if mean else {}),
-        "deep_images": scale and {"black": scale.low, "white": scale.high},
+        **normalization,
+        "deep_images": _describe_scale(trained.metadata.get("scale")),
     }
+
+
+def _describe_scale(ends: list[float] | None) -> dict[str, float] | None:
+    return None if ends is None else dict(zip(("black", "white"), ends, strict=True))
 
 
 def _list_metrics(row: TrialRow) -> dict[str, Any]:

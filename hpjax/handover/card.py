@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpjax.errors import one_line
-from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About
+from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About, takes_images
+from hpjax.tasks import CLASSES, LABELS, NUMBERS
 
 _MOST_CLASSES = 100
 _WIDTH = 64  # of the ResNets that torchvision has
 _LIMITS = """\
 ## Limits
 
-It knows the classes above and no others: any image gets one of them. The results are of the images that it
-was measured on; where a winner of many trials was chosen by the same images, they flatter it."""
+{known}The results are of the examples that it was measured on; where a winner of many
+trials was chosen by the same examples, they flatter it."""
+_KNOWN = "It knows the classes above and no others: any input gets one of them. "
 
 
 def write_card(about: About, sizes: Mapping[str, Any]) -> str:
@@ -23,16 +25,18 @@ def write_card(about: About, sizes: Mapping[str, Any]) -> str:
       about: what is known of the model.
       sizes: of a built-in network's layers; see `_measure_network`.
     """
+    outputs = f"{len(about.classes)} classes" if about.classes else f"{about.network['num_classes']} outputs"
+    kind = "An image classifier" if takes_images(about) else "A model"
     sections = [
-        f"# {_plain(about.network['name'])}, {len(about.classes)} classes",
-        "An image classifier that hpjax trained. `model.json` has all that is known of it, for programs.",
+        f"# {_plain(about.network['name'])}, {outputs}",
+        f"{kind} that hpjax trained. `model.json` has all that is known of it, for programs.",
         _table("Results", about.metrics),
         _table("Training", {**about.hyperparameters, **about.trial}),
         _describe_data(about.data),
         _list_classes(about.classes),
         _table("Preprocessing", about.preprocessing),
-        _describe_use(about, sizes),
-        _LIMITS,
+        _describe_use(about, sizes) if takes_images(about) else _describe_call(about),
+        _LIMITS.format(known=_KNOWN if about.classes else ""),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -57,10 +61,30 @@ def _describe_data(data: Mapping[str, Any]) -> str:
 
 
 def _list_classes(classes: list[str]) -> str:
+    if not classes:
+        return ""
     listed = [f"{i}. {_plain(name)}" for i, name in enumerate(classes[:_MOST_CLASSES])]
     if more := classes[_MOST_CLASSES:]:
         listed.append(f"\nand {len(more)} more, in `model.json`")
     return "\n".join(["## Classes", "", *listed])
+
+
+def _describe_call(about: About) -> str:
+    """Returns how a model is used whose inputs or answers aren't those of an image classifier."""
+    known = about.preprocessing
+    shape = known["shape"] if "shape" in known else [*_find_shape(about)]
+    answers = {CLASSES: "logits", LABELS: "logits", NUMBERS: "numbers"}.get(
+        about.answers, "what its loss takes"
+    )
+    after = " They take normalized inputs." if known["mean"] else ""
+    return "\n\n".join(
+        [
+            "## Use",
+            f"JAX, without hpjax (`{FORWARD}`); the outputs are {answers}:",
+            _code(_JAX_ARRAYS.format(shape=(2, *shape), dtype=known.get("dtype", "float32"), file=FORWARD)),
+            f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}",
+        ]
+    )
 
 
 def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
@@ -128,6 +152,16 @@ with open("{file}", "rb") as file:
     forward = jax.export.deserialize(bytearray(file.read()))
 images = jnp.zeros({shape})
 logits = forward.call(images)
+"""
+
+_JAX_ARRAYS = """
+import jax
+import jax.numpy as jnp
+
+with open("{file}", "rb") as file:
+    forward = jax.export.deserialize(bytearray(file.read()))
+inputs = jnp.zeros({shape}, jnp.{dtype})
+outputs = forward.call(inputs)
 """
 
 _ONNX = """

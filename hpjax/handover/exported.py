@@ -13,7 +13,7 @@ import numpy as np
 
 from hpjax.data.deep import Scale
 from hpjax.errors import ModelError, text_of
-from hpjax.handover.about import ABOUT, FORWARD, About, name_network, read_about
+from hpjax.handover.about import ABOUT, FORWARD, About, name_network, read_about, takes_images
 from hpjax.handover.forward import load_forward
 from hpjax.store.files import read_file
 from hpjax.trained.classifier import Classifier, Forward
@@ -36,6 +36,13 @@ def load_exported(folder: Path) -> Classifier:
     content = read_file(file, 1 << 36)
     if hashlib.sha256(content).hexdigest() != about.files.get(FORWARD):
         raise ModelError(f"{file} is damaged: its SHA-256 isn't the one in {ABOUT}; export the model again")
+    if not takes_images(about):
+        raise ModelError(
+            f"{folder} holds a model of arrays that are no images, or of another task than classes: its "
+            f"README.md says how {FORWARD} is called"
+        )
+    if not about.classes:
+        raise ModelError(f"{folder / ABOUT} isn't what hpjax.export wrote: it has no classes")
     shape, scale = _read_preprocessing(about, folder / ABOUT)
     name = name_network(str(about.network.get("name", "model"))[:99])
     forward = _check_forward(_load(content, file), shape, len(about.classes), file)

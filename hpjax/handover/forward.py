@@ -30,17 +30,18 @@ class SerializedForward(NamedTuple):
 
 
 def serialize_forward(
-    model: nnx.Module, expected: Forward, shape: tuple[int, ...], name: str
+    model: nnx.Module, expected: Forward, shape: tuple[int, ...], name: str, dtype: str = "float32"
 ) -> SerializedForward:
-    """Returns a model's logits of images in [0, 1], `[batch, height, width, channels]`, for any batch.
+    """Returns a model's outputs as a program of inputs `[batch, *shape]`, for any batch.
 
     A model that needs to know its batch's size while it is traced is computed image by image.
 
     Args:
       model: in evaluation mode.
-      expected: its logits, compiled.
-      shape: height, width and channels of its images.
+      expected: its outputs, compiled.
+      shape: of one input.
       name: what messages call it.
+      dtype: of inputs: `float32`, of images in [0, 1]; or `int32`.
 
     Raises:
       UserCodeError: The model can't be exported.
@@ -48,37 +49,43 @@ def serialize_forward(
     """
     graphdef, state = nnx.split(model)
 
-    def at_once(images: Array) -> Array:
-        return nnx.merge(graphdef, state, copy=True)(images)  # type: ignore[operator]
+    def at_once(inputs: Array) -> Array:
+        return nnx.merge(graphdef, state, copy=True)(inputs)  # type: ignore[operator]
 
-    def one_by_one(images: Array) -> Array:
-        return jax.lax.map(lambda image: at_once(image[None])[0], images)
+    def one_by_one(inputs: Array) -> Array:
+        return jax.lax.map(lambda one: at_once(one[None])[0], inputs)
 
-    images = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *shape), jnp.float32)
+    inputs = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *shape), dtype)
     reason = ""
     for batching, compute in (("at once", at_once), ("image by image", one_by_one)):
         try:
-            exported = export.export(jax.jit(compute), platforms=PLATFORMS)(images)
+            exported = export.export(jax.jit(compute), platforms=PLATFORMS)(inputs)
         except Exception as error:  # of the user's model, or of what jax can't export
             reason = text_of(error, 300)
             continue
         content = bytes(exported.serialize())
-        check_logits(expected, load_forward(content), shape, f"{name}, exported with jax.export,")
+        check_outputs(
+            expected, load_forward(content, dtype), shape, f"{name}, exported with jax.export,", dtype
+        )
         return SerializedForward(content, batching)
     raise UserCodeError(f"{name} can't be exported: {reason}")
 
 
-def load_forward(content: bytes) -> Forward:
+def load_forward(content: bytes, dtype: str = "float32") -> Forward:
     """Returns the forward pass that was serialised; raises many kinds where that isn't one."""
     exported = export.deserialize(bytearray(content))
     call = jax.jit(exported.call)
-    return lambda images: call(jnp.asarray(images, jnp.float32))
+    return lambda inputs: call(jnp.asarray(inputs, dtype))
 
 
-def check_logits(expected: Forward, found: Forward, shape: tuple[int, ...], name: str) -> None:
-    """Raises ModelError where two forward passes differ on random images."""
-    images = np.random.default_rng(0).random((_TRIED, *shape), np.float32)
+def check_outputs(
+    expected: Forward, found: Forward, shape: tuple[int, ...], name: str, dtype: str = "float32"
+) -> None:
+    """Raises ModelError where two forward passes differ on random inputs."""
+    rng = np.random.default_rng(0)
+    # Tokens that any model knows.
+    inputs = rng.random((_TRIED, *shape)) if dtype == "float32" else rng.integers(0, 2, (_TRIED, *shape))
     with jax.default_matmul_precision("highest"):
-        one, other = (np.asarray(forward(images), np.float64) for forward in (expected, found))
+        one, other = (np.asarray(forward(inputs.astype(dtype)), np.float64) for forward in (expected, found))
     if one.shape != other.shape or not np.allclose(one, other, TOLERANCE, TOLERANCE, equal_nan=True):
-        raise ModelError(f"{name} gives other logits than the model: nothing was exported")
+        raise ModelError(f"{name} gives other outputs than the model: nothing was exported")

@@ -40,14 +40,14 @@ def is_installed() -> bool:
 def serialize_onnx(
     model: nnx.Module,
     classes: Sequence[str],
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     rule: InputRule = AS_THEY_ARE,
 ) -> bytes:
     """Returns an ONNX model from `images`, `[batch, channels, height, width]` in [0, 1], to `logits`.
 
     Args:
       model: one of hpjax's own; see `has_graph`.
-      classes: names, in the order of the logits; kept in the file's metadata.
+      classes: names, in the order of the logits, kept in the file's metadata; or none.
       image_shape: height, width and channels of an image.
       rule: what images are brought to, within the graph.
     """
@@ -58,13 +58,16 @@ def serialize_onnx(
     graph = _Graph(tensors)
     builder = _find_builder(model)
     assert builder is not None
+    head: str = type(model).HEAD  # type: ignore[attr-defined]
     logits = builder(graph, model, graph.normalize("images", rule))
     graph.node("Identity", [logits], "logits")
     weights = [numpy_helper.from_array(tensors[name], name) for name in sorted(graph.used)]
     height, width, channels = image_shape
     shape = ["batch", channels, height, width]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(classes)])
+    output = helper.make_tensor_value_info(
+        "logits", TensorProto.FLOAT, ["batch", len(tensors[f"{head}.bias"])]
+    )
     nodes = [helper.make_node(op, inputs, [output], **more) for op, inputs, output, more in graph.nodes]
     made = helper.make_model(
         helper.make_graph(nodes, type(model).__name__, [images], [output], weights),

@@ -17,13 +17,13 @@ from hpjax.config.paths import expand_path
 from hpjax.errors import ConfigError, HpjaxError
 from hpjax.handover.about import ABOUT, CARD, FORWARD, ONNX, WEIGHTS, describe, name_network
 from hpjax.handover.card import write_card
-from hpjax.handover.forward import check_logits, serialize_forward
+from hpjax.handover.forward import check_outputs, serialize_forward
 from hpjax.handover.onnx_graph import has_graph, is_installed, load_onnx, serialize_onnx
 from hpjax.models.cnn import CustomCNN
 from hpjax.models.resnet import ResNet18
 from hpjax.models.torch_weights import to_torch
 from hpjax.store.files import allowed_mode, describe_os_error
-from hpjax.trained.load import TrainedTrial, load_trial, read_input_rule
+from hpjax.trained.load import TrainedTrial, load_trial, make_forward
 
 
 class Exported(NamedTuple):
@@ -75,16 +75,16 @@ def _make_files(trained: TrainedTrial) -> tuple[dict[str, bytes], str, str]:
     """Returns the model's files, how its forward pass is computed, and why it isn't there as ONNX."""
     from safetensors.numpy import save
 
-    model, classifier = trained.model, trained.classifier
-    network, shape = name_network(trained.metadata["model"]["name"]), classifier.shape
-    forward = serialize_forward(model, classifier.forward, shape, network)
+    model, (shape, dtype, rule) = trained.model, trained.inputs
+    network, expected = name_network(trained.metadata["model"]["name"]), make_forward(trained.model)
+    forward = serialize_forward(model, expected, shape, network, dtype)
     contents = {WEIGHTS: save(to_torch(model), {"format": "pt"}), FORWARD: forward.content}
     if not has_graph(model):
         return contents, forward.batching, f"hpjax writes it of its own networks alone, not of {network}"
     if not is_installed():
         return contents, forward.batching, "the extra onnx isn't installed: pip install 'hpjax[onnx]'"
-    contents[ONNX] = serialize_onnx(model, classifier.classes, shape, read_input_rule(trained.metadata))
-    check_logits(classifier.forward, load_onnx(contents[ONNX]), shape, f"{network} in onnxruntime")
+    contents[ONNX] = serialize_onnx(model, trained.classes, shape, rule)
+    check_outputs(expected, load_onnx(contents[ONNX]), shape, f"{network} in onnxruntime")
     return contents, forward.batching, ""
 
 

@@ -167,7 +167,8 @@ class TrialEvents:
         # Of what isn't images' classes, as they are; a model on its own wouldn't say.
         more = {"inputs": rule._asdict()} if rule.mean else {}
         more |= {} if dataset.classes else {"answers": kind_of(config.task.loss)}
-        more |= {"arrays": True} if dataset.train.images.dtype != np.uint8 else {}
+        dtype = dataset.train.images.dtype
+        more |= {"arrays": dtype.name} if dtype != np.uint8 else {}
         return {**about, "model": arguments, "code": code, **images, **more}
 
     def _label(self, trial: Trial) -> str:

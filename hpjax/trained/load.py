@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +39,20 @@ MOST_LENGTH = 1 << 24  # of an axis of inputs
 BEST = "best"
 
 
+class Inputs(NamedTuple):
+    """What a model takes.
+
+    Attributes:
+      shape: of one input.
+      dtype: `float32`, of images in [0, 1]; or `int32`.
+      rule: what the model brings them to.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    rule: InputRule
+
+
 class _Pair(NamedTuple):
     model: nnx.Module
     variables: dict[str, Any]
@@ -53,11 +66,13 @@ class TrainedTrial(_Pair):
       variables: `{"params", "batch_stats"}` as nested dicts of arrays.
       row: what the sweep recorded of the trial.
       metadata: what its checkpoint says besides, as JSON values.
+      inputs: what the model takes.
     """
 
     row: TrialRow
     metadata: dict[str, Any]
     found: Classifier | str  # of images; or what it is instead
+    inputs: "Inputs"
 
     @property
     def classifier(self) -> Classifier:
@@ -117,16 +132,19 @@ def load_trial(
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
         name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
-        rule, shape = _check_rule(metadata, arguments, where), _find_image_shape(metadata, arguments)
+        rule, shape = _read_rule(metadata, arguments, where), _find_image_shape(metadata, arguments)
         model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, shape)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
     trained = TrainedTrial(model, variables)
     trained.row, trained.metadata = row, metadata
+    # Earlier versions don't say which arrays.
+    dtype = "int32" if metadata.get("arrays") == "int32" else "float32"
+    trained.inputs = Inputs(_find_shape(arguments), dtype, rule)
     if shape is None:
         trained.found = (
             f"{whose} was trained on arrays that are no images, or another task than classes: expected "
-            "load_trial(…).model(inputs), which takes them; there is no more for these"
+            "load_trial(…).model(inputs), which takes them"
         )
     else:
         trained.found = Classifier(whose, classes, shape, scale, make_forward(model))
@@ -146,31 +164,19 @@ def _find_shape(arguments: "_Arguments") -> tuple[int, ...]:
     return tuple(arguments.input_shape) or (size, size, 3)  # type: ignore[return-value]
 
 
-def read_input_rule(metadata: Mapping[str, Any]) -> InputRule:
-    """Returns what a trial's inputs were brought to.
-
-    Args:
-      metadata: of its checkpoint.
-
-    Raises:
-      ValueError: What it says is no mean and deviation.
-    """
-    rule = read_as(_Inputs, metadata.get("inputs", {"mean": [], "std": []}))
-    finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
-    if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
-        raise ValueError("its inputs have no finite mean and deviation")
-    return InputRule(tuple(rule.mean), tuple(rule.std))
-
-
-def _check_rule(metadata: Mapping[str, Any], arguments: "_Arguments", where: str) -> InputRule:
-    features = _find_shape(arguments)[-1]
+def _read_rule(metadata: dict[str, Any], arguments: "_Arguments", where: str) -> InputRule:
+    """Returns what inputs were brought to."""
+    given, features = metadata.get("inputs", {"mean": [], "std": []}), _find_shape(arguments)[-1]
     try:
-        rule = read_input_rule(metadata)
+        rule = read_as(_Inputs, given)
+        finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
+        if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
+            raise ValueError("its inputs have no finite mean and deviation")
         if len(rule.mean) not in (0, 1, features):
             raise ValueError(f"its inputs have {features} channels or features, and {len(rule.mean)} means")
-        return rule
     except ValueError as error:
         raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
+    return InputRule(tuple(rule.mean), tuple(rule.std))
 
 
 def find_trial(path: Path, trial: int | str) -> TrialRow:

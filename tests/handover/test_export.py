@@ -21,7 +21,7 @@ from hpjax.config import parse_config
 from hpjax.export import main
 from hpjax.handover import about, onnx_graph, package
 from hpjax.handover.exported import load_exported
-from hpjax.handover.forward import check_logits, load_forward, serialize_forward
+from hpjax.handover.forward import check_outputs, load_forward, serialize_forward
 from hpjax.handover.package import export_trial
 from hpjax.models import create_model
 from hpjax.models.resnet import ResNet18, ResNet34
@@ -141,7 +141,7 @@ def test_other_graphs(name, options):
     nnx.update(model, jax.tree.map(draw, nnx.state(model)))
     model.eval()
     content = onnx_graph.serialize_onnx(model, list("abcd"), (32, 32, 3))
-    check_logits(make_forward(model), onnx_graph.load_onnx(content), (32, 32, 3), name)
+    check_outputs(make_forward(model), onnx_graph.load_onnx(content), (32, 32, 3), name)
 
 
 @pytest.fixture(scope="module", params=["imagenet", (0.4, 0.3)], ids=str)
@@ -295,7 +295,7 @@ def test_a_class_of_ones_own_has_no_graph_though_it_is_below_one_of_hpjax():
 
 def test_a_graph_that_computes_something_else_is_not_written(swept, tmp_path, monkeypatch):
     monkeypatch.setitem(onnx_graph._BUILDERS, onnx_graph.CustomCNN, lambda *a: _without_relu(*a))
-    with pytest.raises(hpjax.errors.ModelError, match="custom_cnn in onnxruntime gives other logits"):
+    with pytest.raises(hpjax.errors.ModelError, match="custom_cnn in onnxruntime gives other outputs"):
         export_trial(swept.workdir, 0, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 

@@ -13,8 +13,12 @@ from interrupting import interrupt_in_second_epoch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hpjax
+from hpjax import predict
 from hpjax.config import parse_config
 from hpjax.errors import ConfigError, HpjaxError, ModelError, UserCodeError, WorkdirError
+from hpjax.handover.forward import load_forward
+from hpjax.handover.onnx_graph import load_onnx
+from hpjax.handover.package import export_trial
 from hpjax.handover.replay import replay_trial
 from hpjax.sweep import Interrupted, run_sweep
 from hpjax.sweep.datasets import Datasets
@@ -139,6 +143,64 @@ def test_tokens_stay_whole_numbers(swept):
     x, _ = own_tasks.tokens()["test"]
     assert trained.classes == ("with", "without")
     np.testing.assert_array_equal(trained.model(x), trained.model(x.astype(np.uint8)))
+
+
+EXPORTED = {  # answers, classes, type of the inputs
+    "mse": ("numbers", [], "float32"),
+    "own loss": ("any", [], "float32"),
+    "binary": ("labels", [], "float32"),
+    "tokens": ("classes", ["with", "without"], "int32"),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_model_of_any_task_is_exported(name, swept, tmp_path, monkeypatch, capsys):
+    result, (answers, classes, dtype) = swept(name), EXPORTED[name]
+    exported = export_trial(result.workdir, "best", tmp_path / "model", OWN)
+    assert exported.files == ("README.md", "forward.jaxexport", "model.json", "model.safetensors")
+    trained = hpjax.load_trial(result.workdir, "best", model_file=OWN)
+    x, _ = {"binary": own_tasks.signs, "tokens": own_tasks.tokens}.get(name, own_tasks.table)()["test"]
+    forward = load_forward((exported.folder / "forward.jaxexport").read_bytes(), dtype)
+    assert np.asarray(forward(x)) == pytest.approx(np.asarray(trained.model(x)), abs=1e-5)
+    content = json.loads((exported.folder / "model.json").read_text())
+    assert (content["answers"], content["classes"]) == (answers, classes)
+    known = content["preprocessing"]
+    assert (known["shape"], known["dtype"]) == (list(x.shape[1:]), dtype)
+    assert content["forward"]["input"] == f"{dtype}, [batch, {x.shape[1]}]"
+    assert (known["mean"] is not None and len(known["mean"]) == 3) == (name == "mse")
+    card, found = (exported.folder / "README.md").read_text(), {}
+    monkeypatch.chdir(exported.folder)
+    exec(card.partition("```python\n")[2].partition("```")[0], found)
+    assert found["outputs"].shape == (2, trained.model(x).shape[1])
+    assert ("the outputs are numbers" in card) == (answers == "numbers")
+    # It takes no files of images, and says so.
+    assert predict.main(["predict", "--model=.", "a.png"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "arrays that are no images, or of another task than classes" in err
+
+
+def test_numbers_from_images_have_a_graph(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 30, 34, 1), np.uint8)
+    pair = images, images.reshape(24, -1, 2).mean(1)
+    config = parse_config({
+        "model": {"kernel_widths": (3, 3, 3)},
+        "task": {"loss": "mse"},
+        "train": {"epochs": 1, "batch_size": 12},
+        "sweep": {"space": {"learning_rate": (1e-3,)}},
+        "trackers": (),
+    })  # fmt: skip
+    result = run_sweep(config, tmp_path / "sweep", data={"train": pair, "test": pair})
+    exported = export_trial(result.workdir, "best", tmp_path / "model")
+    outputs = np.asarray(hpjax.load_trial(result.workdir, "best").model(images))
+    assert outputs.shape == (24, 2)
+    graph = load_onnx((exported.folder / "model.onnx").read_bytes())
+    forward = load_forward((exported.folder / "forward.jaxexport").read_bytes())
+    for compute in (graph, forward):
+        assert np.asarray(compute(images / 255)) == pytest.approx(outputs, abs=1e-4)
+    content = json.loads((exported.folder / "model.json").read_text())
+    assert content["answers"] == "numbers" and content["preprocessing"]["channels"] == 1
+    assert "An image classifier" not in (exported.folder / "README.md").read_text()
 
 
 def test_nothing_that_a_workdir_names_is_run(swept):
