@@ -1,4 +1,4 @@
-"""From image files to uint8 RGB squares."""
+"""From image files to uint8 images of one size."""
 
 import contextlib
 import functools

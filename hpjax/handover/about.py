@@ -23,8 +23,8 @@ FORWARD, ONNX, WEIGHTS = "forward.jaxexport", "model.onnx", "model.safetensors"
 _OF_DATA = ("data", "inputs")  # in a summary
 _RESULTS = ("final_", "best_")
 _COLOURS = {
-    1: "grey by luma (Pillow's L); transparency shows white, EXIF rotation is applied",
-    3: "RGB; grey is repeated, transparency shows white, EXIF rotation is applied",
+    1: "EXIF rotation is applied, transparency shows white, RGB is made grey by luma (Pillow's L)",
+    3: "EXIF rotation is applied, transparency shows white, grey is repeated (RGB)",
 }
 _NORMALIZATION = (
     f"(input - mean) / std: forward passes in files do it, the network of {WEIGHTS} takes the result"
@@ -156,16 +156,20 @@ def _describe_preprocessing(trained: TrainedTrial) -> dict[str, Any]:
     return {
         "image_size": height if height == width else [height, width],
         "channels": channels,
-        "resize": f"the whole image to {target}, bilinear with antialiasing (Pillow), not cropped",
+        "order": "deep_images, colour, resize, range, normalization",
+        "deep_images": _describe_scale(trained.metadata.get("scale")),
         "colour": _COLOURS.get(channels, "as they were given"),
+        "resize": f"the whole image to {target}, bilinear with antialiasing (Pillow), not cropped",
         "range": [0.0, 1.0],
         **normalization,
-        "deep_images": _describe_scale(trained.metadata.get("scale")),
     }
 
 
-def _describe_scale(ends: list[float] | None) -> dict[str, float] | None:
-    return None if ends is None else dict(zip(("black", "white"), ends, strict=True))
+def _describe_scale(ends: list[float] | None) -> dict[str, Any] | None:
+    if ends is None:
+        return None
+    how = "values of more than 8 bits, from black to white, become 0 to 255: clipped and rounded"
+    return {"black": ends[0], "white": ends[1], "scale": how}
 
 
 def _list_metrics(row: TrialRow) -> dict[str, Any]:

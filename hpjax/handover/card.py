@@ -76,7 +76,7 @@ def _describe_call(about: About) -> str:
     answers = {CLASSES: "logits", LABELS: "logits", NUMBERS: "numbers"}.get(
         about.answers, "what its loss takes"
     )
-    after = " They take normalized inputs." if known["mean"] else ""
+    after = " The network takes (input - mean) / std." if known["mean"] else ""
     return "\n\n".join(
         [
             "## Use",
@@ -100,7 +100,7 @@ def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
     if torch and sizes.get("width") in (None, _WIDTH):
         parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, sizes))]
     else:
-        after = " They take normalized images." if about.preprocessing["mean"] else ""
+        after = " The network takes (image - mean) / std." if about.preprocessing["mean"] else ""
         parts += [
             f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}"
         ]

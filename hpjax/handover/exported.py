@@ -2,8 +2,8 @@
 
 import hashlib
 import itertools
-import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def _load(content: bytes, file: Path) -> Forward:
 def _check_forward(forward: Forward, shape: tuple[int, int, int], classes: int, file: Path) -> Forward:
     """Tries a forward pass on one image."""
     try:
+        jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *shape), np.float32))  # before it takes any memory
         logits = np.asarray(forward(np.zeros((1, *shape), np.float32)))
     except Exception as error:
         raise ModelError(f"{file} doesn't go with {ABOUT}: {text_of(error, 300)}") from error
@@ -71,7 +72,7 @@ def _read_preprocessing(about: About, file: Path) -> tuple[tuple[int, int, int],
     ends = about.preprocessing.get("deep_images")
     try:
         return _read_shape(about.preprocessing), None if ends is None else _read_scale(ends)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ModelError(f"{file} isn't what hpjax.export wrote: {text_of(error, 300)}") from error
 
 
@@ -86,8 +87,9 @@ def _read_shape(known: Mapping[str, Any]) -> tuple[int, int, int]:
     return tuple(itertools.chain(*lengths.values()))  # type: ignore[return-value]
 
 
-def _read_scale(ends: dict[str, Any]) -> Scale:
-    low, high = float(ends["black"]), float(ends["white"])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+def _read_scale(ends: Any) -> Scale:
+    given: Any = [ends.get(name) for name in ("black", "white")] if isinstance(ends, dict) else []
+    numbers = [value for value in given if type(value) in (int, float) and abs(value) <= sys.float_info.max]
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise ValueError("preprocessing.deep_images is no range of numbers")
-    return Scale(low, high, remark="")
+    return Scale(float(numbers[0]), float(numbers[1]), remark="")

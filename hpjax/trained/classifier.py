@@ -14,7 +14,7 @@ from scipy.special import softmax
 from hpjax.data.deep import DeepPicture, Scale
 from hpjax.data.images import Picture, decode_chunks
 from hpjax.errors import DataError, ModelError
-from hpjax.trained.inputs import BRIGHTEST
+from hpjax.trained.inputs import describe_wrong_values
 
 BATCH_SIZE = 64
 CHANNELS = (1, 3)  # that images are read with: grey, or colours
@@ -121,8 +121,6 @@ class Classifier:
                 f"{self.name} can't take an array {images.dtype}{list(images.shape)}: expected paths of "
                 f"images, or [{expected}] of uint8 or floats in [0, 1]"
             )
-        if floating and images.size and float(images.max()) > BRIGHTEST:
-            raise ModelError(
-                f"{self.name} can't take values up to {images.max():g}: expected floats in [0, 1]"
-            )
+        if floating and images.size and (told := describe_wrong_values(images)):
+            raise ModelError(f"{self.name} can't take {told}: expected floats in [0, 1]")
         return images

@@ -19,7 +19,8 @@ from hpjax.train.inputs import AS_THEY_ARE, InputRule, prepare_inputs
 
 log = logging.getLogger("hpjax")
 
-BRIGHTEST = 2.0  # noise may leave [0, 1]; values up to 255 weren't scaled
+# Noise may leave [0, 1]; values up to 255 weren't scaled, and values below -1 were normalized already.
+DARKEST, BRIGHTEST = -1.0, 2.0
 
 
 def take_images(
@@ -123,13 +124,19 @@ def scale_images(images: Any, shape: tuple[int, int, int]) -> Float[Array, "batc
     numbers = whole or jnp.issubdtype(images.dtype, jnp.floating)
     if images.ndim != 4 or images.shape[-1] != shape[-1] or not numbers:
         raise _refuse(images, shape)
-    if not isinstance(images, Tracer) and images.size:
-        low, high = float(images.min()), float(images.max())
-        if whole and not 0 <= low <= high <= 255:
-            raise _refuse(images, shape, f" with values from {low:g} to {high:g}")
-        if not whole and high > BRIGHTEST:
-            raise _refuse(images, shape, f" with values up to {high:g}")
+    if not isinstance(images, Tracer) and images.size and (told := describe_wrong_values(images)):
+        raise _refuse(images, shape, f" with {told}")
     return jnp.asarray(images, jnp.float32) / 255 if whole else jnp.asarray(images)
+
+
+def describe_wrong_values(images: Any) -> str:
+    """Returns what is wrong with an array's values as those of images; empty: nothing."""
+    low, high = float(images.min()), float(images.max())
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return "" if 0 <= low <= high <= 255 else f"values from {low:g} to {high:g}"
+    if DARKEST <= low <= high <= BRIGHTEST:  # False of NaN
+        return ""
+    return f"values up to {high:g}" if high > BRIGHTEST else f"values from {low:g}"
 
 
 @functools.cache  # once

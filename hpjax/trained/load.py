@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hpjax.config.own_code import OwnCode
@@ -18,7 +19,7 @@ from hpjax.data.deep import Scale
 from hpjax.errors import CheckpointError, ConfigError, HpjaxError, ModelError, UserCodeError
 from hpjax.lanes.machine import find_devices
 from hpjax.models.options import dynamic_values
-from hpjax.models.registry import create_model
+from hpjax.models.registry import create_model, describe_inputs
 from hpjax.store.arrays import fit_template
 from hpjax.store.checkpoints import load_trial_checkpoint
 from hpjax.store.files import read_json
@@ -169,12 +170,13 @@ def _read_rule(metadata: dict[str, Any], arguments: "_Arguments", where: str) ->
     given, features = metadata.get("inputs", {"mean": [], "std": []}), _find_shape(arguments)[-1]
     try:
         rule = read_as(_Inputs, given)
-        finite = all(map(math.isfinite, [*rule.mean, *rule.std]))
-        if not finite or len(rule.mean) != len(rule.std) or 0 in rule.std:
+        with np.errstate(over="ignore"):
+            mean, std = (np.asarray(v, np.float64).astype(np.float32) for v in (rule.mean, rule.std))
+        if mean.shape != std.shape or not (np.isfinite(mean) & np.isfinite(std) & (std > 0)).all():
             raise ValueError("its inputs have no finite mean and deviation")
         if len(rule.mean) not in (0, 1, features):
             raise ValueError(f"its inputs have {features} channels or features, and {len(rule.mean)} means")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
     return InputRule(tuple(rule.mean), tuple(rule.std))
 
@@ -255,10 +257,13 @@ def _check_metadata(metadata: dict[str, Any], where: str) -> _Arguments:
         check_field("model.name", arguments.name)
         if not 1 <= arguments.num_classes <= MOST_CLASSES:
             raise ValueError(f"num_classes can't be {arguments.num_classes}")
-        if not arguments.input_shape and not check_field("data.image_size", arguments.image_size) >= 1:
-            raise ValueError("image_size can't be 0")
-        if not all(1 <= length <= MOST_LENGTH for length in arguments.input_shape):
-            raise ValueError(f"input_shape can't be {arguments.input_shape}")
+        size, shape = arguments.image_size, arguments.input_shape
+        if not shape and (type(size) is not int or check_field("data.image_size", size) < 1):
+            raise ValueError(f"image_size can't be {size}")
+        if not all(1 <= length <= MOST_LENGTH for length in shape):
+            raise ValueError(f"input_shape can't be {shape}")
+        if shape and describe_inputs(shape)["image_size"] != size:
+            raise ValueError(f"input_shape can't be {shape} with an image_size of {size}")
         check_field("model.kernel_widths", arguments.kernel_widths)
         check_field("model.padding", arguments.padding)
         check_field("model.options", arguments.options)

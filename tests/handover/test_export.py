@@ -244,6 +244,8 @@ def test_pytorch_takes_grey_images(grey):
         (lambda x: x[:, :31], r"float32\[5, 31, 44, 1\]: .* \[images, 32, 44, 1\]"),
         (lambda x: np.repeat(x, 3, -1), r"float32\[5, 32, 44, 3\]: .* \[images, 32, 44, 1\]"),
         (lambda x: x * 255, r"can't take values up to 25\d"),
+        (lambda x: x * 3 - 2, r"can't take values from -1.9"),
+        (lambda x: x * np.float32(np.nan), "can't take values from nan"),
     ],
 )
 def test_what_is_no_grey_image_of_the_model_is_named(grey, change, expected):

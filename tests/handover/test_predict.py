@@ -1,6 +1,7 @@
 """Images, folders and folders of classes through an exported model and a workdir: the same answers."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -204,6 +205,33 @@ def test_an_exported_model_that_is_damaged_is_one_line(model, photos, tmp_path, 
     os.mkfifo(place / name)
     status, out, err = _run(capsys, f"--model={place}", photos)
     assert status == 2 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("deep_images", {"black": 0, "white": 10**400}),
+        ("deep_images", {"black": "0", "white": "9"}),
+        ("deep_images", {"black": True, "white": 2}),
+        ("deep_images", {"black": 5, "white": 5}),
+        ("deep_images", 3),
+        ("image_size", 60_000),  # nothing of that size is tried
+        ("image_size", [30]),
+        ("image_size", [30, 30, 30]),
+        ("image_size", True),
+        ("channels", 0),
+        ("channels", 10**9),
+        ("channels", "1"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_preprocessing_that_is_none_is_one_line(model, photos, tmp_path, capsys, name, value):
+    place = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((place / "model.json").read_text())
+    content["preprocessing"][name] = value
+    (place / "model.json").write_text(json.dumps(content))
+    status, out, err = _run(capsys, f"--model={place}", photos)
+    assert (status, out) == (2, "") and err.count("\n") == 1 and err.startswith("hpjax: error: "), err
 
 
 def test_whose_folder_is_no_class_is_said(photos, tmp_path):

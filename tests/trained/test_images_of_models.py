@@ -71,6 +71,9 @@ def test_a_loaded_model_computes_with_its_own_numbers(images):
         (lambda x: x.astype(np.float32), r"float32\[3, 8, 8, 3\] with values up to 25\d"),
         (lambda x: x.astype(int) * 2, r"int64\[3, 8, 8, 3\] with values from 0 to 5\d\d"),
         (lambda x: x.astype(int) - 9, r"with values from -9"),
+        (lambda x: (x / 255 - 0.45) / 0.3, r"with values from -1.5"),  # normalized already
+        (lambda x: x * np.nan, r"with values from nan"),
+        (lambda x: x / 255 - np.inf, r"with values from -inf"),
         (lambda x: x > 3, r"bool\[3, 8, 8, 3\]"),
         (lambda x: x.astype(str), "can't take <U"),
         (lambda x: [["a"]], "can't take <U1"),

@@ -213,6 +213,10 @@ def test_metadata_that_is_none_is_one_line(result, tmp_path, value):
         {"mean": [0.1], "std": [1.0, 1.0, 1.0]},
         {"mean": [0.1], "std": [0.0]},
         {"mean": [float("nan")], "std": [1.0]},
+        {"mean": [0.1], "std": [-1.0]},
+        {"mean": [1e39], "std": [1.0]},
+        {"mean": [0.1], "std": [1e-320]},
+        {"mean": [10**400], "std": [1.0]},
         {"mean": ["a"], "std": [1.0]},
         {"mean": [0.1]},
         [1],
@@ -226,3 +230,15 @@ def test_a_normalization_that_is_none_is_one_line(result, tmp_path, inputs):
     with pytest.raises(CheckpointError, match="is damaged: .") as caught:
         hpjax.load_trial(place, trial)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [([30, 34], []), ([30, 34], [34, 30, 3]), (30, [30, 34, 3]), (30, [1 << 24, 30, 3]), (31, [30, 30, 1])],
+)
+def test_sizes_that_contradict_each_other_are_one_line(result, tmp_path, size, shape):
+    trial, place = _kept(result)[0], shutil.copytree(result.workdir, tmp_path / "place")
+    changes = {"image_size": size, "input_shape": shape}
+    _change_metadata(place, trial, lambda metadata: metadata["model"].update(changes))
+    with pytest.raises(CheckpointError, match="is damaged: (image_size|input_shape) can't be"):
+        hpjax.load_trial(place, trial)
