@@ -179,6 +179,7 @@ def test_a_model_of_any_task_is_exported(name, swept, tmp_path, monkeypatch, cap
     assert err.count("\n") == 1 and "arrays that are no images, or of another task than classes" in err
 
 
+@pytest.mark.landing
 def test_numbers_from_images_have_a_graph(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 30, 34, 1), np.uint8)
