@@ -118,6 +118,15 @@ def takes_images(about: About) -> bool:
     return about.answers == CLASSES and "shape" not in about.preprocessing
 
 
+def find_shape(preprocessing: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns height, width and channels of an image, as they are written."""
+    size = preprocessing.get("image_size")
+    return (
+        *(size if isinstance(size, list) else (size, size)),
+        preprocessing.get("channels", 3),
+    )  # earlier: 3
+
+
 def _describe_weights(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of which epoch the weights are; with `select=best` the checkpoint doesn't say its number."""
     select = metadata.get("select")

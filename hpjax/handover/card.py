@@ -1,11 +1,11 @@
 """The model card: `README.md` of an exported model."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpjax.errors import one_line
-from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About, takes_images
+from hpjax.handover.about import FORWARD, ONNX, WEIGHTS, About, find_shape, takes_images
 from hpjax.tasks import CLASSES, LABELS, NUMBERS
 
 _MOST_CLASSES = 100
@@ -72,38 +72,33 @@ def _list_classes(classes: list[str]) -> str:
 def _describe_call(about: About) -> str:
     """Returns how a model is used whose inputs or answers aren't those of an image classifier."""
     known = about.preprocessing
-    shape = known["shape"] if "shape" in known else [*_find_shape(about)]
+    shape = known.get("shape") or find_shape(known)
     answers = {CLASSES: "logits", LABELS: "logits", NUMBERS: "numbers"}.get(
         about.answers, "what its loss takes"
     )
-    after = " The network takes (input - mean) / std." if known["mean"] else ""
-    return "\n\n".join(
-        [
-            "## Use",
-            f"JAX, without hpjax (`{FORWARD}`); the outputs are {answers}:",
-            _code(_JAX_ARRAYS.format(shape=(2, *shape), dtype=known.get("dtype", "float32"), file=FORWARD)),
-            f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}",
-        ]
-    )
+    parts = [
+        "## Use",
+        f"JAX, without hpjax (`{FORWARD}`); the outputs are {answers}:",
+        _write_jax(shape, "inputs", "outputs", known.get("dtype", "float32")),
+        _describe_weights(about),
+    ]
+    return "\n\n".join(parts)
 
 
 def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
-    height, width, channels = shape = _find_shape(about)
+    height, width, channels = shape = find_shape(about.preprocessing)
     parts = [
         "## Use",
         "Of files and folders, with the preprocessing above: `python -m hpjax.predict --model=. IMAGE…`. "
         "In the following, `images` are floats in [0, 1]; the result are logits.",
         f"JAX, channels last, without hpjax (`{FORWARD}`):",
-        _code(_JAX.format(shape=(2, *shape), file=FORWARD)),
+        _write_jax(shape, "images", "logits"),
     ]
     torch = _TORCH.get(about.network["name"])
     if torch and sizes.get("width") in (None, _WIDTH):
         parts += [f"PyTorch, channels first (`{WEIGHTS}`):", _code(_fill_torch(torch, about, sizes))]
     else:
-        after = " The network takes (image - mean) / std." if about.preprocessing["mean"] else ""
-        parts += [
-            f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}"
-        ]
+        parts += [_describe_weights(about)]
     if ONNX in about.files:
         parts += [
             f"onnxruntime, channels first (`{ONNX}`):",
@@ -112,10 +107,14 @@ def _describe_use(about: About, sizes: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _find_shape(about: About) -> tuple[int, int, int]:
-    """Returns height, width and channels of an image."""
-    size = about.preprocessing["image_size"]
-    return (*(size if isinstance(size, list) else (size, size)), about.preprocessing["channels"])
+def _describe_weights(about: About) -> str:
+    after = " The network takes (input - mean) / std." if about.preprocessing["mean"] else ""
+    return f"`{WEIGHTS}` has the weights under the names and in the layouts that PyTorch would use.{after}"
+
+
+def _write_jax(shape: Iterable[int], inputs: str, outputs: str, dtype: str = "float32") -> str:
+    names = {"inputs": inputs, "outputs": outputs, "dtype": dtype, "file": FORWARD}
+    return _code(_JAX.format(shape=(2, *shape), **names))
 
 
 def _code(text: str) -> str:
@@ -126,7 +125,7 @@ def _fill_torch(text: str, about: About, sizes: Mapping[str, Any]) -> str:
     network = about.network
     padding = (1, 1, 0) if network.get("padding") == "reference" else ("same",) * 3
     mean, std = about.preprocessing["mean"], about.preprocessing["std"]
-    height, width, channels = _find_shape(about)
+    height, width, channels = find_shape(about.preprocessing)
     values = {
         "classes": network["num_classes"],
         "shape": (2, channels, height, width),
@@ -150,18 +149,8 @@ import jax.numpy as jnp
 
 with open("{file}", "rb") as file:
     forward = jax.export.deserialize(bytearray(file.read()))
-images = jnp.zeros({shape})
-logits = forward.call(images)
-"""
-
-_JAX_ARRAYS = """
-import jax
-import jax.numpy as jnp
-
-with open("{file}", "rb") as file:
-    forward = jax.export.deserialize(bytearray(file.read()))
-inputs = jnp.zeros({shape}, jnp.{dtype})
-outputs = forward.call(inputs)
+{inputs} = jnp.zeros({shape}, jnp.{dtype})
+{outputs} = forward.call({inputs})
 """
 
 _ONNX = """

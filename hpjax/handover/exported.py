@@ -1,7 +1,6 @@
 """Exported models, read back: files and numbers alone, no code of anybody's."""
 
 import hashlib
-import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from hpjax.data.deep import Scale
 from hpjax.errors import ModelError, text_of
-from hpjax.handover.about import ABOUT, FORWARD, About, name_network, read_about, takes_images
+from hpjax.handover.about import ABOUT, FORWARD, About, find_shape, name_network, read_about, takes_images
 from hpjax.handover.forward import load_forward
 from hpjax.store.files import read_file
 from hpjax.trained.classifier import Classifier, Forward
@@ -78,13 +77,10 @@ def _read_preprocessing(about: About, file: Path) -> tuple[tuple[int, int, int],
 
 def _read_shape(known: Mapping[str, Any]) -> tuple[int, int, int]:
     """Returns height, width and channels of an image."""
-    size = known.get("image_size")
-    sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
-    lengths = {"image_size": sides, "channels": [known.get("channels", 3)]}  # earlier versions have no other
-    for name, given in lengths.items():
-        if not all(type(length) is int and 1 <= length <= 1 << 16 for length in given):
-            raise ValueError(f"preprocessing.{name} can't be {str(known.get(name))[:99]}")
-    return tuple(itertools.chain(*lengths.values()))  # type: ignore[return-value]
+    shape = find_shape(known)
+    if len(shape) != 3 or not all(type(length) is int and 1 <= length <= 1 << 16 for length in shape):
+        raise ValueError(f"height, width and channels in preprocessing can't be {str(shape)[:99]}")
+    return shape
 
 
 def _read_scale(ends: Any) -> Scale:

@@ -18,7 +18,7 @@ from hpjax.lanes.population import Population, count_bytes
 from hpjax.lanes.probe import held_bytes
 from hpjax.lanes.program import Program
 from hpjax.lanes.residents import Examples
-from hpjax.lanes.shuffle import draw, draw_lanes
+from hpjax.lanes.shuffle import Shuffle, draw_for
 from hpjax.lanes.task import Task
 from hpjax.ops import target
 
@@ -97,10 +97,7 @@ def _compile_training(
     program: Program, task: Task, population: Population, data: Examples, place: Callable, own: bool
 ) -> Any:
     lanes, num = population.best.score.shape[0], len(data.labels)
-    numbers = jnp.zeros(lanes, jnp.int32)
-    each = draw_lanes if own else draw
-    first = (numbers.astype(jnp.uint32), numbers) if own else (0, 0)
-    order, key = jax.eval_shape(lambda: each(*first, num, task.batch_size))
+    order, key = jax.eval_shape(lambda: draw_for([Shuffle(0, 0)] * lanes, num, task.batch_size, own))
     sums = jax.eval_shape(lambda: program.zero_sums(lanes))
     row = jax.ShapeDtypeStruct((), jnp.int32)
     sums, order, key, row = place((sums, order, key, row))

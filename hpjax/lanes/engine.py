@@ -33,7 +33,7 @@ from hpjax.lanes.population import (
 )
 from hpjax.lanes.program import Program, create_population
 from hpjax.lanes.residents import place
-from hpjax.lanes.shuffle import Draw, Shuffle, agree, draw, draw_lanes, fill_idle
+from hpjax.lanes.shuffle import Shuffle, agree, draw_for, fill_idle
 from hpjax.lanes.task import Task
 from hpjax.ops.compiler import compile_seconds
 from hpjax.train.hparams import Hparams
@@ -246,20 +246,13 @@ class Engine:
     def _train_shard(self, i: int, shuffles: Sequence[Shuffle | None]) -> Sums:
         shard, own = self._shards[i], not agree(shuffles)
         self._trained.add((_size(shard) // self._mesh.size, own))
-        drawn = self._draw(fill_idle(shuffles), own)
+        drawn = draw_for(fill_idle(shuffles), len(self.task.train), self.task.batch_size, own)
         order, key = jax.device_put(tuple(drawn), self._mesh.lanes if own else self._mesh.everywhere)
         sums = self._zero_sums(i)
         steps = self._streamed_steps if self.task.streamed else self._resident_steps
         state, sums = steps(i, sums, order, key)
         self._shards[i] = shard._replace(state=state)
         return sums
-
-    def _draw(self, shuffles: Sequence[Shuffle], own: bool) -> Draw:
-        num, batch_size = len(self.task.train), self.task.batch_size
-        if not own:
-            return draw(*shuffles[0], num, batch_size)
-        seeds, epochs = zip(*shuffles, strict=True)
-        return draw_lanes(np.array(seeds, np.uint32), np.array(epochs, np.int32), num, batch_size)
 
     def _resident_steps(self, i: int, sums: Sums, order, key) -> tuple[TrainState, Sums]:
         program, task, shard = self.program, self.task, self._shards[i]

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from hpjax.data.splits import Split
 from hpjax.lanes.exhaustion import is_out_of_memory
@@ -15,7 +14,7 @@ from hpjax.lanes.mesh import first_devices
 from hpjax.lanes.population import Population, count_bytes
 from hpjax.lanes.program import Program, create_population
 from hpjax.lanes.residents import Examples, place
-from hpjax.lanes.shuffle import Draw, draw, draw_lanes
+from hpjax.lanes.shuffle import Draw, Shuffle, draw_for
 from hpjax.lanes.task import Task
 from hpjax.train.hparams import Hparams
 from hpjax.train.metrics import Sums
@@ -189,10 +188,7 @@ class Probe:
 
     def _draw(self, num_lanes: int) -> Draw:
         num, batch_size, total = len(self.data.labels), self.task.batch_size, num_lanes * self.mesh.size
-        if not self._is_own(total):
-            return draw(0, 0, num, batch_size)
-        seeds = np.arange(total, dtype=np.uint32)
-        return draw_lanes(seeds, np.zeros(total, np.int32), num, batch_size)
+        return draw_for([Shuffle(seed, 0) for seed in range(total)], num, batch_size, self._is_own(total))
 
     def _drawn(self, num_lanes: int) -> Any:
         """Returns where it lies."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int32, Key, UInt32
 
 from hpjax.config.fields import Config
@@ -65,6 +66,14 @@ def draw_lanes(
 ) -> Draw:
     """Returns every lane's own pass, with a leading lane axis."""
     return jax.vmap(lambda seed, epoch: draw(seed, epoch, num_examples, batch_size))(seeds, epochs)
+
+
+def draw_for(shuffles: Sequence[Shuffle], num_examples: int, batch_size: int, own: bool) -> Draw:
+    """Returns the pass of the first lane, which all share; or each lane's `own`."""
+    if not own:
+        return draw(*shuffles[0], num_examples, batch_size)
+    seeds, epochs = zip(*shuffles, strict=True)
+    return draw_lanes(np.array(seeds, np.uint32), np.array(epochs, np.int32), num_examples, batch_size)
 
 
 def order_key(seed: Array | int, epoch: Array | int) -> Key[Array, ""]:

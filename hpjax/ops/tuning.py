@@ -162,7 +162,6 @@ def _has_grouped_kernel(key: Key) -> bool:
     windows and one batched product are then several times as fast. Measured on an H100 in bfloat16, with 8
     lanes, cuDNN 9.19 and jaxlib 0.11.2; no public issue known.
     """
-    plain = key.geometry.strides == (1, 1) and not key.is_dilated and key.widths != (1, 1)
-    plain = plain and not key.is_spread
+    plain = key.geometry.strides == (1, 1) and key.widths != (1, 1) and not (key.is_dilated or key.is_spread)
     most = 128 if key.op == "weight_gradient" else 256
     return plain and min(key.channels) >= 64 and max(key.channels) <= most

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from hpjax.data.deep import DeepPicture, Scale
 from hpjax.data.images import Picture, decode_chunks
 from hpjax.errors import DataError, ModelError
-from hpjax.trained.inputs import describe_wrong_values
+from hpjax.trained.inputs import describe_wrong_values, name_images
 
 BATCH_SIZE = 64
 CHANNELS = (1, 3)  # that images are read with: grey, or colours
@@ -116,10 +116,9 @@ class Classifier:
     def _check_array(self, images: np.ndarray) -> np.ndarray:
         floating = np.issubdtype(images.dtype, np.floating)
         if images.ndim != 4 or images.shape[1:] != self.shape or not (floating or images.dtype == np.uint8):
-            expected = ", ".join(map(str, ("images", *self.shape)))
             raise ModelError(
                 f"{self.name} can't take an array {images.dtype}{list(images.shape)}: expected paths of "
-                f"images, or [{expected}] of uint8 or floats in [0, 1]"
+                f"images, or {name_images(self.shape)} of uint8 or floats in [0, 1]"
             )
         if floating and images.size and (told := describe_wrong_values(images)):
             raise ModelError(f"{self.name} can't take {told}: expected floats in [0, 1]")

@@ -147,8 +147,12 @@ def _warn_of_size(given: tuple[int, int], trained: tuple[int, int]) -> None:
 
 def _refuse(images: Any, shape: tuple[int, int, int], more: str = "") -> ModelError:
     given = f"{images.dtype}{list(images.shape)}{more}"
-    expected = ", ".join(map(str, ("images", *shape)))
     return ModelError(
-        f"the model can't take {given}: expected [{expected}] of uint8, or of floats in [0, 1]; resize=True "
-        "takes images of any size"
+        f"the model can't take {given}: expected {name_images(shape)} of uint8, or of floats in [0, 1]; "
+        "resize=True takes images of any size"
     )
+
+
+def name_images(shape: tuple[int, int, int]) -> str:
+    """Returns what messages call an array of images of a height, width and number of channels."""
+    return f"[images, {', '.join(map(str, shape))}]"

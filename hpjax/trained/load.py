@@ -73,7 +73,7 @@ class TrainedTrial(_Pair):
     row: TrialRow
     metadata: dict[str, Any]
     found: Classifier | str  # of images; or what it is instead
-    inputs: "Inputs"
+    inputs: Inputs
 
     @property
     def classifier(self) -> Classifier:
@@ -133,43 +133,33 @@ def load_trial(
     arguments = _check_metadata(metadata, where)
     with keep_own_code():  # what is compared is what is run
         name = choose_model(arguments.name, metadata.get("code"), model_file, whose)
-        rule, shape = _read_rule(metadata, arguments, where), _find_image_shape(metadata, arguments)
-        model, variables = _build({**vars(arguments), "name": name}, weights, where, rule, shape)
+        inputs = _read_inputs(metadata, arguments, where)
+        # Classes of images; or something else.
+        of_images = not (metadata.get("arrays") or metadata.get("answers") or len(inputs.shape) != 3)
+        take: Any = take_images if of_images else take_arrays
+        model, variables = _build({**vars(arguments), "name": name}, weights, where)
+        model = take(model, inputs.shape, dynamic_values(type(model), arguments.options), inputs.rule)
     classes, scale = _class_names(metadata, where), _read_scale(metadata, where)
     model.class_names = classes  # type: ignore[attr-defined]
     trained = TrainedTrial(model, variables)
-    trained.row, trained.metadata = row, metadata
-    # Earlier versions don't say which arrays.
-    dtype = "int32" if metadata.get("arrays") == "int32" else "float32"
-    trained.inputs = Inputs(_find_shape(arguments), dtype, rule)
-    if shape is None:
+    trained.row, trained.metadata, trained.inputs = row, metadata, inputs
+    if of_images:
+        trained.found = Classifier(whose, classes, inputs.shape, scale, make_forward(model))  # type: ignore[arg-type]
+    else:
         trained.found = (
             f"{whose} was trained on arrays that are no images, or another task than classes: expected "
             "load_trial(…).model(inputs), which takes them"
         )
-    else:
-        trained.found = Classifier(whose, classes, shape, scale, make_forward(model))
     return trained
 
 
-def _find_image_shape(metadata: dict[str, Any], arguments: "_Arguments") -> tuple[int, int, int] | None:
-    """Returns height, width and channels; None where what was learned isn't classes of images."""
-    shape = _find_shape(arguments)
-    is_other = metadata.get("arrays") or metadata.get("answers") or len(shape) != 3
-    return None if is_other else shape  # type: ignore[return-value]
-
-
-def _find_shape(arguments: "_Arguments") -> tuple[int, ...]:
-    """Returns the shape of one input."""
-    size = arguments.image_size
-    return tuple(arguments.input_shape) or (size, size, 3)  # type: ignore[return-value]
-
-
-def _read_rule(metadata: dict[str, Any], arguments: "_Arguments", where: str) -> InputRule:
-    """Returns what inputs were brought to."""
-    given, features = metadata.get("inputs", {"mean": [], "std": []}), _find_shape(arguments)[-1]
+def _read_inputs(metadata: dict[str, Any], arguments: "_Arguments", where: str) -> Inputs:
+    """Returns what the trial's model takes."""
+    size: Any = arguments.image_size
+    shape = tuple(arguments.input_shape) or (size, size, 3)
+    given, features = metadata.get("inputs", {"mean": [], "std": []}), shape[-1]
     try:
-        rule = read_as(_Inputs, given)
+        rule = read_as(_Rule, given)
         with np.errstate(over="ignore"):
             mean, std = (np.asarray(v, np.float64).astype(np.float32) for v in (rule.mean, rule.std))
         if mean.shape != std.shape or not (np.isfinite(mean) & np.isfinite(std) & (std > 0)).all():
@@ -178,7 +168,9 @@ def _read_rule(metadata: dict[str, Any], arguments: "_Arguments", where: str) ->
             raise ValueError(f"its inputs have {features} channels or features, and {len(rule.mean)} means")
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"checkpoint {where} is damaged: {error}") from error
-    return InputRule(tuple(rule.mean), tuple(rule.std))
+    # Earlier versions don't say which arrays.
+    dtype = "int32" if metadata.get("arrays") == "int32" else "float32"
+    return Inputs(shape, dtype, InputRule(tuple(rule.mean), tuple(rule.std)))
 
 
 def find_trial(path: Path, trial: int | str) -> TrialRow:
@@ -245,7 +237,7 @@ class _Arguments:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class _Rule:
     mean: list[float]
     std: list[float]
 
@@ -318,11 +310,7 @@ def _read_file(file: str, attribute: str) -> OwnCode:
 
 
 def _build(
-    arguments: dict[str, Any],
-    weights: dict[str, Any],
-    where: str,
-    rule: InputRule,
-    shape: tuple[int, int, int] | None,
+    arguments: dict[str, Any], weights: dict[str, Any], where: str
 ) -> tuple[nnx.Module, dict[str, Any]]:
     # Shapes first: a model is made where weights of its size lie in memory already.
     try:
@@ -339,10 +327,7 @@ def _build(
     nnx.replace_by_pure_dict(batch_stats, variables.get("batch_stats", {}))
     nnx.update(model, params, batch_stats)
     model.eval()
-    values = dynamic_values(type(model), arguments["options"])
-    if shape is None:
-        return take_arrays(model, _find_shape(_Arguments(**arguments)), values, rule), variables
-    return take_images(model, shape, values, rule), variables
+    return model, variables
 
 
 def _check_weights(model: nnx.Module, weights: dict[str, Any], where: str) -> dict[str, Any]:

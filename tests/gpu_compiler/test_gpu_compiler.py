@@ -20,12 +20,12 @@ PADDED = 1.1  # where products are filled up to multiples of 8
 WIDE = 2.1  # of few channels: all rows of the kernel meet each row of the image, those beyond its edge too
 
 
-width = st.sampled_from([1, 2, 3, 5, 7])
+WIDTHS = st.sampled_from([1, 2, 3, 5, 7])
 
 
 @st.composite
 def cases(draw):
-    widths = draw(st.one_of(st.tuples(width, width), width.map(lambda w: (w, w))))
+    widths = draw(st.one_of(st.tuples(WIDTHS, WIDTHS), WIDTHS.map(lambda w: (w, w))))
     stride, spread = draw(st.sampled_from([(1, (1, 1)), (2, (1, 1)), (3, (1, 1)), (1, (2, 1)), (1, (2, 2))]))
     least = [(width - 1) * gap + 1 + stride for width, gap in zip(widths, spread, strict=True)]
     sizes = (draw(st.integers(least[0], 40)), draw(st.integers(least[1], 40)))

@@ -148,12 +148,14 @@ def test_other_graphs(name, options):
 @pytest.fixture(scope="module")
 def normalized(tmp_path_factory):
     """A trial whose images were normalized, as it was exported."""
-    config = parse_config({**CONFIG, "data": {**DATA, "normalize": "imagenet"}})
-    folder = tmp_path_factory.mktemp("normalized")
-    result = run_sweep(config, folder / "sweep")
+    return _sweep_and_export(tmp_path_factory.mktemp("normalized"), normalize="imagenet")
+
+
+def _sweep_and_export(folder, **data):
+    """Returns the best trial of a sweep over images like `DATA`, exported and loaded."""
+    result = run_sweep(parse_config({**CONFIG, "data": {**DATA, **data}}), folder / "sweep")
     exported = export_trial(result.workdir, "best", folder / "model")
-    trained = hpjax.load_trial(result.workdir, "best")
-    return exported, trained
+    return exported, hpjax.load_trial(result.workdir, "best")
 
 
 def test_forward_passes_normalize_as_the_trial_did(normalized, tmp_path):
@@ -180,21 +182,22 @@ def test_forward_passes_normalize_as_the_trial_did(normalized, tmp_path):
 
 @pytest.mark.torch
 def test_pytorch_normalizes_before_the_weights(normalized):
-    exported, trained = normalized
+    _check_torch(*normalized, IMAGES)
+
+
+def _check_torch(exported, trained, images):
+    """Checks the logits of PyTorch's weights, by the card's code and its mean and deviation."""
     found = _execute(exported, "torch")
-    images = found["torch"].from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())
-    logits = found["model"]((images - found["mean"]) / found["std"]).detach().numpy()
-    assert logits == pytest.approx(np.asarray(trained.model(IMAGES)), abs=1e-4)
+    first = found["torch"].from_numpy(images.transpose(0, 3, 1, 2).copy())
+    logits = found["model"]((first - found["mean"]) / found["std"]).detach().numpy()
+    assert logits == pytest.approx(np.asarray(trained.model(images)), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory):
     """A trial of images of one channel that aren't square, as it was exported."""
-    data = {**DATA, "image_size": (32, 44), "channels": 1, "normalize": "dataset"}
     folder = tmp_path_factory.mktemp("grey")
-    result = run_sweep(parse_config({**CONFIG, "data": data}), folder / "sweep")
-    exported = export_trial(result.workdir, "best", folder / "model")
-    return exported, hpjax.load_trial(result.workdir, "best")
+    return _sweep_and_export(folder, image_size=(32, 44), channels=1, normalize="dataset")
 
 
 GREY = np.random.default_rng(2).random((5, 32, 44, 1), np.float32)
@@ -211,29 +214,24 @@ def test_grey_images_that_are_not_square(grey, tmp_path):
     assert (known["image_size"], known["channels"], len(known["mean"])) == ([32, 44], 1, 1)
     assert "grey" in known["colour"] and "square" not in known["resize"]
     assert (content["network"]["image_size"], content["network"]["input_shape"]) == ([32, 44], [32, 44, 1])
-    arguments = {name: value for name, value in content["network"].items()}
-    assert create_model(**arguments, rngs=init_rngs(0)).conv1.in_features == 1  # as it is said
+    assert create_model(**content["network"], rngs=init_rngs(0)).conv1.in_features == 1  # as it is said
     for library in ("jax", "onnxruntime"):
         assert _execute(exported, library)["images"].size == 2 * GREY[0].size
     # A file in colours, of another size, is read as those that it was trained on.
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    brought = Image.fromarray(pixels).convert("L").resize((44, 32), Image.Resampling.BILINEAR)
-    expected = trained.predict(np.asarray(brought)[None, :, :, None])
+    resized = Image.fromarray(pixels).convert("L").resize((44, 32), Image.Resampling.BILINEAR)
+    brought = np.asarray(resized)[None, :, :, None]
+    expected = trained.predict(brought)
     for model in (trained, load_exported(exported.folder)):
         assert model.predict(tmp_path / "a.png") == pytest.approx(expected, abs=1e-5)
-    assert np.asarray(trained.model(np.asarray(brought)[None, :, :, None])) == pytest.approx(
-        np.asarray(trained.model(np.asarray(brought)[None, :, :, None] / 255.0)), abs=1e-5
-    )
+    of_floats = np.asarray(trained.model(brought / 255.0))
+    assert np.asarray(trained.model(brought)) == pytest.approx(of_floats, abs=1e-5)
 
 
 @pytest.mark.torch
 def test_pytorch_takes_grey_images(grey):
-    exported, trained = grey
-    found = _execute(exported, "torch")
-    images = found["torch"].from_numpy(GREY.transpose(0, 3, 1, 2).copy())
-    logits = found["model"]((images - found["mean"]) / found["std"]).detach().numpy()
-    assert logits == pytest.approx(np.asarray(trained.model(GREY)), abs=1e-4)
+    _check_torch(*grey, GREY)
 
 
 @pytest.mark.parametrize(
